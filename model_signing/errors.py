@@ -1,0 +1,109 @@
+"""Every refusal of both packages: one root, one shape, one exit code.
+
+A refusal names what is wrong, where, what was expected and what was found, and what to do about
+it. The command lines turn an `Error` into exactly that message and the exit code it carries; no
+other exception is meant to reach a user.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Error(Exception):
+    """A refusal or a failure that a user can understand.
+
+    Args:
+        message: One sentence: what is wrong. Never empty.
+        where: The file, resource or field it was found in.
+        expected: What the specification, the signature or the caller asked for.
+        found: What was there instead.
+        fix: What the user can do, as an imperative sentence.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.expected = expected
+        self.found = found
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        for label, value in self._details():
+            lines.append(f"  {label + ':':<10}{value}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, str]:
+        """The refusal for `--format json`: `error` (the class), `message` and the details."""
+        return {"error": type(self).__name__, "message": self.message, **dict(self._details())}
+
+    def _details(self) -> list[tuple[str, str]]:
+        details = [
+            ("where", self.where),
+            ("expected", self.expected),
+            ("found", self.found),
+            ("fix", self.fix),
+        ]
+        return [(label, value) for label, value in details if value is not None]
+
+
+class UsageError(Error):
+    """The command line or an argument is wrong; nothing was attempted."""
+
+    exit_code = 2
+
+
+class FileError(Error):
+    """A file of the model, a key or an output cannot be read, walked or written."""
+
+
+class BundleError(Error):
+    """The signature file is not a well-formed Sigstore bundle (OMS 4, 8.1)."""
+
+
+class SignatureError(Error):
+    """The signature, or the key or certificate behind it, does not hold (OMS 8.2)."""
+
+
+class CertificateError(SignatureError):
+    """The certificate chain, its extensions or its validity time are refused."""
+
+
+class IdentityError(SignatureError):
+    """A valid signature by somebody else than expected."""
+
+
+class LogError(SignatureError):
+    """Transparency-log proof, checkpoint, signed certificate timestamp or RFC 3161 timestamp."""
+
+
+class StatementError(Error):
+    """The signed statement is not an OMS statement (OMS 5, 8.3)."""
+
+
+class ManifestError(StatementError):
+    """The signed manifest is well-formed JSON but not an acceptable manifest (OMS 5.2, 6)."""
+
+
+class MismatchError(Error):
+    """The model on disk is not the model that was signed (OMS 8.4, 8.5)."""
+
+
+class SigningError(Error):
+    """A signature could not be made: no credential, token, service or key operation."""
+
+
+class DependencyError(Error):
+    """An optional package or a native module that this command needs is missing."""
