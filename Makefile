@@ -1,0 +1,79 @@
+# Every target builds what it needs first; the second time it is there already.
+# CI's matrix is these targets: nothing is tested there that cannot be tested here.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+MODEL ?= tensorflow_model.keras
+DATA ?= synthetic
+DATA_DIR ?=
+OUTPUT ?= out
+# Two processes: the tests wait for training and hashing, which use every core themselves.
+WORKERS ?= 2
+
+environment = $$($(PYTHON) actions/setup/environment.py $(1))
+tool = "$(call environment,dev)"/
+
+.PHONY: help
+help: ## Show the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## Train, prove, sign and verify a model by train.yml on this machine (MODEL=, DATA_DIR=, OUTPUT=)
+	@bin=$(call environment,dev); \
+	"$$bin/python" -m sandbox demo --model "$(MODEL)" --dataset "$(DATA)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") --output "$(OUTPUT)"
+
+.PHONY: test
+test: ## Run the tests (every area, quick cases)
+	@bin=$(call environment,dev); \
+	"$$bin/python" -m pytest -n $(WORKERS) --dist loadscope -m "not full" $(ARGS)
+
+.PHONY: test-full
+test-full: ## Run all tests, with every format through the workflow
+	@bin=$(call environment,dev); \
+	"$$bin/python" -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
+
+.PHONY: test-base
+test-base: ## Run the tests that need no framework, on this Python and system
+	@bin=$(call environment,test); \
+	"$$bin/python" -m pytest tests/model_signing $(ARGS)
+
+.PHONY: lint
+lint: ## Check style, types, workflows and actions
+	@bin=$(call environment,dev); PATH="$$bin:$$PATH"; \
+	ruff check .; ruff format --check .; mypy; \
+	actionlint; zizmor --offline --quiet --persona pedantic --strict-collection .github actions; \
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml; \
+	check-jsonschema --builtin-schema vendor.github-actions actions/*/action.yml; \
+	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+
+.PHONY: fuzz
+fuzz: ## Mutate 100,000 bundles and manifests: none accepted, none crashes
+	@bin=$(call environment,dev); "$$bin/python" -m tests.fuzz.fuzz_bundles $(ARGS)
+
+.PHONY: bench
+bench: ## Measure signing and verifying beside the peer and the machine's limits
+	@bin=$(call environment,dev); \
+	"$$bin/python" bench/speed.py --ours "$(call environment,base)" --peer "$(call environment,peer)" $(ARGS)
+
+.PHONY: bench-accuracy
+bench-accuracy: ## Train on real photographs beside the tutorial recipes (DATA_DIR=; about 30 minutes)
+	@bin=$(call environment,dev); "$$bin/python" bench/accuracy.py --data-dir "$(DATA_DIR)" $(ARGS)
+
+# Versions move only here. Nothing in the files names an index: they hold names and digests.
+COMPILE = "$$bin/uv" --no-config pip compile --quiet --upgrade --generate-hashes --no-header \
+	--no-annotate --no-emit-index-url --no-emit-find-links
+LINUX = --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint base.txt \
+	$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--index https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)
+.PHONY: lock
+lock: ## Resolve the requirements again and write the hash-locked files
+	@bin=$(call environment,bootstrap); cd requirements; \
+	for name in bootstrap base peer; do $(COMPILE) --universal --python-version 3.10 $$name.in -o $$name.txt; done; \
+	$(COMPILE) --universal --python-version 3.10 --constraint base.txt test.in -o test.txt; \
+	for name in pytorch tensorflow dev; do $(COMPILE) $(LINUX) $$name.in -o $$name.txt; done
+
+.PHONY: clean
+clean: ## Remove outputs and caches of this checkout (environments stay in the cache folder)
+	rm -rf out build dist .mypy_cache .ruff_cache .hypothesis .coverage
