@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,13 +104,9 @@ def _source_digest() -> bytes:
     return digest.digest()
 
 
-def _once(role: str, key: str, build: object) -> Path:
+def _once(role: str, key: str, build: Callable[[Path], None]) -> Path:
     """`build(folder)` unless the finished environment is there; whole or not at all."""
-    assert callable(build)
-    cache = Path(
-        os.environ.get("MODEL_TRANSPARENCY_CACHE") or Path.home() / ".cache/model-transparency"
-    )
-    final = cache.resolve() / "environments" / f"{role}-{key}"
+    final = _cache() / "environments" / f"{role}-{key}"
     if final.is_dir():
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +124,12 @@ def _once(role: str, key: str, build: object) -> Path:
             shutil.rmtree(scratch, ignore_errors=True)
         print(f"environment: done in {time.monotonic() - started:.0f} s", file=sys.stderr)
     return final
+
+
+def _cache() -> Path:
+    """The folder for environments and downloaded packages."""
+    chosen = os.environ.get("MODEL_TRANSPARENCY_CACHE")
+    return (Path(chosen) if chosen else Path.home() / ".cache/model-transparency").resolve()
 
 
 @contextlib.contextmanager
@@ -153,17 +155,16 @@ def _build(role: str, python: str, target: Path) -> None:
     """The role's packages by uv, then our own wheel, built from this checkout."""
     tools = environment("bootstrap")
     uv = _uv(tools)
+    interpreter = sys.executable if platform.python_version().startswith(python) else python
+    new = ["venv", "--quiet", "--allow-existing", "--relocatable", "--python", interpreter]
     _run(
-        [*uv, "venv", "--quiet", "--allow-existing", "--relocatable", "--python"]
-        + [sys.executable if platform.python_version().startswith(python) else python, str(target)],
+        [*uv, *new, str(target)],
         fix=f"Install Python {python}; the locks of {', '.join(FRAMEWORK_ROLES)} are made for it.",
     )
     into = ["--quiet", "--python", str(target / PROGRAMS / "python")]
     lock = REQUIREMENTS / f"{role}.txt"
-    _run(
-        [*uv, "pip", "sync", *into, "--require-hashes", "--only-binary", ":all:"]
-        + [*_torch_source(lock), str(lock)]
-    )
+    strictly = ["--require-hashes", "--only-binary", ":all:"]
+    _run([*uv, "pip", "sync", *into, *strictly, *_torch_source(lock), str(lock)])
     if role in WITHOUT_OURS:
         return
     wheels = target / ".wheel"
@@ -176,7 +177,8 @@ def _build(role: str, python: str, target: Path) -> None:
 
 def _uv(tools: Path) -> list[str]:
     """The command line of the locked uv, deaf to configuration files lying about."""
-    return [str(tools / PROGRAMS / "uv"), "--no-config", "--no-progress"]
+    cache = ["--cache-dir", str(_cache() / "uv")]  # beside the environments, so it can hard-link
+    return [str(tools / PROGRAMS / "uv"), "--no-config", "--no-progress", *cache]
 
 
 def _torch_source(lock: Path) -> list[str]:
