@@ -17,6 +17,22 @@ class RecordError(Error):
     """The training record is not well-formed, or not the one that was attested."""
 
 
+class DatasetError(Error):
+    """The data set cannot be had, or is not the one that was asked for."""
+
+
+class TrainingError(Error):
+    """A training run that did not end in a model that works."""
+
+
+class ReproductionError(Error):
+    """A retrained model that is not, byte for byte, the one it should be."""
+
+
+class UnsafeModelError(Error):
+    """A model file that loading would let run code, read other files or exhaust memory."""
+
+
 class PolicyError(Error):
     """A policy file is not well-formed, or asks for something it does not define."""
 
