@@ -1,0 +1,262 @@
+"""OMS 4, 8.1, 11: Sigstore bundles as plain JSON, with the DSSE envelope inside.
+
+Strict and bounded: what the schema does not know is refused, and nothing here is trusted yet;
+`model_signing.verifiers` decides that.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from model_signing import strict_json
+from model_signing.errors import BundleError, FileError
+
+MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+MEDIA_TYPES = frozenset(
+    {MEDIA_TYPE}
+    | {f"application/vnd.dev.sigstore.bundle+json;version=0.{minor}" for minor in (1, 2, 3)}
+)
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
+MAX_BUNDLE_SIZE = 512 * 1024 * 1024
+
+Method = Literal["key", "certificate", "sigstore"]
+_METHOD_FIELDS: dict[str, Method] = {  # OMS 4.1: the field that decides the method
+    "publicKey": "key",
+    "x509CertificateChain": "certificate",
+    "certificate": "sigstore",
+}
+_MATERIAL_FIELDS = {*_METHOD_FIELDS, "tlogEntries", "timestampVerificationData"}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A parsed, not yet verified bundle.
+
+    Attributes:
+        method: How it claims to be signed (OMS 4.1).
+        payload: The in-toto statement, decoded from base64.
+        payload_type: Always `PAYLOAD_TYPE`.
+        signature: The one DSSE signature, decoded.
+        key_hint: For `key`: the signer's fingerprint of the public key (hexadecimal), if given.
+        certificates: DER certificates, leaf first; empty for `key`.
+        timestamps: RFC 3161 responses, DER.
+        log_entries: Transparency-log entries, as in the JSON.
+        document: The whole JSON document.
+    """
+
+    method: Method
+    payload: bytes
+    payload_type: str
+    signature: bytes
+    key_hint: str | None
+    certificates: tuple[bytes, ...]
+    timestamps: tuple[bytes, ...]
+    log_entries: tuple[dict[str, Any], ...]
+    document: dict[str, Any]
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE v1 pre-authentication encoding: the bytes that are signed (DSSE protocol.md)."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def legacy_pae(payload_type: str, payload: bytes) -> bytes:
+    """What model-signing v0.2.0 signed instead: the payload as Python prints it (OMS 11)."""
+    return f"DSSEV1 {len(payload_type)} {payload_type} {len(payload)} {payload!r}".encode()
+
+
+def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
+    """The bytes of a file of at most `limit` bytes.
+
+    Raises:
+        FileError: It cannot be read.
+        BundleError: It is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise FileError(f"cannot read the file: {error.strerror}", where=str(path)) from None
+    if len(data) > limit:
+        raise BundleError(
+            "the file is too large", where=str(path), expected=f"at most {limit} bytes"
+        )
+    return data
+
+
+def parse(data: bytes) -> Bundle:
+    """Reads a bundle (OMS 8.1) without trusting it.
+
+    Raises:
+        BundleError: It is not a Sigstore bundle with one DSSE-signed in-toto statement and
+            exactly one kind of verification material.
+    """
+    # 1. OMS 8.1: JSON, validated against the bundle schema; `mediaType` per Sigstore.
+    if len(data) > MAX_BUNDLE_SIZE:
+        _refuse("the bundle is too large", expected=f"at most {MAX_BUNDLE_SIZE} bytes")
+    document = _object(
+        strict_json.loads(data, BundleError, "the signature file"),
+        "bundle",
+        {"mediaType", "verificationMaterial", "dsseEnvelope"},
+    )
+    media_type = document.get("mediaType")
+    if media_type not in MEDIA_TYPES:
+        _refuse("not a Sigstore bundle", "mediaType", expected=MEDIA_TYPE, found=media_type)
+
+    # 2. OMS 4.1: exactly one of key, certificate chain and Sigstore certificate.
+    material = _object(
+        document.get("verificationMaterial"), "verificationMaterial", _MATERIAL_FIELDS
+    )
+    fields = [field for field in _METHOD_FIELDS if material.get(field) is not None]
+    if len(fields) != 1:
+        _refuse(
+            "the signing method is not clear",
+            "verificationMaterial",
+            expected=f"exactly one of {', '.join(_METHOD_FIELDS)}",
+            found=", ".join(fields) or "none",
+        )
+    hint, certificates = _key_or_certificates(fields[0], material[fields[0]])
+    log_entries = _objects(material.get("tlogEntries"), "verificationMaterial.tlogEntries")
+    where = "verificationMaterial.timestampVerificationData"
+    timestamps = _object(
+        material.get("timestampVerificationData") or {}, where, {"rfc3161Timestamps"}
+    )
+
+    # 3. DSSE envelope: one signature; `keyid` is no part of verification (OMS 4.1).
+    envelope = _object(
+        document.get("dsseEnvelope"), "dsseEnvelope", {"payload", "payloadType", "signatures"}
+    )
+    if envelope.get("payloadType") != PAYLOAD_TYPE:
+        _refuse(
+            "the payload is not an in-toto statement",
+            "dsseEnvelope.payloadType",
+            expected=PAYLOAD_TYPE,
+            found=envelope.get("payloadType"),
+        )
+    signatures = _objects(envelope.get("signatures"), "dsseEnvelope.signatures")
+    if len(signatures) != 1:
+        _refuse(
+            "the envelope must carry one signature",
+            "dsseEnvelope.signatures",
+            expected="1",
+            found=str(len(signatures)),
+        )
+    where_signature = "dsseEnvelope.signatures[0]"
+    signature = _object(signatures[0], where_signature, {"sig", "keyid"})
+    if not isinstance(signature.get("keyid") or "", str):
+        _refuse("the key id is not text", f"{where_signature}.keyid")
+    return Bundle(
+        method=_METHOD_FIELDS[fields[0]],
+        payload=_base64(envelope.get("payload"), "dsseEnvelope.payload"),
+        payload_type=PAYLOAD_TYPE,
+        signature=_base64(signature.get("sig"), f"{where_signature}.sig"),
+        key_hint=hint,
+        certificates=certificates,
+        timestamps=tuple(
+            _base64(entry.get("signedTimestamp"), f"{where}.rfc3161Timestamps[{index}]")
+            for index, entry in enumerate(_objects(timestamps.get("rfc3161Timestamps"), where))
+        ),
+        log_entries=log_entries,
+        document=document,
+    )
+
+
+def encode(
+    payload: bytes,
+    signature: bytes,
+    *,
+    key_hint: str | None = None,
+    certificates: tuple[bytes, ...] = (),
+    timestamps: tuple[bytes, ...] = (),
+) -> bytes:
+    """A bundle of method `key` (with `key_hint`) or `certificate` as JSON (OMS 6.7, 6.8)."""
+    material: dict[str, Any] = {"tlogEntries": []}
+    if key_hint is not None:
+        material["publicKey"] = {"hint": key_hint}
+    else:
+        chain = [{"rawBytes": _encode64(certificate)} for certificate in certificates]
+        material["x509CertificateChain"] = {"certificates": chain}
+    if timestamps:
+        material["timestampVerificationData"] = {
+            "rfc3161Timestamps": [{"signedTimestamp": _encode64(stamp)} for stamp in timestamps]
+        }
+    envelope = {
+        "payload": _encode64(payload),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"sig": _encode64(signature), "keyid": ""}],
+    }
+    document = {
+        "mediaType": MEDIA_TYPE,
+        "verificationMaterial": material,
+        "dsseEnvelope": envelope,
+    }
+    return json.dumps(document).encode() + b"\n"
+
+
+def _key_or_certificates(field: str, value: object) -> tuple[str | None, tuple[bytes, ...]]:
+    """Field by field of OMS 4.1, with the variants of OMS 11.1."""
+    where = f"verificationMaterial.{field}"
+    if field == "publicKey":
+        key = _object(value, where, {"hint", "rawBytes", "keyDetails"})
+        hint = key.get("hint")
+        if hint is None and isinstance(key.get("rawBytes"), str):
+            return None, ()
+        if not isinstance(hint, str) or not hint:
+            _refuse("the public key is not identified", where, expected="hint or rawBytes")
+        return hint.lower(), ()
+    if field == "certificate":
+        entries: tuple[dict[str, Any], ...] = (_object(value, where, {"rawBytes"}),)
+    else:
+        chain = _object(value, where, {"certificates"})
+        entries = _objects(chain.get("certificates"), f"{where}.certificates")
+        if not 1 <= len(entries) <= 32:
+            _refuse("the certificate chain is empty or too long", where, expected="1 to 32")
+    return None, tuple(_base64(entry.get("rawBytes"), f"{where}.rawBytes") for entry in entries)
+
+
+def _refuse(
+    message: str, where: str | None = None, expected: str | None = None, found: object = None
+) -> NoReturn:
+    shown = None if found is None else str(found)[:200]
+    raise BundleError(message, where=where, expected=expected, found=shown)
+
+
+def _object(value: object, where: str, known: set[str]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        found = "nothing" if value is None else "another kind of JSON value"
+        _refuse("a part of the bundle is missing", where, "a JSON object", found)
+    unknown = sorted(set(value) - known)
+    if unknown:
+        _refuse("the bundle has an unknown field", where, ", ".join(sorted(known)), unknown[0])
+    return value
+
+
+def _objects(value: object, where: str) -> tuple[dict[str, Any], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        _refuse("a part of the bundle is malformed", where, "a list of JSON objects")
+    return tuple(value)
+
+
+def _encode64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _base64(value: object, where: str) -> bytes:
+    """RFC 4648 section 4, canonical: no junk, no other alphabet, no missing padding."""
+    if not isinstance(value, str) or not value:
+        _refuse("a part of the bundle is missing", where, "base64")
+    try:
+        data = base64.b64decode(value, validate=True)
+    except ValueError:
+        data = b""
+    if base64.b64encode(data) != value.encode():
+        _refuse("a part of the bundle is not canonical base64", where)
+    return data

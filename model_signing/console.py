@@ -1,0 +1,143 @@
+"""What both command lines share: options that forgive, and the one place where a run ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from model_signing.errors import Error, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but underscores stand for hyphens, typing errors get a suggestion, and every
+    usage error is a `UsageError`.
+    """  # noqa: D205
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
+        """As argparse, but nothing may be left over."""
+        given = [_hyphens(word) for word in (sys.argv[1:] if args is None else args)]
+        namespace, extra = super().parse_known_args(given, namespace)
+        if extra:
+            word = extra[0].split("=")[0]
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            raise UsageError(
+                "unknown option" if word.startswith("-") else "one argument too many",
+                found=word,
+                fix=suggestion(word, known) or f"see `{self.prog} --help`",
+            )
+        return namespace, extra
+
+    def error(self, message: str) -> NoReturn:
+        """Raises `UsageError` instead of exiting."""
+        raise UsageError(message, fix=f"see `{self.prog} --help`")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        choices = list(action.choices or [])
+        if choices and value not in choices:
+            name = "/".join(action.option_strings) or action.metavar or action.dest
+            raise UsageError(
+                f"unknown value of {name}",
+                expected=", ".join(map(str, choices)),
+                found=str(value),
+                fix=suggestion(str(value), choices),
+            )
+
+
+def suggestion(word: str, known: Iterable[str]) -> str | None:
+    """A fix that names the known word nearest to a mistyped one, if any is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), 1, 0.6)
+    return f"did you mean `{near[0]}`?" if near else None
+
+
+def printable(text: str) -> str:
+    """Text for a terminal or a log: control characters and undecodable bytes are escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
+
+
+def run(
+    build_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, prog: str
+) -> int:
+    """Parses, runs the command's `run(args) -> int`, and turns every failure into an exit code.
+
+    Args:
+        build_parser: Makes the parser; each command sets `run` with `set_defaults`.
+        argv: Arguments without the program's name; `None` for those of this process.
+        prog: The program's name, for messages.
+
+    Returns:
+        0 done, 1 refused or failed, 2 usage, 130 interrupted. A message is on stderr, or, with
+        `--format json`, on stdout as JSON: `error`, `message`, `where`, `expected`, `found`, `fix`.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        args = build_parser().parse_args(argv)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except SystemExit as error:  # --help and --version
+        return error.code if isinstance(error.code, int) else 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone; Python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Error as error:
+        refusal = error
+    except MemoryError:
+        refusal = Error("not enough memory")
+    except RecursionError:
+        refusal = Error("the input is nested too deeply")
+    except OSError as error:
+        refusal = Error(error.strerror or type(error).__name__, where=error.filename)
+    except Exception as error:
+        if os.environ.get("MODEL_TRANSPARENCY_DEBUG"):
+            raise
+        refusal = Error(
+            "internal error: nothing was verified or written",
+            found=f"{type(error).__name__}: {error}",
+            fix="set MODEL_TRANSPARENCY_DEBUG=1 to see where, and report it",
+        )
+    _report(prog, refusal, as_json=_wants_json(argv))
+    return refusal.exit_code
+
+
+def _report(prog: str, refusal: Error, *, as_json: bool) -> None:
+    fields = {name: printable(str(value)) for name, value in refusal.as_dict().items()}
+    if as_json:
+        import json
+
+        print(json.dumps(fields))
+        return
+    del fields["error"]
+    print(f"{prog}: error: {fields.pop('message')}", file=sys.stderr)
+    for name, value in fields.items():
+        print(f"  {name + ':':<10}{value}", file=sys.stderr)
+
+
+def _wants_json(argv: Sequence[str]) -> bool:
+    """Also where the command line cannot be parsed."""
+    words = " ".join(argv).replace("=", " ")
+    return "--format json" in words
+
+
+def _hyphens(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value

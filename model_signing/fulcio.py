@@ -1,0 +1,137 @@
+"""What a Fulcio certificate says about its holder.
+
+Source: sigstore/fulcio docs/oid-info.md; OIDs 1.3.6.1.4.1.57264.1.*
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from model_signing.errors import CertificateError, UsageError
+
+_ARC = "1.3.6.1.4.1.57264.1."
+_ISSUER_V1 = 1  # raw text; every later extension is a DER UTF8String
+_OTHER_NAME = x509.ObjectIdentifier(_ARC + "7")
+_EXTENSIONS = {
+    8: "issuer",
+    9: "build_signer_uri",
+    10: "build_signer_digest",
+    11: "runner_environment",
+    12: "source_repository_uri",
+    13: "source_repository_digest",
+    14: "source_repository_ref",
+    15: "source_repository_identifier",
+    16: "source_repository_owner_uri",
+    17: "source_repository_owner_identifier",
+    18: "build_config_uri",
+    19: "build_config_digest",
+    20: "build_trigger",
+    21: "run_invocation_uri",
+    22: "source_repository_visibility",
+}
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The subject alternative name and the extensions .8 to .22 of a Fulcio certificate.
+
+    `identity` is the subject alternative name: an e-mail address or a URI. `issuer` is the OIDC
+    issuer that vouched for it. The others are None where the certificate does not have them.
+    """
+
+    identity: str
+    issuer: str
+    build_signer_uri: str | None = None
+    build_signer_digest: str | None = None
+    runner_environment: str | None = None
+    source_repository_uri: str | None = None
+    source_repository_digest: str | None = None
+    source_repository_ref: str | None = None
+    source_repository_identifier: str | None = None
+    source_repository_owner_uri: str | None = None
+    source_repository_owner_identifier: str | None = None
+    build_config_uri: str | None = None
+    build_config_digest: str | None = None
+    build_trigger: str | None = None
+    run_invocation_uri: str | None = None
+    source_repository_visibility: str | None = None
+
+
+def certificate_claims(der: bytes) -> Claims:
+    """Decodes the claims of a certificate. Verifies nothing: authenticate the bundle first.
+
+    Raises:
+        CertificateError: Not an X.509 certificate, not exactly one identity, no issuer, two
+            different issuers, or an extension that is not a DER UTF8String.
+    """
+    try:
+        extensions = x509.load_der_x509_certificate(der).extensions
+        names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise CertificateError("the certificate names no identity", found=str(error)) from None
+    if len(names) != 1:
+        raise CertificateError(
+            "the certificate must name one identity", expected="1", found=str(len(names))
+        )
+    values: dict[str, str] = {}
+    for extension in extensions:
+        oid = extension.oid.dotted_string
+        if not oid.startswith(_ARC) or not isinstance(extension.value, x509.UnrecognizedExtension):
+            continue
+        number = int(oid.removeprefix(_ARC).split(".")[0])
+        if number == _ISSUER_V1:
+            values["issuer_v1"] = extension.value.value.decode(errors="replace")
+        elif number in _EXTENSIONS:
+            values[_EXTENSIONS[number]] = _utf8_string(extension.value.value, oid)
+    issuer_v1 = values.pop("issuer_v1", None)
+    issuer = values.pop("issuer", issuer_v1)
+    if issuer is None or (issuer_v1 is not None and issuer_v1 != issuer):
+        raise CertificateError(
+            "the certificate does not name one issuer",
+            expected="an OIDC issuer in extension .8 (equal to .1 if both are there)",
+            found=f".8 {issuer}, .1 {issuer_v1}",
+        )
+    return Claims(identity=_name(names[0]), issuer=issuer, **values)
+
+
+def repository_uri(repository: str) -> str:
+    """The URI that extension .12 has for `ORG/REPO`, `github.com/ORG/REPO` or a full URI.
+
+    Raises:
+        UsageError: It has another shape.
+    """
+    uri = repository
+    if not uri.startswith("https://"):
+        uri = "https://" + ("" if uri.startswith("github.com/") else "github.com/") + uri
+    parts = uri.removeprefix("https://").split("/")
+    if len(parts) < 3 or not all(parts):
+        raise UsageError("not a repository", expected="ORG/REPO or https://…", found=repository)
+    return uri
+
+
+def _name(name: x509.GeneralName) -> str:
+    if isinstance(name, x509.RFC822Name | x509.UniformResourceIdentifier):
+        return name.value
+    if isinstance(name, x509.OtherName) and name.type_id == _OTHER_NAME:
+        return _utf8_string(name.value, "subject alternative name")
+    raise CertificateError(
+        "the certificate's identity has an unknown form",
+        expected="an e-mail address, a URI or Fulcio's user name",
+        found=type(name).__name__,
+    )
+
+
+def _utf8_string(der: bytes, where: str) -> str:
+    """X.690: tag 12, definite length in its shortest form, UTF-8."""
+    length, start = (der[1] if len(der) > 1 else -1), 2
+    if length & 0x80 and length > 0:
+        start += length & 0x7F
+        length = int.from_bytes(der[2:start], "big")
+    try:
+        if der[:1] != b"\x0c" or len(der) != start + length:
+            raise ValueError
+        return der[start:].decode()
+    except ValueError:
+        raise CertificateError("an extension is not a UTF8String", where=where) from None

@@ -1,0 +1,206 @@
+"""Sigstore's trust root, and sigstore-python's failures in our words.
+
+sigstore-python is imported inside the functions: it takes longer than hashing a small model.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from model_signing.bundle import read_bounded
+from model_signing.errors import (
+    BundleError,
+    CertificateError,
+    Error,
+    FileError,
+    LogError,
+    SignatureError,
+    SigningError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from sigstore.models import ClientTrustConfig
+
+T = TypeVar("T")
+_MAX_TRUST_CONFIG = 16 * 1024 * 1024
+
+# Its warnings would reach stderr; an application that configures logging still gets them.
+logging.getLogger("sigstore").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class SigstoreTrust:
+    """Which Sigstore instance is trusted.
+
+    Attributes:
+        trust_config: A client trust configuration (JSON) of a private instance; replaces the
+            public one.
+        staging: The public staging instance.
+        offline: Do not refresh the trust root: use the TUF cache, or else the root that ships
+            with sigstore-python.
+    """
+
+    trust_config: Path | None = None
+    staging: bool = False
+    offline: bool = False
+
+
+def load(trust: SigstoreTrust) -> ClientTrustConfig:
+    """The trust root and service addresses of an instance.
+
+    Raises:
+        FileError: The configuration cannot be read or is malformed.
+        SignatureError: The trust root cannot be refreshed.
+        UsageError: Both a configuration and staging are asked for.
+    """
+    if trust.trust_config is None:
+        return _from_tuf(trust.staging, trust.offline)
+    if trust.staging:
+        raise UsageError("--trust-config and --use-staging exclude each other")
+    data = read_bounded(trust.trust_config, _MAX_TRUST_CONFIG)
+    try:
+        return _from_json(data)
+    except ValueError as error:
+        raise FileError(
+            "not a Sigstore client trust configuration",
+            where=str(trust.trust_config),
+            found=str(error).splitlines()[0],
+        ) from None
+
+
+def in_background(work: Callable[[], T]) -> Callable[[], T]:
+    """Starts `work` in a daemon thread; the returned function waits for its result or exception."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="sigstore").start()
+    return future.result
+
+
+@lru_cache(maxsize=8)
+def _from_json(data: bytes) -> ClientTrustConfig:
+    from sigstore.models import ClientTrustConfig
+
+    return ClientTrustConfig.from_json(data.decode())
+
+
+@lru_cache(maxsize=4)
+def _from_tuf(staging: bool, offline: bool) -> ClientTrustConfig:
+    from sigstore.errors import Error as SigstoreError
+    from sigstore.models import ClientTrustConfig
+
+    try:
+        source = ClientTrustConfig.staging if staging else ClientTrustConfig.production
+        return source(offline=offline)
+    except (SigstoreError, OSError, ValueError) as error:
+        raise SignatureError(
+            "Sigstore's trust root could not be " + ("read" if offline else "refreshed"),
+            found=_words(error),
+            fix="name a trust configuration with --trust-config"
+            if offline
+            else "check the network, or pass --offline to use the trust root on this machine",
+        ) from None
+
+
+# What sigstore-python says when a verification fails -> whose fault it is. First match wins.
+_VERIFICATION_FAILURES: tuple[tuple[str, type[SignatureError], str], ...] = (
+    ("DSSE: invalid signature", SignatureError, "the signature does not match the payload"),
+    ("expired at time of signing", CertificateError, "signed outside the certificate's validity"),
+    ("certificate chain", CertificateError, "the certificate was not issued by a trusted CA"),
+    ("usage", CertificateError, "the certificate is not for signing"),
+    ("SCT", LogError, "the certificate is not in a trusted certificate-transparency log"),
+    ("verified time", LogError, "the bundle has no trusted time"),
+    ("imestamp", LogError, "the timestamp is not from a trusted authority"),
+    ("log entry", LogError, "the transparency-log entry does not hold"),
+    ("transparency log", LogError, "the transparency-log entry does not hold"),
+    ("ntegrated time", LogError, "the transparency-log entry does not hold"),
+)
+
+
+@contextmanager
+def verification_failures() -> Iterator[None]:
+    """Turns whatever sigstore-python raises while verifying into an `Error`: never a pass."""
+    try:
+        yield
+    except Error:
+        raise
+    except Exception as error:
+        words = _words(error)
+        if type(error).__name__ in ("InvalidBundle", "IncompatibleEntry"):
+            raise BundleError("not a complete Sigstore bundle", found=words) from None
+        for fragment, kind, message in _VERIFICATION_FAILURES:
+            if fragment in words:
+                raise kind(message, found=words) from None
+        raise SignatureError("Sigstore verification failed", found=words) from None
+
+
+@contextmanager
+def signing_failures() -> Iterator[None]:
+    """Turns whatever sigstore-python raises while signing into an `Error`."""
+    try:
+        yield
+    except Error:
+        raise
+    except Exception as error:
+        message, fix = "Sigstore signing failed", None
+        for names, text, advice in _SIGNING_FAILURES:
+            if type(error).__name__ in names:
+                message, fix = text, advice
+                break
+        raise SigningError(message, found=_words(error), fix=fix) from None
+
+
+# Class of the exception -> message, fix.
+_NEW_TOKEN = "get a new token; in GitHub Actions use --use-ambient-credentials"  # noqa: S105
+_SIGNING_FAILURES: tuple[tuple[tuple[str, ...], str, str | None], ...] = (
+    (("FulcioClientError",), "Fulcio refused to issue a certificate", _NEW_TOKEN),
+    (("RekorClientError",), "the transparency log refused the entry", None),
+    (("ExpiredIdentity", "ExpiredCertificate"), "the identity has expired", _NEW_TOKEN),
+    (("IdentityError",), "the identity token cannot be used", _NEW_TOKEN),
+    (("IssuerError",), "the OIDC issuer does not answer as one", "check the trust configuration"),
+    (
+        ("InvalidBundle",),
+        "the signature is incomplete: the timestamp authority did not answer",
+        "try again",
+    ),
+    (
+        ("NetworkError", "ConnectionError", "Timeout", "ConnectTimeout", "ReadTimeout", "SSLError"),
+        "a Sigstore service cannot be reached",
+        "check the network and the addresses in the trust configuration",
+    ),
+    (("JSONDecodeError",), "a Sigstore service gave an answer that is not JSON", None),
+    (
+        ("EOFError",),
+        "signing with a browser needs a person at a terminal",
+        "use --use-ambient-credentials or --identity-token",
+    ),
+)
+
+
+def _words(error: BaseException) -> str:
+    """An exception and its causes in one line; some of sigstore-python's are empty."""
+    parts: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(parts) < 4:
+        response = getattr(current, "response", None)
+        text = " ".join(str(current).split())
+        if response is not None:  # requests: the service's own words say more than the status
+            text = f"HTTP {response.status_code} from {response.url}: {response.text[:300]}"
+        if not any(text in part for part in parts):
+            parts.append(text)
+        current = current.__cause__
+    return ": ".join(part for part in parts if part)[:1000] or type(error).__name__
