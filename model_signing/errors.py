@@ -10,8 +10,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def printable(text: str) -> str:
+    """Text for a terminal or a log: control characters and undecodable bytes are escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 class Error(Exception):
     """A refusal or a failure that a user can understand.
+
+    What comes from a file or a service may hold anything: every text is made printable.
 
     Args:
         message: One sentence: what is wrong. Never empty.
@@ -33,7 +42,7 @@ class Error(Exception):
         fix: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = printable(message)
         self.where = where
         self.expected = expected
         self.found = found
@@ -56,7 +65,7 @@ class Error(Exception):
             ("found", self.found),
             ("fix", self.fix),
         ]
-        return [(label, value) for label, value in details if value is not None]
+        return [(label, printable(value)) for label, value in details if value is not None]
 
 
 class UsageError(Error):

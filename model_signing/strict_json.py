@@ -1,0 +1,74 @@
+"""Strict JSON for untrusted input (RFC 8259), for the bundle and for the signed statement.
+
+Python's parser is lenient where two readers could disagree: it keeps the last of two equal keys
+and accepts NaN. Here every such ambiguity is an error, and so is every number that could stall
+or overflow a later step.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from model_signing.errors import Error
+
+_MAX_NUMBER_LENGTH = 40  # characters; every number OMS and Sigstore use fits into 64 bits
+
+
+def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 - JSON is untyped
+    """Parses one JSON text.
+
+    Args:
+        data: UTF-8 bytes, without byte order mark.
+        refusal: The error class to raise.
+        what: What the bytes are, for messages: "the signature file".
+
+    Returns:
+        Dictionaries, lists, strings, numbers, booleans and None.
+
+    Raises:
+        Error: As `refusal`: not UTF-8, not JSON, duplicate keys, lone surrogates, NaN, infinities,
+            numbers longer than 40 characters, or nesting beyond the interpreter's limit.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise refusal(f"{what} has a duplicate key", found=json.dumps(twice[:80]))
+        return result
+
+    def integer(text: str) -> int:
+        return int(bounded(text))
+
+    def real(text: str) -> float:
+        value = float(bounded(text))
+        return value if value - value == 0 else constant(text)  # 1e999 parses as infinity
+
+    def bounded(text: str) -> str:
+        if len(text) > _MAX_NUMBER_LENGTH:
+            raise refusal(f"{what} contains an oversized number", found=f"{text[:20]}...")
+        return text
+
+    def constant(text: str) -> NoReturn:
+        raise refusal(f"{what} contains a number that JSON does not have", found=text)
+
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=unique,
+            parse_int=integer,
+            parse_float=real,
+            parse_constant=constant,
+        )
+        if "\\ud" in text or "\\uD" in text:  # an escape may leave half of a surrogate pair
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeError as error:
+        raise refusal(f"{what} is not valid Unicode", found=str(error.reason)) from error
+    except RecursionError as error:
+        raise refusal(f"{what} is nested too deeply") from error
+    except ValueError as error:
+        raise refusal(f"{what} is not valid JSON", found=str(error)) from error
+    return value
