@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -28,6 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
         help="where to write the client trust config (default: %(default)s)",
     )
     sigstore.set_defaults(run=run_sigstore)
+
+    rehearsal = commands.add_parser(
+        "rehearse", help="sign and verify a trained model with keys that are thrown away"
+    )
+    rehearsal.add_argument("model", type=Path, metavar="MODEL")
+    rehearsal.add_argument("--training-record", type=Path, required=True, metavar="FILE")
+    rehearsal.add_argument("--workflow-inputs", default="{}", metavar="JSON")
+    rehearsal.add_argument("--summary", type=Path, required=True, metavar="FILE")
+    rehearsal.set_defaults(run=run_rehearse)
 
     options = parser.parse_args(arguments)
     code: int = options.run(options)
@@ -56,6 +66,19 @@ Ctrl-C ends it, and its keys with it.""",
         # A supervisor's SIGTERM ends it as Ctrl-C does.
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
     return 0
+
+
+def run_rehearse(options: argparse.Namespace) -> int:
+    """Signs and verifies with a Sigstore that lives for this call only."""
+    from .rehearse import rehearse
+
+    return rehearse(
+        options.model,
+        options.training_record,
+        options.workflow_inputs,
+        options.summary,
+        os.environ,
+    )
 
 
 if __name__ == "__main__":
