@@ -1,0 +1,319 @@
+"""What a verifier expects, as values; and the comparisons, each with its own refusal.
+
+SLSA v1.2, verifying-artifacts: the roots of trust of step 1 (builders and their levels) and the
+expectations of step 2. Texts compare exactly unless a pattern is asked for; patterns are anchored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from model_signing.errors import UsageError
+from slsa_for_models.errors import (
+    BuilderError,
+    ParameterError,
+    SourceError,
+)
+from slsa_for_models.readers import Provenance
+
+GENERATOR_REPOSITORY = "https://github.com/slsa-framework/slsa-github-generator/"
+GENERATOR_ID = f"{GENERATOR_REPOSITORY}.github/workflows/generator_generic_slsa3.yml"
+
+_FULL_VERSION_TAG = re.compile(r"refs/tags/v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
+_VERSION = re.compile(r"v(\d+)(?:\.(\d+)(?:\.(\d+)(-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)?)?")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A regular expression that has to match a whole text."""
+
+    regex: str
+
+    def __str__(self) -> str:
+        return f"pattern {self.regex}"
+
+
+Expected = str | Pattern
+
+
+def matches(expected: Expected, found: str) -> bool:
+    """Exactly, or as a whole by the pattern."""
+    if isinstance(expected, Pattern):
+        return re.fullmatch(expected.regex, found) is not None
+    return expected == found
+
+
+@dataclass(frozen=True)
+class Builder:
+    """An entry in the roots of trust: who may sign for a `builder.id`, and its level.
+
+    Attributes:
+        id: The builder's id, without `@` and git reference.
+        refs: The references accepted after the `@`; none means any full version tag,
+            `refs/tags/vX.Y.Z`. The SLSA generator is held to full version tags in any case.
+        level: The SLSA Build level it is trusted up to, if the verifier decides it; None for
+            `level_of`'s own table.
+        public_key: PEM, where it signs with a key.
+        identity: The certificate's identity, where it signs keyless elsewhere than on GitHub.
+        issuer: That identity's issuer.
+    """
+
+    id: str
+    refs: tuple[Expected, ...] = ()
+    level: int | None = None
+    public_key: bytes | None = None
+    identity: Expected | None = None
+    issuer: str | None = None
+
+    def __str__(self) -> str:
+        signer = self.public_key is not None or self.identity is not None
+        refs = [str(ref) for ref in self.refs] or ["refs/tags/vX.Y.Z"]
+        return self.id if signer and not self.refs else f"{self.id}@{' or '.join(refs)}"
+
+    def accepts(self, builder_id: str) -> bool:
+        """Whether `builder_id` is this builder at an accepted reference."""
+        if self.public_key is not None or self.identity is not None:
+            return builder_id == self.id
+        name, at, ref = builder_id.partition("@")
+        if name != self.id or not at or "@" in ref:
+            return False
+        if name.startswith(GENERATOR_REPOSITORY) and not _FULL_VERSION_TAG.fullmatch(ref):
+            return False
+        if not self.refs:
+            return _FULL_VERSION_TAG.fullmatch(ref) is not None
+        return any(matches(expected, ref) for expected in self.refs)
+
+
+GENERATOR = Builder(GENERATOR_ID, level=3)
+"""Trusted unless the caller names others: the generic SLSA generator at a full version tag."""
+
+
+def builder_from_option(text: str, public_key: bytes | None = None) -> Builder:
+    """`--builder-id ID` or `ID@REF`, with slsa-verifier's meaning: a short REF is a tag.
+
+    Raises:
+        UsageError: More than one `@`, or nothing after it.
+    """
+    name, at, ref = text.partition("@")
+    if not name or "@" in ref or (at and not ref):
+        raise UsageError("not a builder id", where="--builder-id", expected="ID or ID@REF")
+    if public_key is not None:
+        return Builder(text, public_key=public_key)
+    level = 3 if name == GENERATOR_ID else None
+    return Builder(name, (ref, f"refs/tags/{ref}") if at else (), level)
+
+
+def level_of(builder: Builder, provenance: Provenance, facts: Mapping[str, str | None]) -> int:
+    """The SLSA Build level (verifying-artifacts 1.4), never taken from the provenance.
+
+    A GitHub workflow that the caller trusts is Build L2 when GitHub runs it: the platform signs.
+    It is L3 when it belongs to another repository than the source, so that who writes the source
+    cannot change the builder. Everything else is L1 unless a policy says more.
+
+    Args:
+        builder: The entry that accepted the provenance.
+        provenance: What it accepted.
+        facts: What the certificate says; see `verify.certified_facts`.
+    """
+    if builder.level is not None:
+        return builder.level
+    if facts.get("runner") != "github-hosted":
+        return 1
+    return 2 if builder.id.startswith(f"{facts['repository']}/") else 3
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who may sign the model (OMS): a keyless identity, or a key."""
+
+    identity: Expected | None = None
+    issuer: str | None = None
+    public_key: bytes | None = None
+
+
+@dataclass(frozen=True)
+class SummaryVerifier:
+    """A verifier whose summaries (VSA) are believed, bound to how it signs."""
+
+    id: str
+    identity: Expected | None = None
+    issuer: str | None = None
+    public_key: bytes | None = None
+    source_uri: str | None = None
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """Everything that is compared with evidence. None or empty: not expected.
+
+    Attributes:
+        source_uri: The canonical repository, `git+https://HOST/ORG/REPO`.
+        source_commit: Its commit, hexadecimal.
+        branch: A branch's name, without `refs/heads/`.
+        tag: A tag's name, without `refs/tags/`.
+        versioned_tag: `vX`, `vX.Y` or `vX.Y.Z`, compared as far as it goes.
+        builders: The roots of trust.
+        inputs: Parameters that the caller of the workflow must have chosen.
+        runners: The runner environments accepted (certificate extension .11).
+        signer: Who may sign the model; by default one of `builders`.
+        dataset_sha256: The data set's digest, hexadecimal.
+        minimum_level: The lowest SLSA Build level accepted.
+        required: Kinds of evidence that must be there: `signature`, and `readers` kinds.
+        base_models: Whether every base model named must be given and verified.
+        verifiers: Whose verification summaries are believed.
+        resource_uri: What a verification summary must be about.
+    """
+
+    source_uri: Expected | None = None
+    source_commit: str | None = None
+    branch: Expected | None = None
+    tag: Expected | None = None
+    versioned_tag: str | None = None
+    builders: tuple[Builder, ...] = (GENERATOR,)
+    inputs: Mapping[str, Expected] = field(default_factory=dict)
+    runners: tuple[str, ...] = ("github-hosted",)
+    signer: Signer | None = None
+    dataset_sha256: str | None = None
+    minimum_level: int = 0
+    required: tuple[str, ...] = ()
+    base_models: bool = False
+    verifiers: tuple[SummaryVerifier, ...] = ()
+    resource_uri: str | None = None
+
+
+def source_uri(text: str) -> str:
+    """`github.com/ORG/REPO`, `https://...` or `git+https://...` -> `git+https://HOST/ORG/REPO`.
+
+    Raises:
+        UsageError: Another form; also a trailing slash, a `.git` or a git reference.
+    """
+    uri = text
+    if not uri.startswith("git+"):
+        uri = f"git+{uri}" if "://" in uri else f"git+https://{uri}"
+    if not re.fullmatch(r"git\+https://[^/@\s]+(/[^/@\s?#]+)+", uri) or uri.endswith(".git"):
+        raise UsageError("not a source repository", expected="github.com/ORG/REPO", found=text)
+    return uri
+
+
+# Step 2: expectations, each compared with what the provenance says --------------------------------
+
+
+def check_builder(
+    expected: Expectations, provenance: Provenance, candidates: tuple[Builder, ...]
+) -> Builder:
+    """The root of trust for this builder, among those whose signer matches (1.4).
+
+    Raises:
+        BuilderError: There is none.
+    """
+    for builder in candidates:
+        if builder.accepts(provenance.builder_id):
+            return builder
+    raise BuilderError(
+        "Not a trusted builder, or not at a trusted version.",
+        where="builder.id",
+        expected=" | ".join(str(builder) for builder in expected.builders),
+        found=provenance.builder_id,
+        fix="If you trust it, name it with --builder-id or in a policy.",
+    )
+
+
+def check_source(expected: Expectations, provenance: Provenance) -> str:
+    """The canonical repository and the commit.
+
+    Raises:
+        SourceError: Another one.
+    """
+    if expected.source_uri is not None and not matches(expected.source_uri, provenance.source_uri):
+        raise SourceError(
+            "Built from another repository.",
+            where="source",
+            expected=str(expected.source_uri),
+            found=provenance.source_uri,
+        )
+    if expected.source_commit is not None and expected.source_commit != provenance.source_commit:
+        raise SourceError(
+            "Built from another commit.",
+            where="source",
+            expected=expected.source_commit,
+            found=provenance.source_commit,
+        )
+    return f"{provenance.source_uri.removeprefix('git+')} at {provenance.source_commit[:12]}"
+
+
+def check_ref(expected: Expectations, provenance: Provenance) -> str:
+    """Branch, tag and versioned tag.
+
+    Raises:
+        SourceError: Another one, or none where one is expected.
+    """
+    branch, tag = (
+        None if ref is None or not ref.startswith(prefix) else ref.removeprefix(prefix)
+        for ref, prefix in ((provenance.branch, "refs/heads/"), (provenance.tag, "refs/tags/"))
+    )
+    for what, wanted, found in (("branch", expected.branch, branch), ("tag", expected.tag, tag)):
+        if wanted is not None and (found is None or not matches(wanted, found)):
+            raise SourceError(
+                f"Built from another {what}.",
+                where="source reference",
+                expected=str(wanted),
+                found=found or f"no {what}",
+            )
+    if expected.versioned_tag is not None:
+        _check_versioned_tag(expected.versioned_tag, tag)
+    parts = [f"branch {branch}" if branch else "", f"tag {tag}" if tag else ""]
+    return ", ".join(part for part in parts if part) or "no branch or tag named"
+
+
+def _check_versioned_tag(wanted: str, tag: str | None) -> None:
+    """As slsa-verifier: v1 accepts v1.2.3, v1.2 accepts v1.2.3; build metadata is ignored."""
+    expected, found = parse_version(wanted), _VERSION.fullmatch(tag or "")
+    # A shortened tag stands for zeros: v1 is v1.0.0.
+    numbers = [int(part or 0) for part in found.group(1, 2, 3)] if found else []
+    given = [int(part) for part in expected.group(1, 2, 3) if part is not None]
+    if (
+        found is None
+        or numbers[: len(given)] != given
+        or (len(given) == 3 and expected[4] != found[4])
+    ):
+        raise SourceError(
+            "Built from another version.",
+            where="source reference",
+            expected=wanted,
+            found=tag or "no tag",
+        )
+
+
+def parse_version(text: str) -> re.Match[str]:
+    """A semantic version with `v`, perhaps shortened to its first parts.
+
+    Raises:
+        UsageError: Another form.
+    """
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise UsageError("not a version", expected="vX, vX.Y or vX.Y.Z", found=text)
+    return match
+
+
+def check_inputs(expected: Expectations, provenance: Provenance) -> str:
+    """Parameters the caller of the workflow chose.
+
+    Raises:
+        ParameterError: One is absent or different.
+    """
+    inputs = provenance.inputs
+    for name, wanted in expected.inputs.items():
+        found = (inputs or {}).get(name)
+        if found is None or not matches(wanted, found):
+            raise ParameterError(
+                "The workflow was given another input.",
+                where=f"input {name}",
+                expected=str(wanted),
+                found="no inputs" if inputs is None else found,
+            )
+    if not inputs:
+        return "none"
+    return ", ".join(f"{name}={value}" for name, value in sorted(inputs.items()))

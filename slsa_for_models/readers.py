@@ -1,0 +1,571 @@
+"""Signed statement bytes -> one `Provenance`, whichever of the four known kinds it is.
+
+Reading is strict where a verifier could be misled (statement and predicate types, digests, unknown
+external parameters) and lenient where the specification demands it (unknown predicate fields are
+ignored, in-toto "parsing rules"). Nothing here decides about trust; `slsa_for_models.verify` does.
+
+Sources: in-toto Statement v0.1 and v1; SLSA Provenance v0.2 and v1 (SLSA v1.2, build-provenance);
+slsa-github-generator v2.1.0, generic generator; GitHub's workflow build type v1; Tekton Chains'
+formatters slsa/v2alpha3 and v2alpha4; docs/buildtypes/train-v1.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from model_signing import strict_json
+from slsa_for_models.errors import (
+    ParameterError,
+    PredicateTypeError,
+    ProvenanceError,
+    UnsupportedError,
+)
+
+STATEMENT_V01 = "https://in-toto.io/Statement/v0.1"
+STATEMENT_V1 = "https://in-toto.io/Statement/v1"
+PREDICATE_V02 = "https://slsa.dev/provenance/v0.2"
+PREDICATE_V1 = "https://slsa.dev/provenance/v1"
+
+GENERATOR_BUILD_TYPE = "https://github.com/slsa-framework/slsa-github-generator/generic@v1"
+GITHUB_BUILD_TYPE = "https://actions.github.io/buildtypes/workflow/v1"
+TRAIN_BUILD_TYPE = "https://model-transparency.dev/buildtypes/train/v1"
+TEKTON_BUILD_TYPES = (
+    "https://tekton.dev/chains/v2/slsa",
+    "https://tekton.dev/chains/v2/slsa-tekton",
+)
+
+MAX_SUBJECTS = 100_000
+_HEX = re.compile(r"[0-9a-f]{40,128}")
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A subject or a dependency: in-toto's ResourceDescriptor, as far as it matters here.
+
+    Attributes:
+        name: Its name, or "".
+        uri: Its URI, or "".
+        digests: Algorithm -> lower-case hexadecimal digest.
+        content: The bytes themselves, where they are embedded.
+        claimed_by: Who says so, where it is not the control plane (annotation `claimedBy`).
+    """
+
+    name: str
+    uri: str
+    digests: Mapping[str, str]
+    content: bytes | None = None
+    claimed_by: str | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The SHA-256 digest, hexadecimal."""
+        return self.digests.get("sha256")
+
+    @property
+    def commit(self) -> str | None:
+        """The git commit, hexadecimal (`gitCommit`, or `sha1` as older formats call it)."""
+        return self.digests.get("gitCommit") or self.digests.get("sha1")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One field of the predicate that the signing certificate has to confirm.
+
+    Attributes:
+        field: Where it stands in the predicate.
+        value: What stands there.
+        certified: The name of the certified fact it has to equal; see `verify.certified_facts`.
+    """
+
+    field: str
+    value: str
+    certified: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a provenance says, in the words that all four kinds share.
+
+    Attributes:
+        kind: `slsa-github-generator`, `github-attestation`, `train` or `tekton`.
+        build_type: Its buildType URI.
+        subjects: What was built.
+        builder_id: Who says it built it.
+        source_uri: `git+https://HOST/ORG/REPO`, without a git reference.
+        source_commit: The commit, hexadecimal.
+        branch: The source branch (`refs/heads/...`), or None where the provenance names none.
+        tag: The source tag (`refs/tags/...`), or None likewise.
+        inputs: The parameters the caller chose, as text; None where the provenance has none.
+        claims: What the certificate has to confirm.
+        dependencies: `resolvedDependencies`, or the materials of v0.2.
+        invocation: The run, as the builder names it.
+        finished: When the build finished, as stated, or "".
+        record: The training record among the by-products, if any.
+    """
+
+    kind: str
+    build_type: str
+    subjects: tuple[Resource, ...]
+    builder_id: str
+    source_uri: str
+    source_commit: str
+    branch: str | None
+    tag: str | None
+    inputs: Mapping[str, str] | None
+    claims: tuple[Claim, ...]
+    dependencies: tuple[Resource, ...]
+    invocation: str
+    finished: str = ""
+    record: Resource | None = field(default=None)
+
+
+def read(payload: bytes) -> Provenance:
+    """Reads an authenticated statement (SLSA v1.2 verifying-artifacts, steps 1.3 and 2).
+
+    Raises:
+        PredicateTypeError: A statement, but not of provenance, or a mix of versions.
+        UnsupportedError: Provenance of a build type that is not known here, whose parameters
+            therefore cannot be judged.
+        ParameterError: External parameters that the build type does not define.
+        ProvenanceError: Malformed.
+    """
+    predicate_type, subjects, predicate = read_statement(payload, (PREDICATE_V02, PREDICATE_V1))
+    if predicate_type == PREDICATE_V02:
+        build_type = _text(predicate, "buildType")
+    else:
+        build_type = _text(predicate, "buildDefinition.buildType")
+    reader = _READERS.get((predicate_type, build_type))
+    if reader is None:
+        raise UnsupportedError(
+            "Provenance of a build type that is not known here.",
+            where="buildType",
+            expected=", ".join(sorted({known for _, known in _READERS})),
+            found=build_type,
+        )
+    return reader(build_type, subjects, predicate)
+
+
+def read_statement(
+    payload: bytes, predicate_types: Iterable[str]
+) -> tuple[str, tuple[Resource, ...], Json]:
+    """An in-toto statement's predicate type, subjects and predicate.
+
+    Raises:
+        PredicateTypeError: Its predicate type is none of `predicate_types`, or its `_type` is not
+            the statement version that this predicate type is used with.
+        ProvenanceError: Malformed.
+    """
+    statement = strict_json.loads(payload, ProvenanceError, "The signed payload")
+    if not isinstance(statement, dict):
+        raise ProvenanceError("The signed payload is not an in-toto statement.")
+    predicate_type = _text(statement, "predicateType")
+    if predicate_type not in predicate_types:
+        raise PredicateTypeError(
+            "A signed statement of another type.",
+            where="predicateType",
+            expected=" or ".join(predicate_types),
+            found=predicate_type,
+        )
+    expected = STATEMENT_V01 if predicate_type == PREDICATE_V02 else STATEMENT_V1
+    if statement.get("_type") != expected:
+        raise PredicateTypeError(
+            "The versions of statement and predicate do not belong together.",
+            where="_type",
+            expected=f"{expected} with {predicate_type}",
+            found=ascii(statement.get("_type")),
+        )
+    subjects = _resources(statement, "subject")
+    if not 0 < len(subjects) <= MAX_SUBJECTS:
+        raise ProvenanceError(
+            "The number of subjects is not acceptable.",
+            where="subject",
+            expected=f"1 to {MAX_SUBJECTS}",
+            found=str(len(subjects)),
+        )
+    return predicate_type, subjects, _object(statement, "predicate")
+
+
+def split_source(uri: str, where: str) -> tuple[str, str | None]:
+    """`git+https://HOST/PATH@REF` -> (`git+https://HOST/PATH`, `REF` or None).
+
+    Raises:
+        ProvenanceError: Another form.
+    """
+    match = re.fullmatch(r"(git\+https://[^@\s?#]+)(?:@([^@\s]+))?", uri)
+    if match is None:
+        raise ProvenanceError(
+            "This is not a git source.", where=where, expected="git+https://...@REF", found=uri
+        )
+    return match[1], match[2]
+
+
+# slsa-github-generator, generic generator (SLSA v0.2) ---------------------------------------------
+
+
+def _generator(build_type: str, subjects: tuple[Resource, ...], predicate: Json) -> Provenance:
+    environment = _object(predicate, "invocation.environment")
+    invocation = _object(predicate, "invocation")
+    parameters = invocation.get("parameters")
+    if parameters is not None:
+        _only(parameters, {"event_inputs", "vars"}, "invocation.parameters")
+
+    materials = _resources(predicate, "materials")
+    source = _text(predicate, "invocation.configSource.uri")
+    if not materials or materials[0].uri != source:
+        raise ProvenanceError(
+            "The source in `materials` is not the source in `configSource`.",
+            where="materials[0].uri",
+            expected=source,
+            found=materials[0].uri if materials else "no materials",
+        )
+    source_uri, _ = split_source(source, "invocation.configSource.uri")
+
+    run, attempt = (_text(environment, f"github_run_{name}") for name in ("id", "attempt"))
+    where = "invocation.environment."
+    claims = [
+        Claim("builder.id", _text(predicate, "builder.id"), "builder"),
+        Claim("invocation.configSource.uri", source, "source at ref"),
+        Claim(
+            "invocation.configSource.digest.sha1",
+            _text(predicate, "invocation.configSource.digest.sha1"),
+            "commit",
+        ),
+        Claim(
+            "invocation.configSource.entryPoint",
+            _text(predicate, "invocation.configSource.entryPoint"),
+            "workflow path",
+        ),
+        Claim("materials[0].digest.sha1", materials[0].commit or "", "commit"),
+        Claim(
+            "metadata.buildInvocationID",
+            _text(predicate, "metadata.buildInvocationID"),
+            "run-attempt",
+        ),
+        Claim(f"{where}github_run_id", run, "run"),
+        Claim(f"{where}github_run_attempt", attempt, "attempt"),
+        Claim(f"{where}github_event_name", _text(environment, "github_event_name"), "event"),
+        Claim(f"{where}github_ref", _text(environment, "github_ref"), "ref"),
+        Claim(f"{where}github_sha1", _text(environment, "github_sha1"), "commit"),
+    ]
+    for name, certified in (
+        ("github_repository_owner", "owner"),
+        ("github_repository_id", "repository id"),
+        ("github_repository_owner_id", "owner id"),
+    ):
+        if name in environment:
+            claims.append(Claim(where + name, _text(environment, name), certified))
+
+    branch, tag = _generator_refs(environment)
+    return Provenance(
+        kind="slsa-github-generator",
+        build_type=build_type,
+        subjects=subjects,
+        builder_id=_text(predicate, "builder.id"),
+        source_uri=source_uri,
+        source_commit=_text(predicate, "invocation.configSource.digest.sha1"),
+        branch=branch,
+        tag=tag,
+        inputs=_generator_inputs(environment),
+        claims=tuple(claims),
+        dependencies=materials,
+        invocation=f"{run}-{attempt}",
+    )
+
+
+def _generator_refs(environment: Json) -> tuple[str | None, str | None]:
+    """Branch and tag as slsa-verifier reads them: a tag's branch comes from the event."""
+    ref = _text(environment, "github_ref")
+    if _text(environment, "github_ref_type") != "tag":
+        return ref, None
+    event = environment.get("github_event_payload")
+    event = event if isinstance(event, dict) else {}
+    branch = environment.get("github_base_ref") or event.get("base_ref")
+    release = event.get("release")
+    if environment["github_event_name"] == "release" and isinstance(release, dict):
+        branch = f"refs/heads/{release.get('target_commitish')}"
+    return (branch if isinstance(branch, str) else None), ref
+
+
+def _generator_inputs(environment: Json) -> Mapping[str, str] | None:
+    """The inputs of a dispatched workflow; other events carry none (as in slsa-verifier)."""
+    if environment["github_event_name"] != "workflow_dispatch":
+        return None
+    inputs = _object(environment, "github_event_payload").get("inputs")
+    return _as_text(inputs if isinstance(inputs, dict) else {})
+
+
+# GitHub artifact attestations, and our own training build type (SLSA v1) --------------------------
+
+
+def _github_attestation(
+    build_type: str, subjects: tuple[Resource, ...], predicate: Json
+) -> Provenance:
+    return _github(build_type, subjects, predicate, "github-attestation", {"workflow"})
+
+
+def _train(build_type: str, subjects: tuple[Resource, ...], predicate: Json) -> Provenance:
+    return _github(build_type, subjects, predicate, "train", {"workflow", "inputs"})
+
+
+def _github(
+    build_type: str,
+    subjects: tuple[Resource, ...],
+    predicate: Json,
+    kind: str,
+    parameters: set[str],
+) -> Provenance:
+    """GitHub's build type v1; ours is the same plus `inputs`, named dependencies and a record."""
+    definition = _object(predicate, "buildDefinition")
+    external = _object(definition, "externalParameters")
+    _only(external, parameters, "externalParameters")
+    workflow = _object(external, "workflow")
+    _only(workflow, {"ref", "repository", "path"}, "externalParameters.workflow")
+
+    dependencies = _resources(definition, "resolvedDependencies")
+    if not dependencies:
+        raise ProvenanceError("The provenance names no source.", where="resolvedDependencies")
+    source = dependencies[0]
+    source_uri, ref = split_source(source.uri, "resolvedDependencies[0].uri")
+    builder_id = _text(predicate, "runDetails.builder.id")
+    invocation = _text(predicate, "runDetails.metadata.invocationId")
+    where = "externalParameters.workflow."
+    claims = [
+        Claim("builder.id", builder_id, "builder"),
+        Claim("metadata.invocationId", invocation, "invocation"),
+        Claim(f"{where}repository", _text(workflow, "repository"), "repository"),
+        Claim(f"{where}ref", _text(workflow, "ref"), "ref"),
+        Claim(f"{where}path", _text(workflow, "path"), "workflow path"),
+        Claim("resolvedDependencies[0].uri", source.uri, "source at ref"),
+        Claim("resolvedDependencies[0].digest.gitCommit", source.commit or "", "commit"),
+    ]
+    github = _object(definition, "internalParameters.github")
+    for name, certified in (
+        ("event_name", "event"),
+        ("repository_id", "repository id"),
+        ("repository_owner_id", "owner id"),
+        ("runner_environment", "runner"),
+    ):
+        if name in github:
+            field_name = f"internalParameters.github.{name}"
+            claims.append(Claim(field_name, _text(github, name), certified))
+
+    inputs, record = None, None
+    if kind == "train":
+        inputs = _as_text(_object(external, "inputs"))
+        builders = [resource for resource in dependencies if resource.name == "workflow"]
+        for resource in builders or [Resource("", "", {})]:
+            path = "resolvedDependencies.workflow"
+            claims.append(Claim(f"{path}.uri", resource.uri, "builder source at ref"))
+            claims.append(Claim(f"{path}.digest", resource.commit or "", "builder commit"))
+        by_products = _resources(_object(predicate, "runDetails"), "byproducts")
+        record = next((item for item in by_products if item.name == "training.json"), None)
+    return Provenance(
+        kind=kind,
+        build_type=build_type,
+        subjects=subjects,
+        builder_id=builder_id,
+        source_uri=source_uri,
+        source_commit=source.commit or "",
+        branch=ref if ref and ref.startswith("refs/heads/") else None,
+        tag=ref if ref and ref.startswith("refs/tags/") else None,
+        inputs=inputs,
+        claims=tuple(claims),
+        dependencies=dependencies,
+        invocation=invocation,
+        finished=_text(predicate, "runDetails.metadata.finishedOn", default=""),
+        record=record,
+    )
+
+
+# Tekton Chains (SLSA v1) --------------------------------------------------------------------------
+
+
+def _tekton(build_type: str, subjects: tuple[Resource, ...], predicate: Json) -> Provenance:
+    definition = _object(predicate, "buildDefinition")
+    external = _object(definition, "externalParameters")
+    _only(external, {"runSpec", "buildConfigSource"}, "externalParameters")
+    spec = _object(external, "runSpec")
+    _only(spec, _TEKTON_RUN_SPEC, "externalParameters.runSpec")
+
+    dependencies = _resources(definition, "resolvedDependencies")
+    _refuse_unresolved(spec, dependencies)
+    sources = {
+        (resource.uri.removesuffix(".git"), resource.commit)
+        for resource in dependencies
+        if resource.name == "inputs/result" and resource.commit
+    }
+    if len(sources) != 1:
+        raise ProvenanceError(
+            "The run does not name one git source among its inputs.",
+            where="resolvedDependencies, name inputs/result",
+            expected="1",
+            found=str(len(sources)),
+            fix="Give the clone task a result *_ARTIFACT_INPUTS (or CHAINS-GIT_URL and _COMMIT).",
+        )
+    ((uri, commit),) = sources
+    uri = uri if uri.startswith("git+") else f"git+{uri}"
+    source_uri, ref = split_source(uri, "resolvedDependencies, name inputs/result")
+    return Provenance(
+        kind="tekton",
+        build_type=build_type,
+        subjects=subjects,
+        builder_id=_text(predicate, "runDetails.builder.id"),
+        source_uri=source_uri.removesuffix(".git"),
+        source_commit=commit or "",
+        branch=ref if ref and ref.startswith("refs/heads/") else None,
+        tag=ref if ref and ref.startswith("refs/tags/") else None,
+        inputs=_tekton_parameters(spec),
+        claims=(),
+        dependencies=dependencies,
+        invocation=_text(predicate, "runDetails.metadata.invocationId"),
+        finished=_text(predicate, "runDetails.metadata.finishedOn", default=""),
+    )
+
+
+# Fields of PipelineRunSpec and TaskRunSpec, API tekton.dev/v1.
+_TEKTON_RUN_SPEC = {
+    *("pipelineRef", "pipelineSpec", "params", "status", "timeouts", "taskRunTemplate"),
+    *("workspaces", "taskRunSpecs", "taskRef", "taskSpec", "serviceAccountName", "podTemplate"),
+    *("timeout", "retries", "debug", "stepSpecs", "sidecarSpecs", "computeResources"),
+    *("statusMessage", "managedBy"),
+}
+
+
+def _refuse_unresolved(spec: Json, dependencies: tuple[Resource, ...]) -> None:
+    """A reference to a pipeline or task has to be resolved to a digest, or it says nothing."""
+    needed = {name for name in ("pipeline", "task") if f"{name}Ref" in spec}
+    pipeline = spec.get("pipelineSpec")
+    if isinstance(pipeline, dict):
+        steps = [*(pipeline.get("tasks") or []), *(pipeline.get("finally") or [])]
+        if any("taskRef" in step for step in steps):
+            needed.add("pipelineTask")
+    named = [resource for resource in dependencies if resource.name in _TEKTON_REFERENCES]
+    for resource in named:
+        if not resource.digests:
+            needed.add(f"{resource.name} {resource.uri}".strip())
+    missing = needed - {resource.name for resource in named if resource.digests}
+    if missing:
+        raise ProvenanceError(
+            "The run refers to a pipeline or task that was not resolved to a digest.",
+            where="resolvedDependencies",
+            expected=f"a digest for: {', '.join(sorted(missing))}",
+            fix="Refer to pipelines and tasks through a resolver (git, bundle, hub).",
+        )
+
+
+_TEKTON_REFERENCES = ("pipeline", "task", "pipelineTask")
+
+
+def _tekton_parameters(spec: Json) -> Mapping[str, str]:
+    parameters = spec.get("params") or []
+    if not isinstance(parameters, list):
+        raise ProvenanceError("Malformed parameters.", where="externalParameters.runSpec.params")
+    return _as_text({_text(entry, "name"): entry.get("value") for entry in parameters})
+
+
+_Reader = Callable[[str, tuple[Resource, ...], Json], Provenance]
+_READERS: dict[tuple[str, str], _Reader] = {
+    (PREDICATE_V02, GENERATOR_BUILD_TYPE): _generator,
+    (PREDICATE_V1, GITHUB_BUILD_TYPE): _github_attestation,
+    (PREDICATE_V1, TRAIN_BUILD_TYPE): _train,
+    **{(PREDICATE_V1, build_type): _tekton for build_type in TEKTON_BUILD_TYPES},
+}
+
+
+# Access to untrusted JSON -------------------------------------------------------------------------
+
+
+def _value(document: object, path: str) -> object:
+    for name in path.split("."):
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
+
+
+def _text(document: object, path: str, *, default: str | None = None) -> str:
+    value = _value(document, path)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        raise ProvenanceError("A field is missing or not text.", where=path)
+    return value
+
+
+def _object(document: object, path: str) -> Json:
+    value = _value(document, path)
+    if not isinstance(value, dict):
+        raise ProvenanceError("A field is missing or not a JSON object.", where=path)
+    return value
+
+
+def _only(value: object, known: set[str], where: str) -> None:
+    """SLSA v1.2 verifying-artifacts, step 2: unrecognized external parameters are refused."""
+    unknown = sorted(set(value) - known) if isinstance(value, dict) else ["not an object"]
+    if unknown:
+        raise ParameterError(
+            "An external parameter that the build type does not define.",
+            where=where,
+            expected=", ".join(sorted(known)),
+            found=", ".join(unknown),
+        )
+
+
+def _as_text(inputs: Json) -> Mapping[str, str]:
+    """Inputs as GitHub's expressions print them: `true`, `5`, `0.1`, text as it is."""
+    return {name: _as_scalar(name, value) for name, value in inputs.items()}
+
+
+def _as_scalar(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    raise ParameterError("An external parameter is not a plain value.", where=name)
+
+
+def _resources(document: Json, path: str) -> tuple[Resource, ...]:
+    value = document.get(path)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise ProvenanceError("A field is not a list.", where=path)
+    return tuple(_resource(item, f"{path}[{index}]") for index, item in enumerate(value))
+
+
+def _resource(item: object, where: str) -> Resource:
+    try:
+        digests = dict(_object(item, "digest")) if _value(item, "digest") is not None else {}
+        annotations = _value(item, "annotations.claimedBy")
+        resource = Resource(
+            name=_text(item, "name", default=""),
+            uri=_text(item, "uri", default=""),
+            digests=digests,
+            content=_content(_value(item, "content")),
+            claimed_by=None if annotations is None else str(annotations),
+        )
+    except ProvenanceError as error:
+        raise ProvenanceError(error.message, where=f"{where}.{error.where}") from None
+    for algorithm, digest in digests.items():
+        if not isinstance(digest, str) or not _HEX.fullmatch(digest):
+            raise ProvenanceError(
+                "A digest is not lower-case hexadecimal.",
+                where=f"{where}.digest.{algorithm}",
+                found=ascii(digest)[:80],
+            )
+    return resource
+
+
+def _content(value: object) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        return base64.b64decode(str(value), validate=True)
+    except ValueError:
+        raise ProvenanceError("Not base64.", where="content") from None
