@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -172,8 +173,8 @@ def encode(
     signature: bytes,
     *,
     key_hint: str | None = None,
-    certificates: tuple[bytes, ...] = (),
-    timestamps: tuple[bytes, ...] = (),
+    certificates: Sequence[bytes] = (),
+    timestamps: Sequence[bytes] = (),
 ) -> bytes:
     """A bundle of method `key` (with `key_hint`) or `certificate` as JSON (OMS 6.7, 6.8)."""
     material: dict[str, Any] = {"tlogEntries": []}

@@ -61,14 +61,6 @@ def suggestion(word: str, known: Iterable[str]) -> str | None:
     return f"did you mean `{near[0]}`?" if near else None
 
 
-def printable(text: str) -> str:
-    """Text for a terminal or a log: control characters and undecodable bytes are escaped."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
-
-
 def run(
     build_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, prog: str
 ) -> int:
@@ -118,16 +110,12 @@ def run(
 
 
 def _report(prog: str, refusal: Error, *, as_json: bool) -> None:
-    fields = {name: printable(str(value)) for name, value in refusal.as_dict().items()}
     if as_json:
         import json
 
-        print(json.dumps(fields))
-        return
-    del fields["error"]
-    print(f"{prog}: error: {fields.pop('message')}", file=sys.stderr)
-    for name, value in fields.items():
-        print(f"  {name + ':':<10}{value}", file=sys.stderr)
+        print(json.dumps(refusal.as_dict()))
+    else:
+        print(f"{prog}: error: {refusal}", file=sys.stderr)
 
 
 def _wants_json(argv: Sequence[str]) -> bool:

@@ -81,6 +81,13 @@ def signature_hash(key: ec.EllipticCurvePublicKey) -> hashes.HashAlgorithm:
         raise _unsupported(key.curve.name) from None
 
 
+def digest(key: ec.EllipticCurvePublicKey, data: bytes) -> bytes:
+    """`data` hashed as signatures of `key` want it, for tokens that sign digests."""
+    hasher = hashes.Hash(signature_hash(key))
+    hasher.update(data)
+    return hasher.finalize()
+
+
 def fingerprints(key: ec.EllipticCurvePublicKey) -> tuple[str, str]:
     """SHA-256 in hexadecimal of the key as PEM (what is written as `hint`) and as DER."""
     info = serialization.PublicFormat.SubjectPublicKeyInfo

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from model_signing import bundle, keys, trust
 from model_signing.bundle import Bundle, Method
-from model_signing.errors import BundleError, IdentityError, SignatureError
+from model_signing.certificates import check_leaf, timestamp_time, verify_chain
+from model_signing.errors import BundleError, IdentityError, LogError, SignatureError
 from model_signing.fulcio import Claims, certificate_claims, repository_uri
 from model_signing.trust import SigstoreTrust
-
-if TYPE_CHECKING:
-    from cryptography import x509
 
 __all__ = [
     "Authenticated",
@@ -27,6 +28,7 @@ __all__ = [
     "SigstoreTrust",
     "Verifier",
     "authenticate_sigstore",
+    "certificate_verifier",
     "certificate_claims",
     "key_verifier",
     "sigstore_verifier",
@@ -78,23 +80,24 @@ class Authenticated:
 Verifier = Callable[[bytes], Authenticated]
 
 
-def key_verifier(public_key: bytes) -> Verifier:
+def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ()) -> Verifier:
     """Accepts signatures of one key (OMS 8.2, method `key`).
 
     Args:
         public_key: PEM: P-256, P-384 or P-521.
+        tsa_certificate_chain: PEM files: the timestamp authority that is trusted for the time.
 
     Raises:
-        FileError: The key cannot be used. The returned verifier raises `BundleError` and
-            `SignatureError`.
+        FileError: The key cannot be used. The verifier raises `BundleError`, `SignatureError` and
+            `LogError`.
     """
     key = keys.load_public_key(public_key)
     known = keys.fingerprints(key)
+    authority = keys.load_certificates(tsa_certificate_chain)
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
-        parsed = bundle.parse(data)
-        _require_method(parsed, "key")
+        parsed = _parse(data, "key")
         # 2. OMS 4.1: `hint` identifies the verification key; `rawBytes` of old bundles is unused.
         if parsed.key_hint is not None and parsed.key_hint not in known:
             raise SignatureError(
@@ -102,7 +105,70 @@ def key_verifier(public_key: bytes) -> Verifier:
             )
         # 3. OMS 8.2: the DSSE signature.
         _verify_envelope(key, parsed)
-        return Authenticated(parsed.payload, parsed.payload_type, "key", identity=known[0])
+        # 4. RFC 3161: when, if a trusted clock says so.
+        return Authenticated(
+            payload=parsed.payload,
+            payload_type=parsed.payload_type,
+            method="key",
+            identity=f"sha256:{known[0]}",
+            **_timestamped(parsed, authority),
+        )
+
+    return verify
+
+
+def certificate_verifier(
+    certificate_chain: Sequence[bytes],
+    tsa_certificate_chain: Sequence[bytes] = (),
+    log_fingerprints: Callable[[str], None] | None = None,
+    now: datetime | None = None,
+) -> Verifier:
+    """Accepts signatures of anyone whom a trusted authority certified (OMS 8.2, `certificate`).
+
+    Args:
+        certificate_chain: PEM files: every certificate in them is a trust anchor.
+        tsa_certificate_chain: As for `key_verifier`; makes an expired certificate verifiable if the
+            signature was timestamped in time.
+        log_fingerprints: Receives a line for every certificate.
+        now: The time to judge a signature by that has no trusted timestamp; the system's clock
+            when the verifier is called, if None.
+
+    Raises:
+        FileError: A certificate cannot be read. The verifier raises `BundleError`,
+            `CertificateError`, `SignatureError` and `LogError`.
+    """
+    anchors = keys.load_certificates(certificate_chain)
+    authority = keys.load_certificates(tsa_certificate_chain)
+
+    def verify(data: bytes) -> Authenticated:
+        # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
+        parsed = _parse(data, "certificate")
+        leaf, *others = (_certificate(der) for der in parsed.certificates)
+        for name, certificate in [("anchor", one) for one in anchors] + [
+            ("bundle", one) for one in (leaf, *others)
+        ]:
+            if log_fingerprints is not None:
+                fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+                log_fingerprints(f"[{name}] sha256 {fingerprint}")
+        # 2. RFC 3161: the trusted time of the signature; without one, now.
+        time = _timestamped(parsed, authority)
+        when = time.get("signed_at") or now or datetime.now(timezone.utc)
+        # 3. OMS 8.2: the leaf is valid at that time, and for signing.
+        option = "--tsa-certificate-chain" if parsed.timestamps else "--timestamp-url when signing"
+        check_leaf(leaf, when, fix=f"an expired certificate needs a trusted timestamp: {option}")
+        # 4. OMS 8.2: it chains to an anchor. The bundle's certificates are never anchors.
+        verify_chain(leaf, others, anchors, when)
+        # 5. OMS 8.2: the DSSE signature.
+        _verify_envelope(keys.supported(leaf.public_key()), parsed)
+        return Authenticated(
+            payload=parsed.payload,
+            payload_type=parsed.payload_type,
+            method="certificate",
+            identity=leaf.subject.rfc4514_string(),
+            issuer=leaf.issuer.rfc4514_string(),
+            certificate=parsed.certificates[0],
+            **time,
+        )
 
     return verify
 
@@ -158,12 +224,11 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
         CertificateError, LogError, SignatureError: One of the proofs does not hold.
     """
     # 1. OMS 8.1: a well-formed bundle with a Fulcio certificate.
-    parsed = bundle.parse(data)
-    _require_method(parsed, "sigstore")
+    parsed = _parse(data, "sigstore")
     # 2. Sigstore client specification, by sigstore-python: trusted time, certificate chain at
     #    that time, SCT, inclusion proof and checkpoint, DSSE signature, consistency of the log
     #    entry with the envelope.
-    payload, signed_at, time_source = _verify_sigstore(data, parsed, trust)
+    payload, times = _verify_sigstore(data, parsed, trust)
     # 3. Two parsers read the same bytes; they must agree.
     if payload != parsed.payload:
         raise BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
@@ -175,9 +240,8 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
         identity=claims.identity,
         issuer=claims.issuer,
         certificate=parsed.certificates[0],
-        signed_at=signed_at,
-        time_source=time_source,
         log=_log_entry(parsed.log_entries[0]),
+        **times,
     )
 
 
@@ -190,38 +254,63 @@ class _AnyIdentity:
 
 def _verify_sigstore(
     data: bytes, parsed: Bundle, trusted: SigstoreTrust
-) -> tuple[bytes, datetime | None, str | None]:
+) -> tuple[bytes, dict[str, Any]]:
     from sigstore import models
     from sigstore.verify import verifier
 
     root = trust.load(trusted).trusted_root
     with trust.verification_failures():
-        entry = models.Bundle.from_json(data)
-        payload_type, payload = verifier.Verifier(trusted_root=root).verify_dsse(
-            entry, _AnyIdentity()
-        )
-        if payload_type != parsed.payload_type:
-            raise BundleError("the bundle is ambiguous", where="dsseEnvelope.payloadType")
-        integrated = parsed.log_entries[0].get("integratedTime")
-        if integrated and parsed.log_entries[0].get("inclusionPromise"):
-            when = datetime.fromtimestamp(int(integrated), timezone.utc)
-            return payload, when, "transparency log"
-    return payload, None, None
+        verify = verifier.Verifier(trusted_root=root).verify_dsse
+        _, payload = verify(models.Bundle.from_json(data), _AnyIdentity())
+        entry = parsed.log_entries[0]
+        if entry.get("integratedTime") and entry.get("inclusionPromise"):
+            when = datetime.fromtimestamp(int(entry["integratedTime"]), timezone.utc)
+            return payload, {"signed_at": when, "time_source": "transparency log"}
+        for authority in root.get_timestamp_authorities():
+            with contextlib.suppress(LogError):  # another authority's; one of them has passed
+                chain = authority.certificates(allow_expired=True)
+                return payload, _timestamped(parsed, chain)
+    return payload, {}
+
+
+def _timestamped(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[str, Any]:
+    """`signed_at` and `time_source` by the first timestamp of a trusted authority.
+
+    Raises:
+        LogError: There are timestamps and a trusted authority, but none is its.
+    """
+    refusal = None
+    for stamp in parsed.timestamps if authority else ():
+        try:
+            when = timestamp_time(stamp, parsed.signature, authority)
+            return {"signed_at": when, "time_source": "timestamp authority"}
+        except LogError as error:
+            refusal = error
+    if refusal is not None:
+        raise refusal
+    return {}
+
+
+def _certificate(der: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise BundleError(
+            "a certificate is malformed", where="verificationMaterial", found=str(error)
+        ) from None
 
 
 def _log_entry(entry: dict[str, Any]) -> LogEntry:
     """Fields of a verified entry: the key id decides the log, the checkpoint names it."""
-    import base64
-
-    proof = entry["inclusionProof"]
     return LogEntry(
         log_index=int(entry.get("logIndex", 0)),
         log_id=base64.b64decode(entry["logId"]["keyId"]).hex(),
-        origin=str(proof["checkpoint"]["envelope"]).split("\n", 1)[0],
+        origin=str(entry["inclusionProof"]["checkpoint"]["envelope"]).split("\n", 1)[0],
     )
 
 
-def _require_method(parsed: Bundle, method: Method) -> None:
+def _parse(data: bytes, method: Method) -> Bundle:
+    parsed = bundle.parse(data)
     if parsed.method != method:
         raise BundleError(
             "signed by another method",
@@ -230,6 +319,7 @@ def _require_method(parsed: Bundle, method: Method) -> None:
             found=parsed.method,
             fix=f"verify it with `model_signing verify {parsed.method}`",
         )
+    return parsed
 
 
 def _verify_envelope(key: ec.EllipticCurvePublicKey, parsed: Bundle) -> None:

@@ -1,0 +1,7 @@
+"""`python -m model_signing`."""
+
+import sys
+
+from model_signing.cli import main
+
+sys.exit(main())

@@ -1,0 +1,172 @@
+"""Certificate chains (RFC 5280) and trusted time (RFC 3161)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    Policy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
+
+from model_signing.errors import CertificateError, LogError, SigningError
+
+_MAX_TIMESTAMP_SIZE = 64 * 1024
+
+
+def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -> None:
+    """Whether a certificate may sign models at a time, whoever issued it.
+
+    Raises:
+        CertificateError: Outside its validity, or not for code signing.
+    """
+    # 1. RFC 5280 4.1.2.5, OMS 8.2: within its validity period.
+    start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    if not start <= when <= end:
+        raise CertificateError(
+            "the signing certificate has expired"
+            if when > end
+            else "the signing certificate is not valid yet",
+            expected=f"a time from {start:%Y-%m-%d %H:%M:%SZ} to {end:%Y-%m-%d %H:%M:%SZ}",
+            found=f"{when:%Y-%m-%d %H:%M:%SZ}",
+            fix=fix,
+        )
+    usage, purposes = _extension(leaf, x509.KeyUsage), _extension(leaf, x509.ExtendedKeyUsage)
+    # 2. RFC 5280 4.2.1.3: the key may make signatures.
+    if usage is not None and not usage.digital_signature:
+        raise CertificateError("the certificate's key usage does not include digitalSignature")
+    # 3. RFC 5280 4.2.1.12: and signatures of code.
+    if purposes is not None and ExtendedKeyUsageOID.CODE_SIGNING not in purposes:
+        raise CertificateError(
+            "the certificate is not for code signing",
+            expected="codeSigning in its extended key usage",
+            found=", ".join(oid._name for oid in purposes),
+        )
+    if usage is None and purposes is None:
+        raise CertificateError("the certificate does not say that it is for signing")
+
+
+def verify_chain(
+    leaf: x509.Certificate,
+    intermediates: Iterable[x509.Certificate],
+    anchors: Iterable[x509.Certificate],
+    when: datetime,
+) -> None:
+    """RFC 5280 6.1: a path from the leaf to one of the anchors, every certificate valid at `when`.
+
+    Raises:
+        CertificateError: There is none.
+    """
+    issuer = ExtensionPolicy.permit_all()
+    issuer = issuer.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _require_ca)
+    issuer = issuer.may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _require_cert_sign)
+    verifier = (
+        PolicyBuilder()
+        .store(Store(list(anchors)))
+        .time(when)
+        .extension_policies(ca_policy=issuer, ee_policy=ExtensionPolicy.permit_all())
+        .build_client_verifier()
+    )
+    try:
+        verifier.verify(leaf, list(intermediates))
+    except VerificationError as error:
+        reason = str(error).split(" (encountered")[0].rpartition(": ")[2]
+        if reason.startswith("all candidates exhausted"):
+            reason = f"no certificate of the issuer {leaf.issuer.rfc4514_string()}"
+        raise CertificateError(
+            "the certificate does not chain to a trusted root",
+            found=reason,
+            fix="name the right root certificate with --certificate-chain",
+        ) from None
+
+
+def _require_ca(_: Policy, __: x509.Certificate, value: x509.BasicConstraints) -> None:
+    if not value.ca:  # RFC 5280 6.1.4 (k)
+        raise ValueError("an issuer is not a certification authority")
+
+
+def _require_cert_sign(_: Policy, __: x509.Certificate, value: x509.KeyUsage | None) -> None:
+    if value is not None and not value.key_cert_sign:  # RFC 5280 6.1.4 (n)
+        raise ValueError("an issuer may not sign certificates")
+
+
+def _extension(certificate: x509.Certificate, kind: type[x509.ExtensionType]) -> Any:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+    except ValueError as error:
+        raise CertificateError("the certificate is malformed", found=str(error)) from None
+
+
+def timestamp(signature: bytes, url: str) -> bytes:
+    """Asks an RFC 3161 authority to timestamp a signature.
+
+    Returns:
+        The response, DER. Its signature is for the verifier to judge.
+
+    Raises:
+        SigningError: No answer, a refusal, or a timestamp of something else.
+    """
+    from urllib.error import URLError
+    from urllib.request import Request, urlopen
+
+    from rfc3161_client import TimestampRequestBuilder, decode_timestamp_response
+    from rfc3161_client.base import HashAlgorithm
+
+    query = TimestampRequestBuilder(signature, HashAlgorithm.SHA256).build()
+    try:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("not an http or https address")
+        headers = {"Content-Type": "application/timestamp-query"}
+        request = Request(url, query.as_bytes(), headers)  # noqa: S310  (checked above)
+        with urlopen(request, timeout=30) as answer:  # noqa: S310
+            response = answer.read(_MAX_TIMESTAMP_SIZE)
+        decoded = decode_timestamp_response(response)
+        if decoded.status != 0:
+            raise ValueError(f"refused with status {decoded.status}")
+        info = decoded.tst_info
+        # RFC 3161 2.4.2: an answer to this very question.
+        if info.nonce != query.nonce:
+            raise ValueError("it timestamped another request")
+        if info.message_imprint.message != hashlib.sha256(signature).digest():
+            raise ValueError("it timestamped something else")
+    except (URLError, OSError, ValueError) as error:
+        raise SigningError(
+            "the timestamp authority gave no timestamp", where=url, found=str(error)
+        ) from None
+    return response
+
+
+def timestamp_time(
+    response: bytes, signature: bytes, authority: Iterable[x509.Certificate]
+) -> datetime:
+    """RFC 3161 2.3, 2.4.2: when a trusted authority saw the signature.
+
+    Args:
+        response: The timestamp response, DER. Certificates inside are not trusted.
+        signature: What it must be about.
+        authority: The trusted chain.
+
+    Raises:
+        LogError: Malformed, about something else, or not from that authority.
+    """
+    import rfc3161_client
+
+    try:
+        decoded = rfc3161_client.decode_timestamp_response(response)
+        verifier = rfc3161_client.VerifierBuilder(roots=list(authority)).build()
+        verifier.verify_message(decoded, signature)
+        return decoded.tst_info.gen_time
+    except (rfc3161_client.VerificationError, ValueError) as error:
+        reason = str(error).rpartition("Verify error: ")[2].split('"')[0]  # OpenSSL's own words
+        raise LogError("the timestamp is not from a trusted authority", found=reason) from None

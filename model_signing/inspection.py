@@ -1,0 +1,72 @@
+"""What a bundle says about itself. Nothing here is verified: anybody can write such a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from model_signing import bundle, strict_json
+from model_signing.errors import BundleError, Error
+from model_signing.fulcio import certificate_claims
+
+
+def claims(path: Path) -> dict[str, Any]:
+    """The claims of a signature file, without any verification.
+
+    Returns:
+        `method`, `identity`, `issuer`, `certificate_validity`, `timestamps`, `log_entries`,
+        `predicate_type`, `subject`, `files` (the number of entries), `serialization`.
+
+    Raises:
+        FileError: It cannot be read.
+        BundleError: It is not a bundle around a JSON object.
+    """
+    parsed = bundle.parse(bundle.read_bounded(path))
+    statement = strict_json.loads(parsed.payload, BundleError, "the payload")
+    if not isinstance(statement, dict):
+        raise BundleError("the payload is not an in-toto statement", where=str(path))
+    predicate = statement.get("predicate")
+    predicate = predicate if isinstance(predicate, dict) else {}
+    subjects, resources = statement.get("subject"), predicate.get("resources")
+    names = [
+        str(subject.get("name"))
+        for subject in (subjects if isinstance(subjects, list) else [])
+        if isinstance(subject, dict)
+    ]
+    return {
+        "method": parsed.method,
+        **_signer(parsed),
+        "timestamps": [_time(stamp) for stamp in parsed.timestamps],
+        "log_entries": [str(entry.get("logIndex")) for entry in parsed.log_entries],
+        "predicate_type": str(statement.get("predicateType")),
+        "subject": names[:10],
+        "files": len(resources) if isinstance(resources, list) else len(names),
+        "serialization": predicate.get("serialization"),
+    }
+
+
+def _signer(parsed: bundle.Bundle) -> dict[str, Any]:
+    if parsed.method == "key":
+        return {"identity": f"sha256:{parsed.key_hint}", "issuer": None}
+    try:
+        leaf = x509.load_der_x509_certificate(parsed.certificates[0])
+        validity = [leaf.not_valid_before_utc.isoformat(), leaf.not_valid_after_utc.isoformat()]
+        if parsed.method == "certificate":
+            identity, issuer = leaf.subject.rfc4514_string(), leaf.issuer.rfc4514_string()
+        else:
+            fulcio = certificate_claims(parsed.certificates[0])
+            identity, issuer = fulcio.identity, fulcio.issuer
+    except (ValueError, Error) as error:
+        raise BundleError("the certificate cannot be read", found=str(error)) from None
+    return {"identity": identity, "issuer": issuer, "certificate_validity": validity}
+
+
+def _time(stamp: bytes) -> str:
+    from rfc3161_client import decode_timestamp_response
+
+    try:
+        return decode_timestamp_response(stamp).tst_info.gen_time.isoformat()
+    except ValueError:
+        return "malformed"
