@@ -74,6 +74,13 @@ lock: ## Resolve the requirements again and write the hash-locked files
 	$(COMPILE) --universal --python-version 3.10 --constraint base.txt test.in -o test.txt; \
 	for name in pytorch tensorflow dev; do $(COMPILE) $(LINUX) $$name.in -o $$name.txt; done
 
+.PHONY: dist
+dist: ## Build the wheel and the source archive, twice, and compare them byte for byte
+	@bin=$(call environment,bootstrap); rm -rf build dist; \
+	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+	for folder in build/again dist; do "$$bin/python" -m hatchling build -d "$$folder"; done; \
+	diff -r build/again dist; sha256sum dist/*
+
 .PHONY: clean
 clean: ## Remove outputs and caches of this checkout (environments stay in the cache folder)
 	rm -rf out build dist .mypy_cache .ruff_cache .hypothesis .coverage
