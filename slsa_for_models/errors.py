@@ -21,6 +21,14 @@ class DatasetError(Error):
     """The data set cannot be had, or is not the one that was asked for."""
 
 
+class CloneError(Error):
+    """A commit of a repository could not be fetched, or another one was."""
+
+
+class StorageError(Error):
+    """An object in a bucket cannot be read or written, or its bytes are not the ones named."""
+
+
 class TrainingError(Error):
     """A training run that did not end in a model that works."""
 
