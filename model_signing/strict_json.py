@@ -66,7 +66,7 @@ def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 
         if "\\ud" in text or "\\uD" in text:  # an escape may leave half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError as error:
-        raise refusal(f"{what} is not valid Unicode", found=str(error.reason)) from error
+        raise refusal(f"{what} is not valid Unicode", found=str(error)[-80:]) from error
     except RecursionError as error:
         raise refusal(f"{what} is nested too deeply") from error
     except ValueError as error:

@@ -1,0 +1,56 @@
+"""Sign machine-learning models and verify them: OpenSSF Model Signing (OMS) v1.0.
+
+`sign`, `verify` and `digest` take a model's path and a signer or verifier:
+
+    import model_signing
+    from pathlib import Path
+
+    signer = model_signing.key_signer(Path("key.pem").read_bytes())
+    model_signing.sign(Path("model"), Path("model.sig"), signer)
+
+    verifier = model_signing.key_verifier(Path("key.pub").read_bytes())
+    verified = model_signing.verify(Path("model"), Path("model.sig"), verifier)
+
+Everything is imported when it is first used: a key signature never loads Sigstore.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from model_signing.api import HashOptions as HashOptions
+    from model_signing.api import Signed as Signed
+    from model_signing.api import Verified as Verified
+    from model_signing.api import digest as digest
+    from model_signing.api import sign as sign
+    from model_signing.api import verify as verify
+    from model_signing.errors import Error as Error
+    from model_signing.manifest import Manifest as Manifest
+    from model_signing.manifest import Serialization as Serialization
+    from model_signing.signers import Signer as Signer
+    from model_signing.signers import SigstoreSigning as SigstoreSigning
+    from model_signing.signers import key_signer as key_signer
+    from model_signing.signers import sigstore_signer as sigstore_signer
+    from model_signing.verifiers import Authenticated as Authenticated
+    from model_signing.verifiers import SigstoreTrust as SigstoreTrust
+    from model_signing.verifiers import Verifier as Verifier
+    from model_signing.verifiers import key_verifier as key_verifier
+    from model_signing.verifiers import sigstore_verifier as sigstore_verifier
+
+_HOME = {
+    "api": "HashOptions Signed Verified digest sign verify",
+    "errors": "Error",
+    "manifest": "Manifest Serialization",
+    "signers": "Signer SigstoreSigning key_signer sigstore_signer",
+    "verifiers": "Authenticated SigstoreTrust Verifier key_verifier sigstore_verifier",
+}
+_MODULES = {name: module for module, names in _HOME.items() for name in names.split()}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

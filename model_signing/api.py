@@ -1,0 +1,392 @@
+"""Sign and verify models (OpenSSF Model Signing v1.0): the steps, numbered by clause."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from model_signing import files, manifest, statement
+from model_signing.errors import FileError, MismatchError, UsageError
+from model_signing.files import Tree
+from model_signing.manifest import Algorithm, Manifest, Method, Progress, Serialization
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from model_signing.signers import Signer
+    from model_signing.verifiers import Authenticated, Verifier
+
+_SHOWN = 10  # names in one message
+
+
+@dataclass(frozen=True)
+class HashOptions:
+    """What to hash, and how.
+
+    Attributes:
+        method: "files": one digest for each file. "shards": one for each `shard_size` bytes.
+        algorithm: "sha256", which everyone can verify; "blake2b"; or "blake3".
+        shard_size: Bytes; only with "shards"; 1 GB by default.
+        ignore_paths: Relative to the model, or absolute and inside it; each with its subtree.
+        ignore_git_paths: Leave out `.git` and the like, as OMS 6.2 demands.
+        allow_symlinks: Follow symbolic links that stay inside the model.
+        jobs: Threads; by default as many cores as this process may use.
+    """
+
+    method: Method = "files"
+    algorithm: Algorithm = "sha256"
+    shard_size: int | None = None
+    ignore_paths: tuple[str, ...] = ()
+    ignore_git_paths: bool = True
+    allow_symlinks: bool = False
+    jobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What was signed.
+
+    Attributes:
+        signature: The signature file.
+        manifest: What it covers.
+        root_digest: SHA-256 over the manifest's digests (OMS 6.5.1), hexadecimal.
+        payload_digest: SHA-256 of the signed statement, hexadecimal; unlike the root digest it
+            also binds the names of the files.
+        files: Number of files.
+        bytes: Their size.
+    """
+
+    signature: Path
+    manifest: Manifest
+    root_digest: str
+    payload_digest: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was verified. For the other attributes see `Signed`.
+
+    Attributes:
+        authenticated: Who signed, when, and how that is known.
+        unsigned: With `ignore_unsigned_files`: what nobody signed; directories as a whole.
+    """
+
+    authenticated: Authenticated
+    manifest: Manifest
+    root_digest: str
+    payload_digest: str
+    files: int
+    bytes: int
+    unsigned: tuple[str, ...]
+    _tree: Tree = field(repr=False)
+
+    def open(self, name: str) -> BinaryIO:
+        """Opens a file of the model so that the bytes read are the bytes verified.
+
+        The bytes are copied to a file without a name and hashed on the way. Whoever writes to
+        the model meanwhile or afterwards cannot reach that copy. (Hashing the file and reading
+        it again would leave a moment in between; so would any lock, which is only advisory.)
+
+        Args:
+            name: As in the manifest, without ":start:end".
+
+        Raises:
+            FileError: The manifest has no such file, it cannot be read, or no room for the copy.
+            MismatchError: It is not what was verified any more.
+
+        Example:
+            >>> with verified.open("config.json") as file:  # doctest: +SKIP
+            ...     config = json.load(file)
+        """
+        from tempfile import TemporaryFile
+
+        if name not in self.manifest.files:
+            raise FileError("no such file in the signed manifest", where=name)
+        how = self.manifest.serialization
+        copy = TemporaryFile()  # noqa: SIM115 - the caller closes it
+        try:
+            source = files.open_model_file(self._tree.path(name), follow=how.allow_symlinks)
+            try:
+                size = self.manifest.files[name] or 0
+                for resource, start, end in manifest.resources(name, size, how.shard_size):
+                    state = manifest.new_hash(how.hash_type)
+                    for piece in manifest.pieces(source, end - start):
+                        state.update(piece)
+                        copy.write(piece)
+                    if state.hexdigest() != self.manifest.digests[resource]:
+                        raise MismatchError(
+                            "the file changed after it was verified",
+                            where=resource,
+                            expected=self.manifest.digests[resource],
+                            found=state.hexdigest(),
+                        )
+            finally:
+                os.close(source)
+            copy.seek(0)
+        except BaseException as error:
+            copy.close()
+            if isinstance(error, OSError):
+                raise FileError("cannot copy", where=name, found=error.strerror) from error
+            raise
+        return copy
+
+
+def sign(
+    model: Path,
+    signature: Path,
+    signer: Signer,
+    options: HashOptions = HashOptions(),
+    *,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Signed:
+    """Signs a model (OMS 6) and writes the signature.
+
+    Args:
+        model: A directory or a file.
+        signature: The file to write; it may lie inside the model.
+        signer: From `model_signing.signers`.
+        options: What to hash, and how.
+        executor: See `model_signing.manifest.build`.
+        progress: Called with bytes hashed so far and in all.
+
+    Raises:
+        UsageError: The options contradict each other.
+        FileError: The model cannot be read or the signature not written; nothing was signed.
+        SigningError: The signer failed.
+
+    Example:
+        >>> signer = model_signing.key_signer(Path("key.pem").read_bytes())  # doctest: +SKIP
+        >>> model_signing.sign(Path("model"), Path("model.sig"), signer)  # doctest: +SKIP
+    """
+    # Fail before hashing, not after: the signature's place must be writable.
+    _check_output(model, signature)
+    # OMS 6.1 to 6.4.
+    name, found = _hash_model(model, options, signature, executor, progress)
+    # OMS 6.5, 6.6.
+    payload = statement.encode(name, found)
+    # OMS 6.7, 6.8, 9.
+    files.write_atomic(signature, signer(payload))
+    return Signed(signature=signature, **_summary(found, payload))
+
+
+def digest(
+    model: Path,
+    options: HashOptions = HashOptions(),
+    *,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """The root digest of a model (OMS 6.5.1), hexadecimal. It does not bind file names.
+
+    Raises:
+        UsageError, FileError: As `sign`.
+
+    Example:
+        >>> model_signing.digest(Path("model"))  # doctest: +SKIP
+    """
+    _, found = _hash_model(model, options, None, executor, progress)
+    return statement.root_digest(found.digests.values())
+
+
+def verify(
+    model: Path,
+    signature: Path,
+    verifier: Verifier,
+    *,
+    ignore_paths: Sequence[str] = (),
+    ignore_unsigned_files: bool = False,
+    allow_legacy_predicate: bool = False,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Verified:
+    """Verifies a model against its signature (OMS 8).
+
+    Args:
+        model: A directory or a file.
+        signature: The bundle; it may lie inside the model.
+        verifier: From `model_signing.verifiers`: whose signature is accepted.
+        ignore_paths: More paths whose unlisted files are excused; listed files never are.
+        ignore_unsigned_files: Excuse all unlisted files (OMS 8.5).
+        allow_legacy_predicate: Accept v0.2.0's statements (OMS 11.2.4).
+        jobs: See `HashOptions`.
+        executor: See `model_signing.manifest.build`.
+        progress: Called with bytes hashed so far and in all.
+
+    Returns:
+        Who signed what.
+
+    Raises:
+        BundleError: 8.1. SignatureError: 8.2. StatementError, ManifestError: 8.3.
+        FileError: The model cannot be read. MismatchError: 8.4, 8.5.
+
+    Example:
+        >>> verifier = model_signing.key_verifier(Path("key.pub").read_bytes())  # doctest: +SKIP
+        >>> model_signing.verify(Path("model"), Path("model.sig"), verifier)  # doctest: +SKIP
+    """
+    from model_signing.bundle import read_bounded
+
+    # 8.1, 8.2: the bundle and its signature. Nothing is trusted before this returns.
+    authenticated = verifier(read_bounded(signature))
+    # 8.3: the statement.
+    signed = statement.decode(authenticated.payload, allow_legacy_predicate=allow_legacy_predicate)
+    # 8.4.1 to 8.4.5: hash as the signed serialization says.
+    how = signed.manifest.serialization
+    # 8.4.6: enumerate. Exclusions excuse unlisted files; a listed file is always looked at.
+    excused = {*files.GIT_PATHS, *how.ignore_paths, *_inside(model, signature)}
+    excused.update(files.ignored_path(model, path) for path in ignore_paths)
+    tree = files.walk(
+        model,
+        ignored=excused,
+        allow_symlinks=how.allow_symlinks,
+        listed=signed.manifest.files,
+        only_listed=ignore_unsigned_files,
+    )
+    expected = _named_as(tree, signed.manifest)
+    # 8.4.8, 8.4.9, 8.5: the same files, before any time is spent on hashing them.
+    _compare_files(tree, expected)
+    # 8.4.7, 8.4.8: the same bytes.
+    actual = manifest.build(tree, how, jobs=jobs, executor=executor, progress=progress)
+    _compare_digests(actual, expected)
+    return Verified(
+        authenticated=authenticated,
+        unsigned=tuple(sorted(tree.unsigned)),
+        _tree=tree,
+        **_summary(replace(expected, files=actual.files), authenticated.payload),
+    )
+
+
+def _hash_model(
+    model: Path,
+    options: HashOptions,
+    signature: Path | None,
+    executor: Executor | None,
+    progress: Progress | None,
+) -> tuple[str, Manifest]:
+    """The model's name (6.5) and manifest (6.1 to 6.4)."""
+    if options.algorithm not in manifest.DIGEST_SIZES:
+        known = ", ".join(manifest.DIGEST_SIZES)
+        raise UsageError("unknown hash algorithm", expected=known, found=str(options.algorithm))
+    shard_size = options.shard_size
+    if options.method == "shards":
+        shard_size = manifest.DEFAULT_SHARD_SIZE if shard_size is None else shard_size
+        if shard_size < 1:
+            raise UsageError("not a shard size", expected="1 or more", found=str(shard_size))
+    elif options.method != "files" or shard_size is not None:
+        raise UsageError('the method is "files", or "shards" if there is a shard size')
+    ignored = {files.ignored_path(model, path) for path in options.ignore_paths}
+    ignored.update(_inside(model, signature))
+    default = files.GIT_PATHS if options.ignore_git_paths else ()
+    how = Serialization(
+        method=options.method,
+        hash_type=options.algorithm,
+        shard_size=shard_size,
+        allow_symlinks=options.allow_symlinks,
+        ignore_paths=(*default, *sorted(ignored.difference(default))),
+    )
+    # 6.1, 6.2.
+    tree = files.walk(model, ignored=how.ignore_paths, allow_symlinks=how.allow_symlinks)
+    if not tree.files:
+        raise FileError("the model has no files (OMS 6.1)", where=str(model))
+    empty = [name for name, seen in tree.files.items() if not seen.size]
+    if shard_size is not None and empty:
+        # 6.3.2 leaves empty files out, so that nobody would notice when one comes or goes.
+        raise FileError(
+            "an empty file cannot be signed in shards (OMS 6.3.2)",
+            where=_some(empty),
+            fix="remove it, exclude it with --ignore-paths, or sign without shards",
+        )
+    # 6.3, 6.4.
+    found = manifest.build(tree, how, jobs=options.jobs, executor=executor, progress=progress)
+    return files.check_name(files.basename(model)), found
+
+
+def _check_output(model: Path, signature: Path) -> None:
+    """Fails before the hashing, not after it; and never writes over the model."""
+    where = str(signature)
+    if not signature.parent.is_dir() or not os.access(signature.parent, os.W_OK):
+        raise FileError("cannot write to the directory", where=str(signature.parent))
+    if signature.is_dir() or os.path.realpath(signature) == os.path.realpath(model):
+        raise FileError("the signature needs a file of its own", where=where)
+    if _inside(model, signature) and signature.is_file():
+        with signature.open("rb") as file:
+            head = file.read(4096)
+        if head and b"sigstore.bundle" not in head:
+            raise FileError(
+                "the signature would replace a file of the model",
+                where=where,
+                fix="choose another name with --signature",
+            )
+
+
+def _inside(model: Path, signature: Path | None) -> set[str]:
+    """6.2: the signature file's own name in the model, which is excluded."""
+    name = files.name_inside(model, signature) if signature else None
+    return {files.ignored_path(model, name)} if name else set()
+
+
+def _named_as(tree: Tree, signed: Manifest) -> Manifest:
+    """OMS 11: v0.3.1 and v1.0.0 named the file of a single-file model "."."""
+    if not tree.single or list(signed.files) != ["."]:
+        return signed
+    (name,) = tree.files
+    return Manifest(
+        signed.serialization,
+        {name + resource[1:]: digest for resource, digest in signed.digests.items()},
+        {name: signed.files["."]},
+    )
+
+
+def _compare_files(tree: Tree, signed: Manifest) -> None:
+    missing = [name for name in signed.files if name not in tree.files]
+    unsigned = [name for name in tree.files if name not in signed.files]
+    if missing or unsigned:
+        found = [f"not signed: {_some(unsigned)}"] * bool(unsigned)
+        found += [f"missing: {_some(missing)}"] * bool(missing)
+        raise MismatchError(
+            "the model does not have the files that were signed (OMS 8.4)",
+            where=tree.root,
+            found="; ".join(found),
+            fix=None if missing else "remove them, or excuse them with --ignore-unsigned-files",
+        )
+    for name, size in signed.files.items():
+        if size is not None and size != tree.files[name].size:
+            raise MismatchError(
+                "a file does not have the size that was signed (OMS 8.4)",
+                where=name,
+                expected=f"{size} bytes",
+                found=f"{tree.files[name].size} bytes",
+            )
+
+
+def _compare_digests(actual: Manifest, signed: Manifest) -> None:
+    different = [name for name in signed.digests if actual.digests[name] != signed.digests[name]]
+    if different:
+        raise MismatchError(
+            "the model is not what was signed (OMS 8.4)",
+            where=_some(different),
+            expected=f"{signed.algorithm} {signed.digests[different[0]]}",
+            found=f"{signed.algorithm} {actual.digests[different[0]]}",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(sorted(names)[:_SHOWN]) + more
+
+
+def _summary(found: Manifest, payload: bytes) -> dict[str, Any]:
+    return {
+        "manifest": found,
+        "root_digest": statement.root_digest(found.digests.values()),
+        "payload_digest": hashlib.sha256(payload).hexdigest(),
+        "files": len(found.files),
+        "bytes": sum(size or 0 for size in found.files.values()),
+    }

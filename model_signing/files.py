@@ -1,0 +1,292 @@
+"""OMS 6.1-6.2: which files make up a model, under which names; and files written atomically.
+
+A walk never guesses: what it cannot read, represent or classify is an error, not an omission.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from model_signing.errors import FileError, UsageError
+
+GIT_PATHS = (".git", ".gitignore", ".gitattributes", ".github")  # OMS 6.2: excluded by default
+MAX_FILES = 5_000_000  # more than a signature can list; symbolic links can multiply a tree
+
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a FIFO swapped in for a file must not block us
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+class Stamp(NamedTuple):
+    """What changes when a file is replaced or written; sizes in bytes, times in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int  # unlike `modified`, no program can set it back
+
+
+class Tree(NamedTuple):
+    """A model on disk.
+
+    Attributes:
+        root: The model's path.
+        single: Whether the model is one file rather than a directory.
+        files: Canonical relative name (OMS 6.1.2) of each file -> its stamp.
+        unsigned: What was passed over because only listed files were asked for.
+    """
+
+    root: str
+    single: bool
+    files: dict[str, Stamp]
+    unsigned: list[str]
+
+    def path(self, name: str) -> str:
+        """Where the file of that name is opened."""
+        return self.root if self.single else f"{self.root}/{name}"
+
+
+def walk(
+    model: Path,
+    *,
+    ignored: Iterable[str] = (),
+    allow_symlinks: bool = False,
+    listed: Iterable[str] = (),
+    only_listed: bool = False,
+) -> Tree:
+    """Enumerates the regular files of a model (OMS 6.1).
+
+    Args:
+        model: A directory, or a single file.
+        ignored: Canonical relative paths that are left out, each with its subtree (OMS 6.2.1).
+        allow_symlinks: Follow symbolic links that stay inside the model; otherwise refuse any.
+        listed: Names in a signed manifest; these are enumerated although ignored.
+        only_listed: Pass over everything else (OMS 8.5).
+
+    Raises:
+        FileError: A part of the model cannot be read; a symbolic link that is refused (6.1.1); a
+            FIFO, socket or device; a name that is not UTF-8 (6.1.2) or has control characters.
+    """
+    root = os.fspath(model)
+    # 6.1.1 holds for the model's own path too: a link there is as easily exchanged.
+    try:
+        status = model.stat(follow_symlinks=allow_symlinks)
+    except (OSError, ValueError) as error:
+        _unreadable(root, error)
+    if stat.S_ISLNK(status.st_mode):
+        _refuse_link(root)
+    if stat.S_ISREG(status.st_mode):
+        return Tree(root, True, {check_name(basename(model)): stamp(status)}, [])
+    if not stat.S_ISDIR(status.st_mode):
+        raise FileError("a model is a file or a directory", where=root)
+
+    excluded = frozenset(ignored)
+    kept = _with_parents(listed) if excluded or only_listed else frozenset()
+    real_root = os.path.realpath(root)
+    tree = Tree(root, False, {}, [])
+    # A directory's prefix, whether only listed files count below it, and it and those above it.
+    above: tuple[tuple[int, int], ...] = ((status.st_dev, status.st_ino),)
+    pending = [("", only_listed, above)]
+    while pending:
+        prefix, restricted, above = pending.pop()
+        for entry in _scan(f"{root}/{prefix}"):
+            name = prefix + entry.name
+            if (restricted or name in excluded) and name not in kept:
+                if only_listed and name not in excluded:
+                    tree.unsigned.append(name)
+                continue
+            if entry.is_symlink():
+                if not allow_symlinks:
+                    _refuse_link(entry.path)
+                _check_target(entry.path, real_root)
+            try:
+                status = entry.stat(follow_symlinks=allow_symlinks)
+            except OSError as error:
+                _unreadable(entry.path, error)
+            if stat.S_ISREG(status.st_mode):
+                tree.files[check_name(name)] = stamp(status)
+            elif stat.S_ISDIR(status.st_mode):
+                identity = (status.st_dev, status.st_ino)
+                if identity in above:
+                    raise FileError(
+                        "a symbolic link leads back to a directory above it (OMS 6.1.1)",
+                        where=entry.path,
+                    )
+                pending.append((name + "/", restricted or name in excluded, (*above, identity)))
+            else:
+                raise FileError(
+                    "a model has files and directories only (OMS 6.1)",
+                    where=entry.path,
+                    found=_KINDS.get(stat.S_IFMT(status.st_mode), "a device"),
+                    fix="remove it, or exclude it with --ignore-paths",
+                )
+            if len(tree.files) > MAX_FILES:
+                raise FileError("the model has too many files", expected=f"at most {MAX_FILES}")
+    return tree
+
+
+_KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+
+
+def _scan(directory: str) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            yield from entries
+    except OSError as error:
+        _unreadable(directory, error)
+
+
+def _with_parents(names: Iterable[str]) -> frozenset[str]:
+    kept: set[str] = set()
+    for name in names:
+        while name and name not in kept:
+            kept.add(name)
+            name = name.rpartition("/")[0]
+    return frozenset(kept)
+
+
+def _check_target(link: str, real_root: str) -> None:
+    """OMS 6.1.1, but stricter: a link out of the model is an error, not a warning."""
+    target = os.path.realpath(link)
+    if not os.path.exists(target):  # noqa: PTH110 - also true for a circle of links
+        raise FileError("a symbolic link leads nowhere (OMS 6.1.1)", where=link, found=target)
+    if os.path.commonpath([target, real_root]) != real_root:
+        raise FileError(
+            "a symbolic link leads out of the model (OMS 6.1.1)",
+            where=link,
+            found=target,
+            fix="replace the link by a copy of its target",
+        )
+
+
+def _refuse_link(path: str) -> NoReturn:
+    raise FileError(
+        "a symbolic link is not part of a model (OMS 6.1.1)",
+        where=path,
+        fix="replace it by what it points to, or sign with --allow-symlinks",
+    )
+
+
+def _unreadable(path: str, error: Exception) -> NoReturn:
+    reason = getattr(error, "strerror", None) or str(error)
+    raise FileError("cannot read a part of the model", where=path, found=reason) from error
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """The stamp of a file from its status."""
+    return Stamp(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
+
+
+def open_model_file(path: str, *, follow: bool) -> int:
+    """A descriptor of a file of a model; never follows a link unasked, never blocks on a FIFO.
+
+    Raises:
+        FileError: It cannot be opened.
+    """
+    try:
+        return os.open(path, _OPEN_FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    except (OSError, ValueError) as error:
+        _unreadable(path, error)
+
+
+def check_name(name: str) -> str:
+    """Refuses a name that a manifest cannot hold (OMS 6.1.2.7) or that could forge output.
+
+    Raises:
+        FileError: The name is not UTF-8, or has control characters such as a line break.
+    """
+    if not (name.isascii() and name.isprintable()):  # most names are, and pass quickly
+        if has_control_characters(name):
+            raise FileError("a file name has control characters", where=name)
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise FileError("a file name is not UTF-8 (OMS 6.1.2)", where=name) from None
+    return name
+
+
+def has_control_characters(name: str) -> bool:
+    """Whether a name has C0 or C1 control characters (Unicode category Cc)."""
+    return not name.isprintable() and any(unicodedata.category(char) == "Cc" for char in name)
+
+
+def basename(model: Path) -> str:
+    """The model's own name (OMS 6.5), also for a path such as `.`."""
+    return model.name if model.name not in ("", "..") else Path(os.path.realpath(model)).name
+
+
+def name_inside(model: Path, path: Path) -> str | None:
+    """The canonical relative name of `path` in the directory `model`; None if it lies elsewhere.
+
+    Links are resolved, except in the last component, which need not exist.
+    """
+    real_path = f"{os.path.realpath(path.parent)}/{path.name}"
+    name = os.path.relpath(real_path, os.path.realpath(model)).replace(os.sep, "/")
+    return None if name.split("/")[0] in (".", "..") else name
+
+
+def ignored_path(model: Path, path: str) -> str:
+    """An ignore path in canonical form (OMS 6.2.1).
+
+    Args:
+        model: The model that it belongs to.
+        path: Relative to the model's root; or absolute and inside the model.
+
+    Raises:
+        UsageError: It lies outside the model, is the whole model, or has glob characters.
+    """
+    inside = name_inside(model, Path(path)) if Path(path).is_absolute() else path
+    canonical = "/".join(part for part in (inside or "/").split("/") if part not in ("", "."))
+    problem = ignored_path_problem(canonical if inside else "..")
+    if problem:
+        raise UsageError(f"an ignored path {problem} (OMS 6.2.1)", where=path)
+    return check_name(canonical)
+
+
+def ignored_path_problem(path: str) -> str | None:
+    """What OMS 6.2.1 forbids about a relative ignore path, if anything."""
+    parts = path.split("/")
+    if ".." in parts or path.startswith("/"):
+        return "lies outside the model"
+    if any(character in path for character in "*?["):
+        return "has glob characters"
+    return "is the whole model" if all(part in ("", ".") for part in parts) else None
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes a file so that it is there whole or not at all, also after a crash.
+
+    Raises:
+        FileError: It cannot be written. Nothing is left behind and an older file is untouched.
+    """
+    temporary = path.with_name(f".{path.name[:80]}.{os.urandom(8).hex()}.tmp")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if os.name == "posix":  # the rename itself must survive a crash, too
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FileError("cannot write the file", where=os.fspath(path), found=reason) from error

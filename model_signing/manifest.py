@@ -1,0 +1,336 @@
+"""OMS 6.3-6.4: every file or shard of a model hashed, at the machine's speed, in bounded memory.
+
+The work is cut into picklable `Work` items for any executor. Large ranges come first and small
+files travel in batches, so that all cores end together and no small file costs a future.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from model_signing.errors import Error, FileError, UsageError
+from model_signing.files import MAX_FILES, Stamp, Tree, open_model_file, stamp
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
+Method = Literal["files", "shards"]
+Algorithm = Literal["sha256", "blake2b", "blake3"]
+Progress = Callable[[int, int], None]
+"""Called with the bytes hashed so far and all bytes, from several threads but one at a time."""
+
+DIGEST_SIZES: Mapping[str, int] = {"sha256": 32, "blake2b": 64, "blake3": 32}
+"""OMS algorithm registry: identifiers and digest sizes in bytes."""
+DEFAULT_SHARD_SIZE = 1_000_000_000  # bytes, OMS 6.3.2
+
+_BATCH_BYTES = 8 << 20
+_BATCH_FILES = 500
+_BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
+_READ_AHEAD_BYTES = 4 << 20
+_READ_AHEAD_FROM = 64 << 20
+
+
+@dataclass(frozen=True)
+class Serialization:
+    """How a model is enumerated and hashed (OMS 5.2.2).
+
+    Attributes:
+        method: "files", or "shards" of `shard_size` bytes.
+        hash_type: "sha256", "blake2b" or "blake3".
+        shard_size: Bytes; only with "shards".
+        allow_symlinks: Whether symbolic links were followed.
+        ignore_paths: Canonical relative paths left out, each with its subtree.
+    """
+
+    method: Method
+    hash_type: Algorithm
+    shard_size: int | None
+    allow_symlinks: bool
+    ignore_paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is signed about a model (OMS 5.2).
+
+    Attributes:
+        serialization: How it came about.
+        digests: Resource name -> hexadecimal digest, in the order that the root digest takes. The
+            name is that of a file, with ":start:end" appended for a shard.
+        files: File name -> bytes; None where a signature does not record it (method "files") and
+            no file has been compared with it yet.
+    """
+
+    serialization: Serialization
+    digests: Mapping[str, str]
+    files: Mapping[str, int | None]
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The hash algorithm of all digests."""
+        return self.serialization.hash_type
+
+
+class Range(NamedTuple):
+    """Bytes `start` to `end` of a file that must still have this stamp."""
+
+    path: str
+    start: int
+    end: int
+    stamp: Stamp
+
+
+class Work(NamedTuple):
+    """Ranges to hash one after the other: the picklable unit of work of an executor."""
+
+    algorithm: Algorithm
+    follow_symlinks: bool
+    threads: int
+    ranges: list[Range]
+
+
+def build(
+    tree: Tree,
+    serialization: Serialization,
+    *,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Hashes a model (OMS 6.3) into its manifest, sorted by name (OMS 6.4).
+
+    Args:
+        tree: The model's files.
+        serialization: How to hash them.
+        jobs: Threads to use; by default as many as this process may keep busy.
+        executor: Hash here instead, for instance in processes or on a cluster that sees the same
+            paths; it only needs `submit`.
+        progress: Told how far the work is.
+
+    Raises:
+        FileError: A file cannot be read, or changes meanwhile.
+        UsageError: The shards are too small for this model.
+    """
+    total = sum(seen.size for seen in tree.files.values())
+    if serialization.shard_size and total // serialization.shard_size > MAX_FILES:
+        raise UsageError("the shards are too small", expected=f"at most {MAX_FILES} shards")
+    ranges: dict[str, Range] = {}
+    for name, seen in tree.files.items():
+        for resource, start, end in resources(name, seen.size, serialization.shard_size):
+            ranges[resource] = Range(tree.path(name), start, end, seen)
+    order = sorted(ranges, key=lambda resource: ranges[resource].start - ranges[resource].end)
+    jobs = jobs or default_jobs()
+    digests = dict.fromkeys(sorted(ranges), "")
+    batches = list(_batches(order, ranges))
+    work = [
+        Work(
+            serialization.hash_type,
+            serialization.allow_symlinks,
+            jobs,
+            [ranges[resource] for resource in batch],
+        )
+        for batch in batches
+    ]
+    for batch, results in zip(batches, _run(work, jobs, executor, progress, total), strict=True):
+        digests.update(zip(batch, results, strict=True))
+    return Manifest(serialization, digests, {n: seen.size for n, seen in tree.files.items()})
+
+
+def resources(name: str, size: int, shard_size: int | None) -> Iterator[tuple[str, int, int]]:
+    """The resources of one file: name, start and end (OMS 6.3.1, 6.3.2). Empty: no shard."""
+    if shard_size is None:
+        yield name, 0, size
+        return
+    for start in range(0, size, shard_size):
+        end = min(start + shard_size, size)
+        yield f"{name}:{start}:{end}", start, end
+
+
+def _batches(order: list[str], ranges: Mapping[str, Range]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for resource in order:
+        batch.append(resource)
+        size += ranges[resource].end - ranges[resource].start
+        if size >= _BATCH_BYTES or len(batch) >= _BATCH_FILES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _run(
+    work: list[Work], jobs: int, executor: Executor | None, progress: Progress | None, total: int
+) -> Iterator[list[str]]:
+    """The digests of each item, in order; ends early and quickly when anything goes wrong."""
+    lock = threading.Lock()
+    done = 0
+    stopped = False
+
+    def report(count: int) -> None:
+        nonlocal done
+        if stopped:
+            raise Error("stopped")  # never seen: whoever set `stopped` raises what matters
+        if progress is not None:
+            with lock:
+                done += count
+                progress(done, total)
+
+    if executor is None and (jobs == 1 or len(work) == 1):
+        for item in work:  # a small model does not pay for threads, nor for importing them
+            yield hash_ranges(item, report)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    own = None if executor else ThreadPoolExecutor(jobs, "hash")
+    futures: list[Future[list[str]]] = []
+    try:
+        for item in work:
+            if own is not None:
+                futures.append(own.submit(hash_ranges, item, report))
+            elif executor is not None:
+                futures.append(executor.submit(hash_ranges, item))
+        for item, future in zip(work, futures, strict=True):
+            yield future.result()
+            if own is None:
+                report(sum(r.end - r.start for r in item.ranges))
+    finally:
+        stopped = True
+        for future in futures:
+            future.cancel()
+        if own is not None:
+            own.shutdown()
+
+
+def hash_ranges(work: Work, report: Callable[[int], None] | None = None) -> list[str]:
+    """Hashes ranges one after the other.
+
+    Args:
+        work: What to hash.
+        report: Told the number of bytes after each piece; may raise to stop.
+
+    Returns:
+        Their hexadecimal digests.
+
+    Raises:
+        FileError: A file cannot be read, or is not as it was when it was enumerated.
+    """
+    return [_hash_range(item, work, report) for item in work.ranges]
+
+
+def new_hash(algorithm: Algorithm, threads: int = 1) -> Any:  # noqa: ANN401 - as in hashlib
+    """A hash object of the OMS algorithm registry; only BLAKE3 uses more than one thread."""
+    if algorithm == "blake3":
+        from blake3 import blake3  # native, and needed by nobody else
+
+        return blake3(max_threads=threads)
+    return hashlib.sha256() if algorithm == "sha256" else hashlib.blake2b()
+
+
+def _hash_range(item: Range, work: Work, report: Callable[[int], None] | None) -> str:
+    remaining = item.end - item.start
+    state = new_hash(work.algorithm, work.threads if remaining >= _READ_AHEAD_FROM else 1)
+    descriptor = open_model_file(item.path, follow=work.follow_symlinks)
+    try:
+        unchanged = stamp(os.fstat(descriptor)) == item.stamp
+        if unchanged:
+            if item.start:
+                os.lseek(descriptor, item.start, os.SEEK_SET)
+            for piece in pieces(descriptor, remaining):
+                state.update(piece)
+                remaining -= len(piece)
+                if report is not None:
+                    report(len(piece))
+            # A writer that came in between has moved the file's change time.
+            unchanged = remaining == 0 and stamp(os.fstat(descriptor)) == item.stamp
+    except OSError as error:
+        raise FileError(
+            "cannot read a part of the model", where=item.path, found=error.strerror
+        ) from error
+    finally:
+        os.close(descriptor)
+    if not unchanged:
+        raise FileError(
+            "the file changed while it was being hashed",
+            where=item.path,
+            fix="wait until nothing writes to the model, then try again",
+        )
+    digest: str = state.hexdigest()
+    return digest
+
+
+def pieces(descriptor: int, length: int) -> Iterator[memoryview | bytes]:
+    """The next `length` bytes of a file; each piece is valid until the next is asked for."""
+    if length <= _BUFFER_BYTES:
+        while length and (data := os.read(descriptor, length)):
+            length -= len(data)
+            yield data
+        return
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        if length < _READ_AHEAD_FROM:
+            buffer = memoryview(bytearray(_BUFFER_BYTES))
+            while length and (count := file.readinto(buffer[: min(length, len(buffer))])):
+                length -= count
+                yield buffer[:count]
+            return
+        yield from _read_ahead(file.readinto, length)
+
+
+def _read_ahead(readinto: Callable[[memoryview], int], length: int) -> Iterator[memoryview]:
+    """Two buffers: while the caller hashes one, a thread fills the other.
+
+    Copying from the page cache or waiting for the disk costs no time on the hashing core.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    current, following = (memoryview(bytearray(_READ_AHEAD_BYTES)) for _ in range(2))
+    with ThreadPoolExecutor(1) as reader:
+        filling = reader.submit(readinto, current[: min(length, _READ_AHEAD_BYTES)])
+        while count := filling.result():
+            length -= count
+            filling = reader.submit(readinto, following[: min(length, _READ_AHEAD_BYTES)])
+            yield current[:count]
+            current, following = following, current
+
+
+def default_jobs(cgroup: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")) -> int:
+    """How many cores this process may keep busy: its CPU affinity and its container's quota.
+
+    Args:
+        cgroup: Where control groups are mounted.
+        process: Names the process's own group.
+
+    Source: Linux Documentation/admin-guide/cgroup-v2.rst, `cpu.max`: "quota period" in
+    microseconds, at every level; version 1 has two files at its mount point.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    limits = [float(len(affinity(0)) if affinity else os.cpu_count() or 1)]
+    try:
+        group = (process / "cgroup").read_text().strip().rpartition(":")[2].strip("/")
+    except OSError:
+        group = ""
+    own = cgroup / group
+    levels = [own, *own.parents]
+    quotas = [level / "cpu.max" for level in levels if level.is_relative_to(cgroup)]
+    for path in quotas:
+        quota, _, period = _read(path).partition(" ")
+        if quota.isdecimal() and period.strip().isdecimal():
+            limits.append(int(quota) / int(period))
+    quota = _read(cgroup / "cpu" / "cpu.cfs_quota_us").strip()
+    if quota.isdecimal():
+        limits.append(int(quota) / int(_read(cgroup / "cpu" / "cpu.cfs_period_us") or 100_000))
+    return max(1, math.ceil(min(limits)))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,68 @@
+"""A progress bar on a terminal for work of more than a second; nothing in a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+_FIRST_AFTER = 1.0  # seconds
+_INTERVAL = 0.1  # seconds
+_WIDTH = 24  # characters
+
+
+@contextmanager
+def bar(
+    stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int, int], None] | None]:
+    """Draws bytes done, rate and remaining time.
+
+    Args:
+        stream: Where; standard error by default.
+        clock: Seconds.
+
+    Yields:
+        What `sign`, `verify` and `digest` take as `progress`; None if `stream` is no terminal.
+    """
+    stream = stream or sys.stderr
+    if not stream.isatty():
+        yield None
+        return
+    start = clock()
+    drawn = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal drawn
+        elapsed = clock() - start
+        if elapsed < _FIRST_AFTER or elapsed - drawn < _INTERVAL:
+            return
+        drawn = elapsed
+        stream.write("\r" + line(done, total, elapsed) + "\x1b[K")
+        stream.flush()
+
+    try:
+        yield progress
+    finally:
+        if drawn:
+            stream.write("\r\x1b[K")
+            stream.flush()
+
+
+def line(done: int, total: int, elapsed: float) -> str:
+    """One line of progress: bytes done and in all, seconds so far."""
+    share = done / total if total else 1.0
+    filled = "#" * int(share * _WIDTH)
+    rate = done / elapsed
+    left = f"{(total - done) / rate:.0f} s left" if rate else ""
+    sizes = f"{_bytes(done)} of {_bytes(total)}"
+    return f"[{filled:<{_WIDTH}}] {share:4.0%}  {sizes}  {_bytes(rate)}/s  {left}"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
