@@ -294,9 +294,15 @@ def certificate_extensions(claims: Claims) -> dict[int, bytes]:
 
 
 def _identity(claims: Claims) -> x509.GeneralName:
-    """The subject alternative name that Fulcio gives: a workflow, or a verified e-mail address."""
+    """The subject alternative name that Fulcio gives: a workflow, a Kubernetes service account, or
+    a verified e-mail address.
+    """  # noqa: D205
     if "job_workflow_ref" in claims:
         return x509.UniformResourceIdentifier(f"https://github.com/{claims['job_workflow_ref']}")
+    if "kubernetes.io" in claims:
+        place = claims["kubernetes.io"]
+        path = f"namespaces/{place['namespace']}/serviceaccounts/{place['serviceaccount']['name']}"
+        return x509.UniformResourceIdentifier(f"https://kubernetes.io/{path}")
     email = claims.get("email")
     if not email:
         raise TokenError("invalid identity token: no e-mail address")

@@ -69,6 +69,25 @@ class Oidc:
         person = {"sub": email, "email": email, "email_verified": True}
         return self._encode(issuer or self.url, audience, lifetime, key, {**person, **claims})
 
+    def service_account_token(
+        self, cluster: str, namespace: str, account: str, *, audience: str = AUDIENCE
+    ) -> str:
+        """An identity token as a Kubernetes cluster issues it to the pods of a service account.
+
+        Args:
+            cluster: The issuer; from here on it is known, with a key of its own.
+            namespace: Of the service account.
+            account: Its name.
+            audience: `aud`; Sigstore takes `sigstore` only.
+        """
+        with self._lock:
+            self.keys.setdefault(cluster, ec.generate_private_key(ec.SECP256R1()))
+        claims = {
+            "sub": f"system:serviceaccount:{namespace}:{account}",
+            "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": account}},
+        }
+        return self._encode(cluster, audience, timedelta(minutes=10), None, claims)
+
     def github_token(
         self,
         *,
