@@ -11,14 +11,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from model_signing import console
 from model_signing.errors import UsageError, printable
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from model_signing.api import HashOptions, Signed, Verified
     from model_signing.manifest import Progress
     from model_signing.signers import Signer
@@ -66,6 +64,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--offline": {**_FLAG, "help": "use the trust root on this machine, without refreshing it"},
     "--use-ambient-credentials": {**_FLAG, "help": "identity of the environment (CI)"},
     "--identity-token": {"metavar": "TOKEN", "help": "an OIDC token"},
+    "--identity-token-file": {
+        **_FILE,
+        "help": "the same, from a file: unseen in process lists; Kubernetes mounts such tokens",
+    },
     "--client-id": {"metavar": "ID", "help": "OAuth client"},
     "--client-secret": {"metavar": "SECRET", "help": "its secret"},
     "--oauth-force-oob": {**_FLAG, "help": "print the address instead of opening a browser"},
@@ -94,8 +96,8 @@ _HASH = ("--hash-algorithm", "--shard-size")
 _SIGN = (*_WALK, *_HASH, "--signature")
 _VERIFY = (*_WALK, "--signature!", "--ignore-unsigned-files", "--allow-legacy-predicate")
 _INSTANCE = ("--trust-config", "--use-staging", "--offline")
-_OAUTH = ("--use-ambient-credentials", "--identity-token", "--client-id", "--client-secret")
-_OAUTH += ("--oauth-force-oob",)
+_OAUTH = ("--use-ambient-credentials", "--identity-token", "--identity-token-file")
+_OAUTH += ("--client-id", "--client-secret", "--oauth-force-oob")
 _CERTIFIED = ("--signing-certificate!", "--certificate-chain")
 _SIGNER_ID = ("--identity", "--identity-provider", "--source-repository")
 _TOKEN = ("--pkcs11-uri!", "--password", "--timestamp-url")
@@ -171,8 +173,7 @@ def _default_method(argv: list[str]) -> list[str]:
     if not word.startswith("-") and not Path(word).exists():
         near = console.suggestion(word, methods)
         if near or (len(argv) > 2 and not argv[2].startswith("-")):
-            argv = [argv[0], word]  # argparse refuses it, with the suggestion
-            return argv
+            return [argv[0], word]  # argparse refuses it, with the suggestion
     return [argv[0], "sigstore", *argv[1:]]
 
 
@@ -180,11 +181,11 @@ def _default_method(argv: list[str]) -> list[str]:
 
 
 def _sign(args: argparse.Namespace) -> int:
-    import model_signing
+    from model_signing import api
 
     signature, signer = args.signature or Path("model.sig"), args.make(args)
     with _progress(args) as progress:
-        signed = model_signing.sign(
+        signed = api.sign(
             args.model_path, signature, signer, _hash_options(args), progress=progress
         )
     _show(args, "signed", {**_what(args, signed), "signature": str(signature)})
@@ -192,12 +193,12 @@ def _sign(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    import model_signing
+    from model_signing import api
 
     if not args.ignore_git_paths:
         raise UsageError("--no-ignore-git-paths is for signing", fix="the signature records it")
     with _progress(args) as progress:
-        verified = model_signing.verify(
+        verified = api.verify(
             args.model_path,
             args.signature,
             args.make(args),
@@ -213,10 +214,10 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _digest(args: argparse.Namespace) -> int:
-    import model_signing
+    from model_signing import api
 
     with _progress(args) as progress:
-        digest = model_signing.digest(args.model_path, _hash_options(args), progress=progress)
+        digest = api.digest(args.model_path, _hash_options(args), progress=progress)
     if args.format == "json":
         _show(args, "digest", {"algorithm": "sha256", "digest": digest})
     else:
@@ -237,13 +238,18 @@ def _inspect(args: argparse.Namespace) -> int:
 def _sigstore_signer(args: argparse.Namespace) -> Signer:
     from model_signing.signers import SigstoreSigning, sigstore_signer
 
+    token = args.identity_token
+    if args.identity_token_file:
+        if token:
+            raise UsageError("one of --identity-token and --identity-token-file, not both")
+        token = _read(args.identity_token_file).decode("ascii", "replace").strip()
     return sigstore_signer(
         SigstoreSigning(
             trust_config=args.trust_config,
             staging=args.use_staging,
             offline=args.offline,
             ambient=args.use_ambient_credentials,
-            identity_token=args.identity_token,
+            identity_token=token,
             client_id=args.client_id,
             client_secret=args.client_secret,
             oob=args.oauth_force_oob,
