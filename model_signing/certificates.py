@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -20,6 +20,7 @@ from cryptography.x509.verification import (
 
 from model_signing.errors import CertificateError, LogError, SigningError
 
+T = TypeVar("T", bound=x509.ExtensionType)
 _MAX_TIMESTAMP_SIZE = 64 * 1024
 
 
@@ -99,7 +100,7 @@ def _require_cert_sign(_: Policy, __: x509.Certificate, value: x509.KeyUsage | N
         raise ValueError("an issuer may not sign certificates")
 
 
-def _extension(certificate: x509.Certificate, kind: type[x509.ExtensionType]) -> Any:
+def _extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
     try:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
@@ -130,7 +131,7 @@ def timestamp(signature: bytes, url: str) -> bytes:
         headers = {"Content-Type": "application/timestamp-query"}
         request = Request(url, query.as_bytes(), headers)  # noqa: S310  (checked above)
         with urlopen(request, timeout=30) as answer:  # noqa: S310
-            response = answer.read(_MAX_TIMESTAMP_SIZE)
+            response: bytes = answer.read(_MAX_TIMESTAMP_SIZE)
         decoded = decode_timestamp_response(response)
         if decoded.status != 0:
             raise ValueError(f"refused with status {decoded.status}")

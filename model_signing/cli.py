@@ -181,14 +181,16 @@ def _default_method(argv: list[str]) -> list[str]:
 
 
 def _sign(args: argparse.Namespace) -> int:
-    from model_signing import api
+    from model_signing import api, inspection
 
     signature, signer = args.signature or Path("model.sig"), args.make(args)
     with _progress(args) as progress:
         signed = api.sign(
             args.model_path, signature, signer, _hash_options(args), progress=progress
         )
-    _show(args, "signed", {**_what(args, signed), "signature": str(signature)})
+    who = inspection.claims(signature)  # what was just written
+    names = {name: who[name] for name in ("method", "identity", "issuer")}
+    _show(args, "signed", {**names, **_what(args, signed), "signature": str(signature)})
     return 0
 
 
@@ -209,7 +211,7 @@ def _verify(args: argparse.Namespace) -> int:
             progress=progress,
         )
     who = _who(verified.authenticated)
-    _show(args, "verified", {**_what(args, verified), **who, "unsigned": list(verified.unsigned)})
+    _show(args, "verified", {**who, **_what(args, verified), "unsigned": list(verified.unsigned)})
     return 0
 
 
@@ -481,9 +483,13 @@ def _show(args: argparse.Namespace, result: str, fields: dict[str, Any]) -> None
         return
     print(result)
     for name, value in fields.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {inner}" for key, inner in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(map(str, value))
-        if value not in (None, ""):
-            print(printable(f"  {name.replace('_', ' ') + ':':<16}{value}"))
+        if value not in (None, [], ""):
+            print(printable(f"  {name.replace('_', ' ') + ':':<16}{_plain(value)}"))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_plain(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(inner) for inner in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -6,12 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from model_signing.errors import Error, UsageError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,20 +23,29 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
         """As argparse, but nothing may be left over."""
         given = [_hyphens(word) for word in (sys.argv[1:] if args is None else args)]
+        if self._subparsers is None:
+            self._check_options(given)
         namespace, extra = super().parse_known_args(given, namespace)
         if extra:
-            word = extra[0].split("=")[0]
-            known = [option for option in self._option_string_actions if option.startswith("--")]
-            raise UsageError(
-                "unknown option" if word.startswith("-") else "one argument too many",
-                found=word,
-                fix=suggestion(word, known) or f"see `{self.prog} --help`",
-            )
+            raise UsageError("one argument too many", found=extra[0], fix=self._help)
         return namespace, extra
+
+    def _check_options(self, given: Sequence[str]) -> None:
+        """Before argparse complains of the required option that was mistyped."""
+        known = self._option_string_actions
+        for word in given[: given.index("--") if "--" in given else None]:
+            name = word.split("=")[0]
+            if name.startswith("--") and name not in known:
+                fix = suggestion(name, known) or self._help
+                raise UsageError("unknown option", found=name, fix=fix)
+
+    @property
+    def _help(self) -> str:
+        return f"see `{self.prog} --help`"
 
     def error(self, message: str) -> NoReturn:
         """Raises `UsageError` instead of exiting."""
-        raise UsageError(message, fix=f"see `{self.prog} --help`")
+        raise UsageError(message, fix=self._help)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         choices = list(action.choices or [])

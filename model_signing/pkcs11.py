@@ -17,9 +17,13 @@ from model_signing.errors import DependencyError, FileError, SigningError, Usage
 
 _PATH_ATTRIBUTES = ("token", "manufacturer", "model", "serial", "slot-id", "object", "id", "type")
 _QUERY_ATTRIBUTES = ("pin-value", "pin-source", "module-path", "module-name")
-_TOKEN_ATTRIBUTES = {"token": "label", "manufacturer": "manufacturer_id", "model": "model"}
-_MODULE_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu")
-_MODULE_FOLDERS += ("/usr/lib/aarch64-linux-gnu", "/opt/homebrew/lib")
+_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/homebrew/lib")
+_MODULE_FOLDERS = tuple(
+    folder + machine + kind
+    for folder in _FOLDERS
+    for machine in ("", "/x86_64-linux-gnu", "/aarch64-linux-gnu")
+    for kind in ("", "/pkcs11", "/softhsm")
+)
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def _module(attributes: dict[str, bytes]) -> str:
     if path and not Path(path).is_dir():
         candidates = [Path(path)]
     elif name and "/" not in name:
-        folders = [path] if path else [base + sub for base in _MODULE_FOLDERS for sub in _SUBS]
+        folders = (path,) if path else _MODULE_FOLDERS
         names = (f"lib{name}.so", f"{name}.so", f"lib{name}.dylib")
         candidates = [Path(folder) / file for folder in folders for file in names]
     else:
@@ -140,23 +144,20 @@ def _module(attributes: dict[str, bytes]) -> str:
     )
 
 
-_SUBS = ("", "/pkcs11", "/softhsm")
-
-
-def _token(library: Any, attributes: dict[str, bytes]) -> Any:
+def _token(library: Any, attributes: dict[str, bytes]) -> Any:  # noqa: ANN401 - untyped library
     """The one token that has every attribute of the URI."""
     found = []
     for slot in library.get_slots(token_present=True):
         token = slot.get_token()
-        wanted = {
-            name: attributes[key].decode()
-            for key, name in _TOKEN_ATTRIBUTES.items()
-            if key in attributes
+        has = {
+            "token": token.label.encode(),
+            "manufacturer": token.manufacturer_id.encode(),
+            "model": token.model.encode(),
+            "serial": token.serial,
+            "slot-id": b"%d" % slot.slot_id,
         }
-        same = all(getattr(token, name) == value for name, value in wanted.items())
-        if same and attributes.get("serial", token.serial) == token.serial:
-            if attributes.get("slot-id", b"%d" % slot.slot_id) == b"%d" % slot.slot_id:
-                found.append(token)
+        if all(attributes.get(name, value) == value for name, value in has.items()):
+            found.append(token)
     if len(found) != 1:
         raise SigningError(
             "the PKCS #11 URI must match one token", expected="1", found=str(len(found))

@@ -52,9 +52,11 @@ def certificate_signer(
     """Signs with a key that a certificate vouches for (OMS 4.1, method `certificate`).
 
     Args:
-        private_key: As for `key_signer`, also `password` and `timestamp_url`.
+        private_key: As for `key_signer`.
         signing_certificate: PEM, of that key.
         certificate_chain: PEM files with the certificates between it and the root.
+        password: As for `key_signer`.
+        timestamp_url: As for `key_signer`.
 
     Raises:
         FileError: The key or a certificate cannot be used.

@@ -28,8 +28,8 @@ __all__ = [
     "SigstoreTrust",
     "Verifier",
     "authenticate_sigstore",
-    "certificate_verifier",
     "certificate_claims",
+    "certificate_verifier",
     "key_verifier",
     "sigstore_verifier",
 ]
@@ -279,16 +279,20 @@ def _timestamped(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[
     Raises:
         LogError: There are timestamps and a trusted authority, but none is its.
     """
-    refusal = None
-    for stamp in parsed.timestamps if authority else ():
-        try:
-            when = timestamp_time(stamp, parsed.signature, authority)
-            return {"signed_at": when, "time_source": "timestamp authority"}
-        except LogError as error:
-            refusal = error
-    if refusal is not None:
-        raise refusal
-    return {}
+    if not authority or not parsed.timestamps:
+        return {}
+    *earlier, last = parsed.timestamps
+    for stamp in earlier:
+        with contextlib.suppress(LogError):
+            return _signed_at(stamp, parsed, authority)
+    return _signed_at(last, parsed, authority)
+
+
+def _signed_at(
+    stamp: bytes, parsed: Bundle, authority: Sequence[x509.Certificate]
+) -> dict[str, Any]:
+    when = timestamp_time(stamp, parsed.signature, authority)
+    return {"signed_at": when, "time_source": "timestamp authority"}
 
 
 def _certificate(der: bytes) -> x509.Certificate:
