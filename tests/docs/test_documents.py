@@ -1,0 +1,116 @@
+"""Every command in every document runs, in order, as a newcomer would type it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from sandbox.sigstore import LocalSigstore
+from tests.docs.commands import blocks
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+GOOGLE = "https://accounts.google.com"
+
+
+def documents() -> list[Path]:
+    """All Markdown files of the repository."""
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return sorted(ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file())
+
+
+DOCUMENTS = documents()
+NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
+
+
+@pytest.fixture(scope="module")
+def programs() -> Path:
+    """The installed programs, as a user has them; with PyTorch, so that they can train."""
+    builder = [sys.executable, "-I", str(ROOT / "actions/setup/environment.py"), "pytorch"]
+    return Path(subprocess.run(builder, capture_output=True, text=True, check=True).stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def environment(
+    programs: Path,
+    sigstore: LocalSigstore,
+    trust_config: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, str]:
+    """PATH with the stand-in before the programs, and what the stand-in needs."""
+    front = tmp_path_factory.mktemp("front")
+    for name in ("model_signing", "slsa_for_models"):
+        program = front / name
+        program.write_text(f"#!{sys.executable} -I\n" + (HERE / "in_sandbox.py").read_text())
+        program.chmod(0o755)
+    sigstore.oidc.keys.setdefault(GOOGLE, ec.generate_private_key(ec.SECP256R1()))
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")},
+        "PATH": f"{front}:{programs}:{os.environ['PATH']}",
+        "HOME": str(tmp_path_factory.mktemp("home")),
+        "DOCUMENTS_PROGRAMS": str(programs),
+        "DOCUMENTS_TRUST_CONFIG": str(trust_config),
+        "DOCUMENTS_IDENTITY_TOKEN": sigstore.oidc.token("you@example.com", issuer=GOOGLE),
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_the_commands_run(
+    document: Path, environment: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    todo = [block for block in blocks(document) if block.not_run is None]
+    if any("out/" in block.text for block in todo):
+        (tmp_path / "out").symlink_to(request.getfixturevalue("demo"))
+    for block in todo:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block.text],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        where = f"{document.relative_to(ROOT)}:{block.line}"
+        said = f"{where}\n{block.text}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == block.exit_code, said
+        assert "Traceback" not in done.stderr, said
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_what_is_not_run_says_why(document: Path) -> None:
+    for block in blocks(document):
+        if block.not_run is not None:
+            assert len(block.not_run.split()) >= 3, f"{document.name}:{block.line}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_the_links_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = {}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (document.parent / name).resolve() if name else document
+        assert path.exists(), f"{document.relative_to(ROOT)} links to {target}"
+        if anchor and path.suffix == ".md":
+            if path not in headings:
+                headings[path] = [
+                    re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
+                    for line in path.read_text(encoding="utf-8").splitlines()
+                    if line.startswith("#")
+                ]
+            assert anchor in headings[path], f"{document.relative_to(ROOT)} links to {target}"
