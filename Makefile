@@ -71,7 +71,8 @@ LINUX = --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constrai
 lock: ## Resolve the requirements again and write the hash-locked files
 	@bin=$(call environment,bootstrap); cd requirements; \
 	for name in bootstrap base peer; do $(COMPILE) --universal --python-version 3.10 $$name.in -o $$name.txt; done; \
-	$(COMPILE) --universal --python-version 3.10 --constraint base.txt test.in -o test.txt; \
+	$(COMPILE) --universal --python-version 3.10 kubeflow.in -o kubeflow.txt; \
+	for name in test gcp; do $(COMPILE) --universal --python-version 3.10 --constraint base.txt $$name.in -o $$name.txt; done; \
 	for name in pytorch tensorflow dev; do $(COMPILE) $(LINUX) $$name.in -o $$name.txt; done
 
 .PHONY: dist
