@@ -27,11 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """All commands with their options."""
     from slsa_for_models import train
+    from slsa_for_models.gcp import steps
 
     parser = console.Parser(prog=PROG, description=DESCRIPTION)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train.configure(commands)
     _configure_subjects(commands)
+    steps.configure(commands)
     return parser
 
 
