@@ -8,6 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "model-transparency/model-transparency"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
@@ -39,6 +42,25 @@ def main(arguments: list[str] | None = None) -> int:
     rehearsal.add_argument("--summary", type=Path, required=True, metavar="FILE")
     rehearsal.set_defaults(run=run_rehearse)
 
+    run = commands.add_parser("run", help="run a workflow of this repository")
+    run.add_argument("workflow", metavar="WORKFLOW", help="such as .github/workflows/train.yml")
+    run.add_argument("--event", default="workflow_dispatch", help="default: %(default)s")
+    run.add_argument(
+        "--input", action="append", default=[], metavar="NAME=VALUE", help="of a dispatch"
+    )
+    run.add_argument("--repository", type=Path, default=ROOT, metavar="FOLDER")
+    run.add_argument("--name", default=NAME, metavar="OWNER/NAME", help="default: %(default)s")
+    run.add_argument("--ref", default="refs/heads/main", help="default: %(default)s")
+    run.add_argument(
+        "--other",
+        action="append",
+        default=[],
+        metavar="OWNER/NAME@REF=FOLDER",
+        help="a further repository that the workflow may use",
+    )
+    run.add_argument("--output", type=Path, default=Path("sandbox-run"), metavar="FOLDER")
+    run.set_defaults(run=run_workflow)
+
     options = parser.parse_args(arguments)
     code: int = options.run(options)
     return code
@@ -48,6 +70,8 @@ def run_sigstore(options: argparse.Namespace) -> int:
     """Keeps a Sigstore running and says where its parts are."""
     from .sigstore import LocalSigstore
 
+    # Before any thread exists: the threads inherit it, and none but `sigwait` gets the signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     with LocalSigstore() as sigstore:
         bearer = sigstore.oidc.request_token_for({})
         print(
@@ -79,6 +103,50 @@ def run_rehearse(options: argparse.Namespace) -> int:
         options.summary,
         os.environ,
     )
+
+
+def run_workflow(options: argparse.Namespace) -> int:
+    """Runs a workflow and prints what came of it."""
+    from .github import Event, run
+    from .repositories import Repository
+    from .sigstore import LocalSigstore
+    from .workflows import WorkflowError
+
+    def show(event: Event) -> None:
+        if event.result:
+            step = f" / {event.step}" if event.step else ""
+            print(f"{event.result:8} {event.job}{step}".splitlines()[0], flush=True)
+
+    repository = Repository(options.name, options.repository.resolve(), options.ref)
+    others = []
+    for other in options.other:
+        name, _, rest = other.partition("@")
+        ref, _, folder = rest.partition("=")
+        others.append(Repository(name, Path(folder).resolve(), ref))
+    inputs = dict(item.partition("=")[::2] for item in options.input)
+    with LocalSigstore() as sigstore:
+        try:
+            result = run(
+                options.workflow,
+                repository,
+                sigstore,
+                options.output,
+                event_name=options.event,
+                inputs=inputs,
+                others=others,
+                on_event=show,
+            )
+        except WorkflowError as error:
+            print(f"refused: {error}", file=sys.stderr)
+            return 1
+        sigstore.write_trust_config(options.output / "trust-config.json")
+    print(f"\n{result.conclusion}: run {result.run_id}, log {result.log}")
+    for path, job in sorted(result.jobs.items()):
+        print(f"  {job.conclusion:8} {path}")
+    for annotation in result.annotations:
+        print(f"  {annotation.level}: {annotation.title} {annotation.message} ({annotation.job})")
+    print(f"  artifacts: {', '.join(result.artifact_names()) or 'none'}")
+    return 0 if result.conclusion == "success" else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,485 @@
+"""GitHub Actions on this machine: one run of one workflow, by `act`, without a network.
+
+For demonstrations and tests only. There is no isolation: jobs are processes of the user who starts
+the sandbox, on this machine. `act` (github.com/nektos/act) runs jobs and steps and evaluates
+expressions; this module does what GitHub does around them: it checks the workflow, gives each job
+its identity, serves artifacts and other people's actions (`stand_ins/`), and reports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from . import supervise
+from .repositories import Repository, snapshot
+from .sigstore import LocalSigstore
+from .workflows import PATH_MARK, REPORT_JOB, Job, Plan, Planner, Source, parse_reports
+
+ROOT = Path(__file__).resolve().parent.parent
+STAND_INS = Path(__file__).resolve().parent / "stand_ins"
+GENERATOR = Source(
+    name="slsa-framework/slsa-github-generator",
+    ref="refs/tags/v2.1.0",
+    commit="f7dd8c54c2067bafc12ca7a55595d5ee9b75204a",
+    original=STAND_INS / "slsa-framework/slsa-github-generator",
+    copy=Path(),
+)
+# What of this process's environment a job sees; the rest is nobody's business.
+INHERITED = re.compile(
+    r"PATH|LANG|LC_\w+|TERM|TZ|(PIP|UV|MODEL_TRANSPARENCY)_\w+|(?i:(https?|no|all)_proxy)"
+    r"|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|PYTHONDONTWRITEBYTECODE"
+)
+WORST_FIRST = ("failure", "cancelled", "success", "skipped")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a progress display may show.
+
+    Attributes:
+        job: The job's path, such as `provenance/generator`.
+        step: The step's name; None when the job itself starts or ends.
+        result: `success`, `failure` or `skipped`; None at the start.
+    """
+
+    job: str
+    step: str | None
+    result: str | None
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended: `success`, `failure`, `cancelled` or `skipped`; and its outputs."""
+
+    conclusion: str
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A `::notice::`, `::warning::` or `::error::` of a job."""
+
+    level: str
+    message: str
+    title: str
+    job: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run ended.
+
+    Attributes:
+        conclusion: `success` or `failure`.
+        jobs: Result of every job by its path; a job that calls a workflow is one, too.
+        summaries: Markdown that jobs wrote for the run's page, by job path.
+        annotations: In the order of the log.
+        log: A file with everything that the jobs printed.
+        artifacts: A folder with one zip file per artifact.
+        run_id: As in `github.run_id`.
+        commit: The caller's commit, `github.sha`.
+    """
+
+    conclusion: str
+    jobs: Mapping[str, JobResult]
+    summaries: Mapping[str, str]
+    annotations: Sequence[Annotation]
+    log: Path
+    artifacts: Path
+    run_id: str
+    commit: str
+
+    def artifact_names(self) -> list[str]:
+        """The names of the run's artifacts."""
+        return sorted(path.name.removesuffix(".zip") for path in self.artifacts.glob("*.zip"))
+
+    def extract(self, artifact: str, target: Path) -> None:
+        """Unpacks an artifact into a folder."""
+        with zipfile.ZipFile(self.artifacts / f"{artifact}.zip") as archive:
+            archive.extractall(target)
+
+
+def run(
+    workflow: str,
+    repository: Repository,
+    sigstore: LocalSigstore,
+    output: Path,
+    *,
+    event_name: str = "workflow_dispatch",
+    inputs: Mapping[str, str] | None = None,
+    others: Sequence[Repository] = (),
+    run_id: str | None = None,
+    run_attempt: int = 1,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Run:
+    """Runs a workflow of a repository to its end.
+
+    Args:
+        workflow: Its path, such as `.github/workflows/train.yml`.
+        repository: Where it is; a copy is run, so that nothing in it changes.
+        sigstore: Gives identities to jobs with `id-token: write`, and signs what they send.
+        output: A folder for the log and the artifacts; made if missing.
+        event_name: What triggers it.
+        inputs: Of a `workflow_dispatch`.
+        others: Further repositories that `uses:` in the workflow may name.
+        run_id: `github.run_id`; by default a new one.
+        run_attempt: `github.run_attempt`.
+        on_event: Called as jobs and steps start and end.
+
+    Raises:
+        WorkflowError: GitHub would not start the run, or the sandbox lacks something it uses.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with _scratch() as scratch:
+        caller = _source(repository, scratch / "repositories/caller")
+        sources = [
+            _source(other, scratch / f"repositories/other-{number}")
+            for number, other in enumerate(others)
+        ]
+        generator = _generator(scratch / "repositories/generator")
+        context = _Context(
+            caller,
+            workflow,
+            event_name,
+            run_id or str(10**10 + secrets.randbelow(10**10)),
+            run_attempt,
+        )
+        bearers: list[str] = []
+
+        def job_environment(job: Job) -> Mapping[str, str]:
+            if not job.may_have_identity:
+                return {}
+            bearers.append(sigstore.oidc.request_token_for(context.claims(job)))
+            return {
+                "ACTIONS_ID_TOKEN_REQUEST_URL": sigstore.job_token_url,
+                "ACTIONS_ID_TOKEN_REQUEST_TOKEN": bearers[-1],
+            }
+
+        reports = scratch / "reports"
+        reports.mkdir()
+        planner = Planner(
+            caller=caller,
+            others=[*sources, generator],
+            stand_ins=STAND_INS,
+            event_name=event_name,
+            contexts=context.expressions(),
+            job_environment=job_environment,
+            reports=reports,
+        )
+        plan = planner.plan(workflow, inputs or {})
+        artifacts = output / "artifacts"
+        shutil.rmtree(artifacts, ignore_errors=True)
+        artifacts.mkdir()
+        _describe_repositories(scratch, [caller, *sources])
+        trust_config = sigstore.write_trust_config(scratch / "trust-config.json")
+        variables = {
+            **context.environment(),
+            "SANDBOX_ARTIFACTS": str(artifacts.resolve()),
+            "SANDBOX_PYTHON": sys.executable,
+            "SANDBOX_ROOT": str(ROOT),
+            "MODEL_TRANSPARENCY_TRUST_CONFIG": str(trust_config),
+        }
+        (scratch / "event.json").write_text(json.dumps(context.payload(plan.inputs)))
+        log = output / "log.txt"
+        try:
+            with log.open("w", encoding="utf-8") as log_file:
+                observed = _act(scratch, caller.copy, plan, context, variables, log_file, on_event)
+        finally:
+            for bearer in bearers:
+                sigstore.oidc.revoke(bearer)
+        jobs = _job_results(plan, observed.results, reports)
+        return Run(
+            "success" if observed.exit_code == 0 else "failure",
+            jobs,
+            observed.summaries,
+            observed.annotations,
+            log,
+            artifacts,
+            context.run_id,
+            caller.commit,
+        )
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for one run; removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="sandbox-run-")).resolve()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _source(repository: Repository, folder: Path) -> Source:
+    """Makes the two copies of a repository: as it is, for checkouts; and for act."""
+    original, copy = folder / "original", folder / "copy"
+    folder.mkdir(parents=True)
+    commit = snapshot(repository.path, original)
+    shutil.copytree(original, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    return Source(repository.name, repository.ref, commit, original, copy)
+
+
+def _generator(copy: Path) -> Source:
+    shutil.copytree(GENERATOR.original, copy)
+    return Source(GENERATOR.name, GENERATOR.ref, GENERATOR.commit, GENERATOR.original, copy)
+
+
+def _describe_repositories(scratch: Path, sources: Sequence[Source]) -> None:
+    """Tells the stand-in of `actions/checkout` what there is to check out."""
+    table = [
+        {
+            "name": source.name,
+            "ref": source.ref,
+            "commit": source.commit,
+            "path": str(source.original),
+        }
+        for source in sources
+    ]
+    (scratch / "repositories.json").write_text(json.dumps(table))
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What is the same for all jobs of a run, in the forms in which jobs meet it."""
+
+    caller: Source
+    workflow: str
+    event_name: str
+    run_id: str
+    run_attempt: int
+    actor: str = "developer"
+
+    @property
+    def ref(self) -> str:
+        return "refs/pull/1/merge" if self.event_name == "pull_request" else self.caller.ref
+
+    @property
+    def workflow_ref(self) -> str:
+        return f"{self.caller.name}/{self.workflow}@{self.ref}"
+
+    def expressions(self) -> dict[str, str]:
+        """Contexts that act leaves empty."""
+        ids = self._ids()
+        return {
+            "github.workflow_ref": self.workflow_ref,
+            "github.workflow_sha": self.caller.commit,
+            "github.repository_id": ids["repository_id"],
+            "github.repository_owner_id": ids["repository_owner_id"],
+            "github.repository_visibility": "public",
+            "github.actor_id": ids["actor_id"],
+            "github.triggering_actor": self.actor,
+            "runner.environment": "github-hosted",
+        }
+
+    def environment(self) -> dict[str, str]:
+        """Variables that GitHub sets; `SHA_REF` is act's name for `github.sha`."""
+        owner = self.caller.name.partition("/")[0]
+        is_pull_request = self.event_name == "pull_request"
+        variables = {
+            "SHA_REF": self.caller.commit,
+            "GITHUB_REPOSITORY": self.caller.name,
+            "GITHUB_REPOSITORY_OWNER": owner,
+            "GITHUB_REF": self.ref,
+            "GITHUB_REF_NAME": re.sub(r"^refs/(heads|tags|pull)/", "", self.ref),
+            "GITHUB_REF_TYPE": "tag" if self.ref.startswith("refs/tags/") else "branch",
+            "GITHUB_BASE_REF": "main" if is_pull_request else "",
+            "GITHUB_HEAD_REF": "change" if is_pull_request else "",
+            "GITHUB_RUN_ID": self.run_id,
+            "GITHUB_RUN_NUMBER": "1",
+            "GITHUB_RUN_ATTEMPT": str(self.run_attempt),
+        }
+        for name, value in self.expressions().items():
+            variables[name.upper().replace(".", "_")] = value
+        return variables
+
+    def claims(self, job: Job) -> dict[str, str]:
+        """What the job's identity tokens say."""
+        return {
+            **self._ids(),
+            "repository": self.caller.name,
+            "ref": self.ref,
+            "sha": self.caller.commit,
+            "workflow": self.workflow,
+            "workflow_ref": self.workflow_ref,
+            "workflow_sha": self.caller.commit,
+            "job_workflow_ref": job.workflow_ref,
+            "job_workflow_sha": job.workflow_sha,
+            "event_name": self.event_name,
+            "run_id": self.run_id,
+            "run_attempt": str(self.run_attempt),
+            "actor": self.actor,
+        }
+
+    def _ids(self) -> dict[str, str]:
+        return {"repository_id": "1001", "repository_owner_id": "2002", "actor_id": "3003"}
+
+    def payload(self, inputs: Mapping[str, str]) -> dict[str, Any]:
+        """The event, as far as workflows look into it."""
+        owner, _, name = self.caller.name.partition("/")
+        repository = {
+            "id": 1001,
+            "name": name,
+            "full_name": self.caller.name,
+            "owner": {"login": owner, "id": 2002},
+            "private": False,
+            "visibility": "public",
+            "html_url": f"https://github.com/{self.caller.name}",
+            "default_branch": "main",
+        }
+        payload: dict[str, Any] = {
+            "repository": repository,
+            "sender": {"login": self.actor, "id": 3003},
+            "ref": self.ref,
+        }
+        if self.event_name == "workflow_dispatch":
+            payload |= {"inputs": dict(inputs), "workflow": self.workflow}
+        elif self.event_name == "push":
+            payload |= {"after": self.caller.commit, "deleted": False, "forced": False}
+        elif self.event_name == "pull_request":
+            head = {"ref": "change", "sha": self.caller.commit, "repo": {"fork": True}}
+            base = {"ref": "main", "repo": repository}
+            payload |= {"number": 1, "pull_request": {"number": 1, "head": head, "base": base}}
+        return payload
+
+
+@dataclass
+class _Observed:
+    """What act said of a run."""
+
+    exit_code: int = 0
+    results: dict[str, list[str]] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)
+    annotations: list[Annotation] = field(default_factory=list)
+
+
+def _act(
+    scratch: Path,
+    folder: Path,
+    plan: Plan,
+    context: _Context,
+    variables: Mapping[str, str],
+    log: IO[str],
+    on_event: Callable[[Event], None],
+) -> _Observed:
+    """Runs act under a supervisor, which ends every process of the run in any case."""
+    home, temporary = scratch / "home", scratch / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    act = Path(sys.executable).parent / "act"
+    command = [
+        str(act if act.exists() else "act"),
+        context.event_name,
+        "--json",
+        "--workflows",
+        str(plan.file),
+        "--eventpath",
+        str(scratch / "event.json"),
+        "--actor",
+        context.actor,
+        "--platform",
+        "ubuntu-latest=-self-hosted",
+        "--action-offline-mode",
+        "--action-cache-path",
+        str(scratch / "act"),
+        "--no-cache-server",
+        "--no-skip-checkout",
+        "--pull=false",
+        "--secret",
+        "GITHUB_TOKEN=sandbox-has-no-api",
+        *(f"--local-repository={name}={path}" for name, path in plan.local.items()),
+        *(f"--env={name}={value}" for name, value in variables.items()),
+    ]
+    inherited = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
+    cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE") or "~/.cache/model-transparency")
+    environment = {
+        **inherited,
+        "HOME": str(home),
+        "TMPDIR": str(temporary),
+        # Environments and data that an earlier run made; jobs have no home to find them in.
+        "MODEL_TRANSPARENCY_CACHE": str(cache.expanduser().resolve()),
+    }
+    process = subprocess.Popen(
+        [sys.executable, supervise.__file__, str(scratch), *command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C is for us: then the supervisor ends the run
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert process.stdin is not None and process.stdout is not None
+    observed = _Observed()
+    try:
+        for line in process.stdout:
+            _observe(line, observed, log, on_event)
+    except BaseException:
+        process.stdin.close()  # tells the supervisor
+        raise
+    finally:
+        observed.exit_code = process.wait()
+    return observed
+
+
+def _observe(
+    line: str, observed: _Observed, log: IO[str], on_event: Callable[[Event], None]
+) -> None:
+    """Takes in one line of act's log."""
+    try:
+        record = json.loads(line)
+        message = str(record["msg"]).rstrip("\n")
+    except (ValueError, KeyError, TypeError):
+        log.write(line)
+        return
+    # `WORKFLOW/@PATH`, with `-NUMBER` for a job of a matrix.
+    job = re.sub(r"-\d+$", "", str(record.get("job", "")).rpartition(PATH_MARK)[2].strip())
+    log.write(f"[{job}] {message}\n" if job else f"{message}\n")
+    if job.endswith(REPORT_JOB) or not job:
+        return
+    command = record.get("command")
+    if command == "summary":
+        observed.summaries[job] = observed.summaries.get(job, "") + str(record["content"])
+    elif command in ("notice", "warning", "error"):
+        title = (record.get("kvPairs") or {}).get("title", "")
+        observed.annotations.append(Annotation(command, str(record["arg"]), title, job))
+    elif "jobResult" in record:
+        observed.results.setdefault(job, []).append(str(record["jobResult"]))
+        on_event(Event(job, None, str(record["jobResult"])))
+    elif record.get("stage") == "Main" and len(record.get("stepID") or []) == 1:
+        if "stepResult" in record:
+            on_event(Event(job, str(record["step"]), str(record["stepResult"])))
+        elif message.startswith("⭐"):
+            on_event(Event(job, str(record["step"]), None))
+    elif record.get("step") == "Set up job" and "stepResult" not in record:
+        on_event(Event(job, None, None))
+
+
+def _job_results(
+    plan: Plan, observed: Mapping[str, Sequence[str]], reports: Path
+) -> dict[str, JobResult]:
+    """What the jobs reported; for those after a failed call, which act ends, what was seen."""
+    results = {
+        path: JobResult(min(observed.get(path, ["skipped"]), key=WORST_FIRST.index))
+        for path in plan.jobs
+    }
+    for path, job in parse_reports(reports):
+        outputs = {name: str(value) for name, value in (job["outputs"] or {}).items()}
+        before = results.get(path, JobResult("skipped"))
+        conclusion = min(before.conclusion, job["result"], key=WORST_FIRST.index)
+        results[path] = JobResult(conclusion, outputs)
+    return results
