@@ -62,7 +62,7 @@ class SubjectError(Error):
 
 
 class SignerError(Error):
-    """Signed by somebody who may not speak for this builder or source (verifying-artifacts, 1.1)."""
+    """Signed by somebody who may not speak for this builder or source (verifying-artifacts 1.1)."""
 
 
 class BuilderError(Error):
@@ -87,6 +87,10 @@ class DependencyMismatchError(Error):
 
 class ChainError(Error):
     """Pieces of evidence that hold one by one, but not together."""
+
+
+class RunError(Error):
+    """The run that made the model did not succeed, or GitHub cannot be asked whether it did."""
 
 
 class LineageError(Error):

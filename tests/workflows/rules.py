@@ -118,9 +118,9 @@ def no_secret(file: File) -> Iterator[str]:
 def no_credentials_stay_behind(file: File) -> Iterator[str]:
     """actions/checkout leaves its token in `.git/config` unless told otherwise."""
     for _, step in steps(file):
-        if str(step.get("uses", "")).startswith("actions/checkout@"):
-            if (step.get("with") or {}).get("persist-credentials") is not False:
-                yield "a checkout without `persist-credentials: false`"
+        checkout = str(step.get("uses", "")).startswith("actions/checkout@")
+        if checkout and (step.get("with") or {}).get("persist-credentials") is not False:
+            yield "a checkout without `persist-credentials: false`"
 
 
 def training_cannot_sign(file: File) -> Iterator[str]:

@@ -18,12 +18,10 @@ import pytest
 from rules import ROOT, RULES, findings
 
 BIN = Path(sys.executable).parent
+PEDANTIC = ("--persona", "pedantic", "--strict-collection")
 LINTERS = {
     "actionlint": [["actionlint"]],
-    "zizmor": [
-        ["zizmor", "--offline", "--quiet", "--persona", "pedantic", "--strict-collection"]
-        + [".github", "actions"]
-    ],
+    "zizmor": [["zizmor", "--offline", "--quiet", *PEDANTIC, ".github", "actions"]],
     "check-jsonschema": [
         ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", "WORKFLOWS"],
         ["check-jsonschema", "--builtin-schema", "vendor.github-actions", "ACTIONS"],
@@ -226,7 +224,8 @@ FAULTS = [
         TRAIN,
         "      - name: Sign the model\n",
         "      - name: Planted\n        uses: actions/download-artifact@"
-        "3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c # v8.0.1\n        with:\n          name: other\n\n"
+        "3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c # v8.0.1\n"
+        "        with:\n          name: other\n\n"
         "      - name: Sign the model\n",
         "signing_checks_first: job 'sign'",
     ),

@@ -1,0 +1,171 @@
+"""The conclusion of a run, asked from a real HTTP server that plays GitHub's API."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from slsa_for_models import github_run
+from slsa_for_models.errors import RunError
+
+COMMIT = "c" * 40
+RUN = "https://github.com/octo-org/models/actions/runs/42/attempts/1"
+# Of a real answer (REST API 2022-11-28, "Get a workflow run"), the fields that are looked at.
+GOOD: dict[str, Any] = {
+    "id": 42,
+    "head_sha": COMMIT,
+    "status": "completed",
+    "conclusion": "success",
+    "repository": {"full_name": "octo-org/models"},
+}
+
+
+class Api:
+    """Answers every request with `status` and `body`, and remembers what was asked."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.body = json.dumps(GOOD).encode()
+        self.headers: dict[str, str] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                api.requests.append((self.path, self.headers.get("Authorization")))
+                self.send_response(api.status)
+                for name, value in api.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(api.body)))
+                self.end_headers()
+                self.wfile.write(api.body)
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    api = Api()
+    thread = threading.Thread(target=api.server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield api
+    api.server.shutdown()
+    thread.join()
+    api.server.server_close()
+
+
+def check(api: Api, run: str = RUN, **options: Any) -> str:
+    return github_run.check(run, COMMIT, token="secret", api=api.url, **options)
+
+
+def test_a_run_that_succeeded(api: Api) -> None:
+    assert check(api) == f"{RUN}: completed, success"
+    assert api.requests == [("/repos/octo-org/models/actions/runs/42", "Bearer secret")]
+
+
+def test_a_public_run_needs_no_token(api: Api) -> None:
+    github_run.check(RUN, COMMIT, token="", api=api.url)
+    assert api.requests == [("/repos/octo-org/models/actions/runs/42", None)]
+
+
+def test_within_the_run_itself_nobody_is_asked(api: Api) -> None:
+    assert "this very run" in check(api, own_run=("octo-org/models", "42"))
+    assert api.requests == []
+
+
+@pytest.mark.parametrize("own_run", [("octo-org/models", "4"), ("octo-org/model", "42")])
+def test_another_run_or_repository_is_not_the_run_itself(
+    api: Api, own_run: tuple[str, str]
+) -> None:
+    check(api, own_run=own_run)
+    assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"conclusion": "failure"}, RUN),
+        ({"conclusion": "cancelled"}, RUN),
+        ({"conclusion": None, "status": "in_progress"}, RUN),
+        ({"conclusion": "success", "status": "in_progress"}, RUN),
+        ({"conclusion": "SUCCESS"}, RUN),
+        ({"id": 43}, "id"),
+        ({"head_sha": "d" * 40}, "head_sha"),
+        ({"repository": {"full_name": "octo-org/models2"}}, "repository"),
+        ({"repository": "octo-org/models"}, "repository"),
+        ({"repository": None}, "repository"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_any_other_answer_is_refused(api: Api, change: dict[str, Any], where: str) -> None:
+    api.body = json.dumps({**GOOD, **change}).encode()
+    with pytest.raises(RunError) as refusal:
+        check(api)
+    assert refusal.value.where is not None and refusal.value.where.endswith(where)
+    assert refusal.value.expected and refusal.value.found
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b"null", b'{"a":' + b" " * github_run.MAX_BYTES + b"1}"]
+)
+def test_an_answer_that_is_none(api: Api, body: bytes) -> None:
+    api.body = body
+    with pytest.raises(RunError, match="not a JSON object"):
+        check(api)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_no_answer(api: Api, status: int) -> None:
+    api.status = status
+    with pytest.raises(RunError) as refusal:
+        check(api)
+    assert refusal.value.found == f"HTTP status {status}"
+
+
+def test_the_token_does_not_follow_a_redirect(api: Api) -> None:
+    api.status, api.headers = 302, {"Location": f"{api.url}/elsewhere"}
+    with pytest.raises(RunError):
+        check(api)
+    assert len(api.requests) == 1
+
+
+def test_nobody_there(api: Api) -> None:
+    with pytest.raises(RunError, match="cannot be asked"):
+        github_run.check(RUN, COMMIT, token="", api="http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd#", "ftp://127.0.0.1", "127.0.0.1:80"])
+def test_an_address_that_is_not_on_the_web(url: str) -> None:
+    with pytest.raises(RunError):
+        github_run.check(RUN, COMMIT, token="", api=url)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: run.replace("github.com", "github.com.example.test"),
+        lambda run: run.replace("https", "http"),
+        lambda run: run.replace("octo-org/models", "octo-org/models/../other"),
+        lambda run: run.replace("octo-org/models", "octo-org/models?x="),
+        lambda run: run.replace("runs/42", "runs/0042"),
+        lambda run: run + "/../43",
+        lambda run: run + "\n",
+        lambda run: "",
+    ],
+)
+def test_what_is_not_a_run(api: Api, change: Callable[[str], str]) -> None:
+    with pytest.raises(RunError, match="not a run"):
+        check(api, change(RUN))
+    assert api.requests == []
