@@ -74,13 +74,16 @@ def load(path: Path) -> tuple[Attestation, ...]:
             expected=f"a Sigstore bundle, a DSSE envelope, or at most {MAX_LINES} lines of them",
         )
     if one:
-        return (_attestation(path.name, data),)
-    return tuple(
-        _attestation(f"{path.name}, line {number}", line) for number, line in enumerate(lines, 1)
-    )
+        return (parse(path.name, data),)
+    return tuple(parse(f"{path.name}, line {number}", line) for number, line in enumerate(lines, 1))
 
 
-def _attestation(label: str, data: bytes) -> Attestation:
+def parse(label: str, data: bytes) -> Attestation:
+    """One envelope.
+
+    Raises:
+        BundleError: Not a JSON object.
+    """
     document = strict_json.loads(data, BundleError, f"The attestation {label}")
     if not isinstance(document, dict):
         raise BundleError("An attestation is a JSON object.", where=label)

@@ -9,14 +9,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from model_signing import console
+from model_signing.errors import UsageError
 
 PROG = "slsa_for_models"
 DESCRIPTION = "Train models in CI, say verifiably how they were made, and verify what others say."
 
-_Subparsers = argparse._SubParsersAction  # argparse has no public name for it
+if TYPE_CHECKING:
+    from model_signing.trust import SigstoreTrust
+    from slsa_for_models.policy import Builder, Expectations, Signer
+
+# argparse has no public name for it, and its own annotation does not admit our Parser.
+_Commands = Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,9 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
     from slsa_for_models.gcp import steps
 
     parser = console.Parser(prog=PROG, description=DESCRIPTION)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands: _Commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train.configure(commands)
     _configure_subjects(commands)
+    _configure_provenance(commands)
+    _configure_verify(commands)
     steps.configure(commands)
     return parser
 
@@ -40,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 # subjects -----------------------------------------------------------------------------------------
 
 
-def _configure_subjects(commands: _Subparsers[argparse.ArgumentParser]) -> None:
+def _configure_subjects(commands: _Commands) -> None:
     parser = commands.add_parser(
         "subjects",
         help="list what provenance of a model is about",
@@ -77,3 +87,256 @@ def _subjects(args: argparse.Namespace) -> int:
     else:
         print(subjects.encode(found))
     return 0
+
+
+# provenance ---------------------------------------------------------------------------------------
+
+
+def _configure_provenance(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "provenance",
+        help="say verifiably how a model was trained",
+        description="Write SLSA v1 provenance of a trained model, signed with the identity of this "
+        "GitHub Actions job (a Sigstore bundle). The model is hashed, never loaded; the training "
+        "record is recorded as the training job's own claim.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
+    parser.add_argument("--training-record", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--workflow-inputs",
+        default="{}",
+        metavar="JSON",
+        help="what the caller of the workflow chose: toJSON(inputs)",
+    )
+    parser.add_argument(
+        "--requirements",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a locked requirements file of this workflow's commit; training must name one of them",
+    )
+    parser.add_argument(
+        "--base-model",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="SIGNATURE",
+        help="the OMS signature of a model that training started from",
+    )
+    parser.add_argument(
+        "--expected", metavar="BASE64", help="refuse a model with other subjects than these"
+    )
+    parser.add_argument(
+        "--expected-sha256",
+        metavar="HEX",
+        help="refuse a file with another digest, or a directory with another OMS statement",
+    )
+    parser.add_argument(
+        "--started-on", type=_moment, metavar="TIME", help="when the run started (RFC 3339)"
+    )
+    parser.add_argument(
+        "--predicate-only",
+        action="store_true",
+        help="write the bare predicate, unsigned, for actions/attest to sign",
+    )
+    parser.add_argument(
+        "--identity-token", metavar="TOKEN", help="use this OpenID Connect token, not the job's own"
+    )
+    _add_trust_options(parser)
+    parser.set_defaults(run=_provenance)
+
+
+def _provenance(args: argparse.Namespace) -> int:
+    from model_signing.bundle import read_bounded
+    from model_signing.files import write_atomic
+    from slsa_for_models import attest, record
+    from slsa_for_models.context import from_token, parse_inputs
+
+    token = args.identity_token or attest.ambient_token()
+    context = from_token(
+        token,
+        inputs=parse_inputs(args.workflow_inputs),
+        started=args.started_on,
+        now=datetime.now(timezone.utc),
+    )
+    sign = None if args.predicate_only else attest.signer(args.identity_token, _trust(args))
+    statement = attest.make_statement(
+        args.model,
+        read_bounded(args.training_record, record.MAX_BYTES),
+        context,
+        expected=args.expected,
+        expected_sha256=args.expected_sha256,
+        locks=args.requirements,
+        base_signatures=args.base_model,
+    )
+    if sign is None:
+        data = attest.predicate_of(statement)
+    else:
+        data = attest.sign_provenance(statement, sign, _trust(args))
+    write_atomic(args.output, data)
+    print(args.output)
+    return 0
+
+
+# verify -------------------------------------------------------------------------------------------
+
+
+def _configure_verify(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "verify",
+        help="verify a model, its signature and its provenance: one verdict",
+        description="Verify a model together with its signature and every provenance it came "
+        "with. Options named as in slsa-verifier mean the same.",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
+    files = parser.add_argument_group("evidence")
+    files.add_argument(
+        "--provenance", type=Path, action="append", default=[], metavar="FILE", help="repeatable"
+    )
+    files.add_argument("--signature", type=Path, metavar="FILE", help="the model's OMS signature")
+    files.add_argument("--training-record", type=Path, metavar="FILE")
+    expected = parser.add_argument_group("expectations")
+    expected.add_argument("--source-uri", metavar="github.com/ORG/REPO")
+    expected.add_argument("--source-branch", metavar="BRANCH")
+    expected.add_argument("--source-tag", metavar="TAG")
+    expected.add_argument("--source-versioned-tag", metavar="vX[.Y[.Z]]")
+    expected.add_argument("--source-commit", metavar="HEX")
+    expected.add_argument(
+        "--builder-id",
+        action="append",
+        default=[],
+        metavar="ID[@REF]",
+        help="trust this builder, and no other unless repeated; by default the generic SLSA "
+        "generator at a full version tag, and the workflow named by --identity",
+    )
+    expected.add_argument(
+        "--build-workflow-input", action="append", default=[], metavar="NAME=VALUE"
+    )
+    expected.add_argument(
+        "--identity", metavar="ID", help="who must have signed the model: a workflow or an e-mail"
+    )
+    expected.add_argument("--identity-provider", metavar="URL", help="and who vouches for them")
+    expected.add_argument(
+        "--public-key",
+        type=Path,
+        metavar="PEM",
+        help="of a model signed with a key, and of a Tekton builder",
+    )
+    expected.add_argument("--dataset-digest", metavar="SHA256", help="of the training data")
+    expected.add_argument("--minimum-level", type=int, choices=[0, 1, 2, 3], metavar="0..3")
+    expected.add_argument("--policy", type=Path, metavar="FILE", help="expectations in TOML")
+    output = parser.add_argument_group("output")
+    output.add_argument("--format", choices=["text", "json"], default="text")
+    output.add_argument(
+        "--summary", type=Path, metavar="FILE", help="append the verdict as Markdown"
+    )
+    _add_trust_options(parser)
+    parser.set_defaults(run=_verify)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from slsa_for_models import report, verify
+
+    evidence = verify.Evidence(
+        model=args.model,
+        provenance=tuple(args.provenance),
+        signature=args.signature,
+        training_record=args.training_record,
+        trust=_trust(args),
+    )
+    if not evidence.provenance:
+        raise UsageError("nothing to verify against", fix="give --provenance FILE")
+    verdict = verify.verify(evidence, _expectations(args)).verdict
+    sys.stdout.write(report.as_json(verdict) if args.format == "json" else report.text(verdict))
+    if args.summary is not None:
+        _append(args.summary, report.markdown(verdict))
+    return verdict.exit_code
+
+
+def _append(path: Path, text: str) -> None:
+    """A job summary is appended to: other steps write to the same file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _expectations(args: argparse.Namespace) -> Expectations:
+    from slsa_for_models import policy
+
+    return policy.Expectations(
+        source_uri=policy.source_uri(args.source_uri) if args.source_uri else None,
+        source_commit=args.source_commit,
+        branch=args.source_branch,
+        tag=args.source_tag,
+        versioned_tag=args.source_versioned_tag,
+        builders=_builders(args),
+        inputs=dict(_key_value(item) for item in args.build_workflow_input),
+        signer=_signer(args),
+        dataset_sha256=args.dataset_digest,
+        minimum_level=args.minimum_level or 0,
+    )
+
+
+def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
+    from slsa_for_models import policy
+
+    key = None if args.public_key is None else args.public_key.read_bytes()
+    named = tuple(policy.builder_from_option(text, key) for text in args.builder_id)
+    if named:
+        return named
+    workflow = policy.builder_from_identity(args.identity)
+    return (policy.GENERATOR, *([workflow] if workflow else []))
+
+
+def _signer(args: argparse.Namespace) -> Signer | None:
+    from slsa_for_models.policy import Signer
+
+    if args.identity is not None and args.public_key is not None:
+        raise UsageError("--identity and --public-key exclude each other")
+    if args.identity is None and args.identity_provider is not None:
+        raise UsageError("--identity-provider needs --identity")
+    if args.public_key is not None:
+        return Signer(public_key=args.public_key.read_bytes())
+    if args.identity is None:
+        return None
+    return Signer(identity=args.identity, issuer=args.identity_provider)
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError("not NAME=VALUE", where="--build-workflow-input", found=text)
+    return name, value
+
+
+# shared -------------------------------------------------------------------------------------------
+
+
+def _add_trust_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("Sigstore")
+    group.add_argument(
+        "--trust-config",
+        type=Path,
+        metavar="FILE",
+        help="the client trust configuration of a private Sigstore",
+    )
+    group.add_argument(
+        "--offline", action="store_true", help="use the trust root on this machine as it is"
+    )
+
+
+def _trust(args: argparse.Namespace) -> SigstoreTrust:
+    from model_signing.trust import SigstoreTrust
+
+    return SigstoreTrust(trust_config=args.trust_config, offline=args.offline)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise UsageError("not a time with a time zone (RFC 3339)", found=text)
+    return moment

@@ -21,6 +21,11 @@ from slsa_for_models.readers import Provenance
 GENERATOR_REPOSITORY = "https://github.com/slsa-framework/slsa-github-generator/"
 GENERATOR_ID = f"{GENERATOR_REPOSITORY}.github/workflows/generator_generic_slsa3.yml"
 
+SIGNING_WORKFLOW = "/.github/workflows/sign.yml"
+
+CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+"""The data set expected where a training record says `cifar10` and nothing else is expected."""
+
 _FULL_VERSION_TAG = re.compile(r"refs/tags/v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 _VERSION = re.compile(r"v(\d+)(?:\.(\d+)(?:\.(\d+)(-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)?)?")
 
@@ -67,14 +72,18 @@ class Builder:
     identity: Expected | None = None
     issuer: str | None = None
 
+    @property
+    def is_workflow(self) -> bool:
+        """Whether it is a GitHub workflow, which signs with its own identity."""
+        return self.public_key is None and self.identity is None
+
     def __str__(self) -> str:
-        signer = self.public_key is not None or self.identity is not None
         refs = [str(ref) for ref in self.refs] or ["refs/tags/vX.Y.Z"]
-        return self.id if signer and not self.refs else f"{self.id}@{' or '.join(refs)}"
+        return f"{self.id}@{' or '.join(refs)}" if self.is_workflow else self.id
 
     def accepts(self, builder_id: str) -> bool:
         """Whether `builder_id` is this builder at an accepted reference."""
-        if self.public_key is not None or self.identity is not None:
+        if not self.is_workflow:
             return builder_id == self.id
         name, at, ref = builder_id.partition("@")
         if name != self.id or not at or "@" in ref:
@@ -103,6 +112,16 @@ def builder_from_option(text: str, public_key: bytes | None = None) -> Builder:
         return Builder(text, public_key=public_key)
     level = 3 if name == GENERATOR_ID else None
     return Builder(name, (ref, f"refs/tags/{ref}") if at else (), level)
+
+
+def builder_from_identity(identity: str | None) -> Builder | None:
+    """The workflow that a caller names as the model's signer, trusted for its own provenance too.
+
+    None where the identity is not a workflow at a git reference.
+    """
+    name, at, ref = (identity or "").partition("@")
+    is_workflow = name.startswith("https://") and "/.github/workflows/" in name
+    return Builder(name, (ref,)) if is_workflow and at and ref and "@" not in ref else None
 
 
 def level_of(builder: Builder, provenance: Provenance, facts: Mapping[str, str | None]) -> int:
@@ -201,23 +220,32 @@ def source_uri(text: str) -> str:
 
 
 def check_builder(
-    expected: Expectations, provenance: Provenance, candidates: tuple[Builder, ...]
+    expected: Expectations, provenance: Provenance, builders: tuple[Builder, ...]
 ) -> Builder:
-    """The root of trust for this builder, among those whose signer matches (1.4).
+    """The root of trust for this builder, among those its signer may speak for (1.4).
 
     Raises:
-        BuilderError: There is none.
+        BuilderError: There is none, or it does not make provenance of this kind.
     """
-    for builder in candidates:
-        if builder.accepts(provenance.builder_id):
-            return builder
-    raise BuilderError(
-        "Not a trusted builder, or not at a trusted version.",
-        where="builder.id",
-        expected=" | ".join(str(builder) for builder in expected.builders),
-        found=provenance.builder_id,
-        fix="If you trust it, name it with --builder-id or in a policy.",
-    )
+    found = next((item for item in builders if item.accepts(provenance.builder_id)), None)
+    if found is None:
+        raise BuilderError(
+            "Not a trusted builder, or not at a trusted version.",
+            where="builder.id",
+            expected=" | ".join(str(builder) for builder in expected.builders),
+            found=provenance.builder_id,
+            fix="If you trust it, name it with --builder-id or in a policy.",
+        )
+    is_generator = provenance.kind == "slsa-github-generator"
+    signs_only = provenance.kind == "train" and found.id.endswith(SIGNING_WORKFLOW)
+    if (found.id == GENERATOR_ID) != is_generator or signs_only:
+        raise BuilderError(
+            f"This builder does not make provenance of the kind {provenance.kind}.",
+            where="buildType",
+            expected="the SLSA generator's kind from it and nobody else; none from sign.yml",
+            found=provenance.builder_id,
+        )
+    return found
 
 
 def check_source(expected: Expectations, provenance: Provenance) -> str:

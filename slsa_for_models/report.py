@@ -7,14 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from model_signing.console import printable
-from model_signing.errors import Error
+from model_signing.errors import Error, printable
 
 T = TypeVar("T")
 Outcome = Literal["passed", "refused", "not checked"]
 
 SCHEMA = "https://model-transparency.dev/verdict/v1"
-SLSA = "SLSA v1.2 verifying-artifacts"
 _MARKS: Mapping[str, str] = {"passed": "ok", "refused": "REFUSED", "not checked": "-"}
 _SYMBOLS: Mapping[str, str] = {"passed": "✅", "refused": "❌", "not checked": "➖"}
 
@@ -95,6 +93,13 @@ class Verdict:
     def refusal(self) -> Error | None:
         """The first refusal, which decides the exit code."""
         return next((step.error for step in self.steps if step.error is not None), None)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or what the first refusal asks for."""
+        if self.refusal is not None:
+            return self.refusal.exit_code
+        return 0 if self.accepted else 1
 
     @property
     def accepted(self) -> bool:

@@ -15,14 +15,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_signing import files, manifest
-from model_signing.errors import UsageError
+from model_signing import files, manifest, statement
+from model_signing.errors import FileError, UsageError
 from model_signing.manifest import Manifest, Serialization
-from slsa_for_models.errors import SubjectError
+from slsa_for_models.errors import RecordError, SubjectError
 
 if TYPE_CHECKING:
     from model_signing.api import Verified
     from slsa_for_models.readers import Resource
+    from slsa_for_models.record import TrainingRecord
 
 MAX_FILES = 1000
 """A directory with more files has one subject, the digest of its signed OMS payload."""
@@ -137,9 +138,10 @@ def check_encoded(expected: str, found: Iterable[Subject]) -> None:
     """
     try:
         text = base64.b64decode(expected, validate=True).decode()
-        wanted = dict(reversed(line.split("  ", 1)) for line in text.splitlines())
+        lines = [line.partition("  ") for line in text.splitlines()]
     except (binascii.Error, ValueError):
         raise UsageError("not base64 of sha256sum lines", where="--expected") from None
+    wanted = {name: digest for digest, _, name in lines}
     at_hand = {subject.name: subject.sha256 for subject in found}
     for name in sorted(wanted.keys() | at_hand.keys()):
         if wanted.get(name) != at_hand.get(name):
@@ -195,16 +197,31 @@ def check(subjects: Iterable[Resource], model: ModelDigests) -> str:
     return f"{len(wanted)} files of {prefix.rstrip('/') or model.name}, each by name and digest"
 
 
+def check_record(record: TrainingRecord, model: ModelDigests) -> None:
+    """Whether a training record is about this model.
+
+    Raises:
+        RecordError: It is about another one.
+    """
+    claimed = {file.name: file.sha256 for file in record.model.files}
+    if model.single and not claimed:
+        claimed = {model.name: record.model.sha256}
+    for name in sorted(claimed.keys() | model.files.keys()):
+        if claimed.get(name) != model.files.get(name):
+            raise RecordError(
+                "The training record is about another model.",
+                where=name,
+                expected=claimed.get(name, "no such file"),
+                found=model.files.get(name, "no such file"),
+            )
+
+
 def _digests(model: Path, single: bool, built: Manifest, payload: str | None) -> ModelDigests:
+    if not built.digests:
+        raise FileError("The model has no files.", where=str(model))
     name = files.basename(model)
     digests = {name: next(iter(built.digests.values()))} if single else dict(built.digests)
-    root = sha256(b"".join(bytes.fromhex(digest) for digest in digests.values())).hexdigest()
+    root = statement.root_digest(built.digests.values())
     if payload is None:
-        payload = "" if single else sha256(_payload(name, built)).hexdigest()
+        payload = "" if single else sha256(statement.encode(name, built)).hexdigest()
     return ModelDigests(name, single, digests, root, payload)
-
-
-def _payload(name: str, built: Manifest) -> bytes:
-    from model_signing import statement
-
-    return statement.encode(name, built)

@@ -1,0 +1,445 @@
+"""One verdict over a model's bytes, its signature and every provenance it came with.
+
+The steps are those of SLSA v1.2 "Verifying artifacts" (1.1 signature, 1.2 subject, 1.3 predicate
+type, 1.4 builder and level, 2 expectations, 3 dependencies), then what no single piece of evidence
+can say: that all of it is about the same bytes, run, commit and data set. Every step is run and
+shown, also after a refusal, unless there is nothing left that it could truthfully look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from model_signing import api, bundle
+from model_signing.verifiers import Authenticated, SigstoreTrust
+from slsa_for_models import attestations, identity, policy, readers, subjects
+from slsa_for_models.attestations import Attestation
+from slsa_for_models.errors import BuilderError, ChainError, DependencyMismatchError, RecordError
+from slsa_for_models.identity import Signed
+from slsa_for_models.policy import Expectations
+from slsa_for_models.readers import Provenance
+from slsa_for_models.record import MAX_BYTES, TrainingRecord
+from slsa_for_models.record import parse as parse_record
+from slsa_for_models.report import Chain, Step, Table, Verdict
+from slsa_for_models.subjects import ModelDigests
+
+SLSA = "SLSA v1.2 verifying-artifacts"
+OURS = "docs/policy"
+TRAIN = "docs/buildtypes/train-v1"
+_OFFLINE = SigstoreTrust(offline=True)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What there is to verify, and the Sigstore instance to verify it against.
+
+    Attributes:
+        model: A file or a directory.
+        provenance: Provenance files.
+        signature: The OMS signature.
+        training_record: The record that came beside the model.
+        trust: The Sigstore instance.
+    """
+
+    model: Path
+    provenance: tuple[Path, ...] = ()
+    signature: Path | None = None
+    training_record: Path | None = None
+    trust: SigstoreTrust = _OFFLINE
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A provenance of which every step passed, its signer, and the SLSA Build level it earns."""
+
+    signed: Signed
+    provenance: Provenance
+    level: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A verdict, with the model as hashed and the accepted provenances it rests on."""
+
+    verdict: Verdict
+    model: ModelDigests
+    accepted: tuple[Accepted, ...]
+
+
+def verify(evidence: Evidence, expected: Expectations) -> Result:
+    """Verifies a model against expectations. Refusals are in the verdict, not raised.
+
+    Args:
+        evidence: The files.
+        expected: The expectations; `source_uri` is needed wherever a workflow signed.
+
+    Raises:
+        FileError: The model itself cannot be read.
+    """
+    table = Table()
+    # A. The model's bytes, by its signature where there is one.
+    signed, model = _signature(table, evidence, expected)
+    # B. Each provenance on its own.
+    found = [_file(table, path, model, expected, evidence.trust) for path in evidence.provenance]
+    accepted = tuple(item for item in found if item is not None)
+    # C. All of it together.
+    chain = _together(table, evidence, expected, signed, model, accepted)
+    return Result(Verdict(tuple(table.steps), chain), model, accepted)
+
+
+# A. The signature ---------------------------------------------------------------------------------
+
+
+def _signature(
+    table: Table, evidence: Evidence, expected: Expectations
+) -> tuple[Signed | None, ModelDigests]:
+    path = evidence.signature
+    if path is None:
+        table.not_checked("signature", "Model signature", "OMS v1.0, 8", "none was given")
+        return None, subjects.measure(evidence.model)
+    signer = expected.signer
+    keys = [signer.public_key] if signer and signer.public_key else []
+
+    def authenticate(data: bytes) -> Authenticated:
+        return attestations.authenticate(attestations.parse(path.name, data), evidence.trust, keys)
+
+    # OMS 8: the envelope, the statement, the same files with the same bytes.
+    verified = table.step(
+        path.name,
+        "Model signature",
+        "OMS v1.0, 8",
+        partial(api.verify, evidence.model, path, authenticate),
+        lambda result: f"{result.files} file(s) as signed{_log(result.authenticated)}",
+    )
+    if verified is None:
+        return None, subjects.measure(evidence.model)
+    signed = table.step(
+        path.name,
+        "Who signed the model",
+        "OMS v1.0, 8.2",
+        partial(identity.check_model_signer, path.name, verified.authenticated, expected),
+    )
+    return signed, subjects.of_verified(evidence.model, verified)
+
+
+# B. One provenance --------------------------------------------------------------------------------
+
+
+def _file(
+    table: Table, path: Path, model: ModelDigests, expected: Expectations, trust: SigstoreTrust
+) -> Accepted | None:
+    """One attestation of the file has to satisfy everything; the others get a line each."""
+    loaded = table.step(
+        path.name,
+        "File format",
+        "DSSE v1, Sigstore bundle",
+        partial(attestations.load, path),
+        lambda result: f"{len(result)} attestation(s)",
+    )
+    examined = [(item, *examine(item, model, expected, trust)) for item in loaded or ()]
+    examined.sort(key=lambda entry: _merit(entry[1]), reverse=True)
+    if not examined:
+        return None
+    _, best, accepted = examined[0]
+    table.steps += best
+    for item, steps, _ in examined[1:]:
+        refusal = next((step.found for step in steps if step.outcome == "refused"), "it holds, too")
+        table.not_checked(item.label, "Other attestation", SLSA, f"not relied on: {refusal}")
+    return accepted
+
+
+def _merit(steps: Sequence[Step]) -> tuple[bool, int]:
+    outcomes = [step.outcome for step in steps]
+    return "refused" not in outcomes, outcomes.count("passed")
+
+
+def examine(
+    attestation: Attestation, model: ModelDigests, expected: Expectations, trust: SigstoreTrust
+) -> tuple[Sequence[Step], Accepted | None]:
+    """All steps for one attestation; the second result is None unless every one passed."""
+    table, label = Table(), attestation.label
+    keys = [builder.public_key for builder in expected.builders if builder.public_key]
+
+    # 1.1 The envelope: signature, certificate, log entry, time.
+    authenticated = table.step(
+        label,
+        "Signature and log",
+        f"{SLSA}, 1.1",
+        partial(attestations.authenticate, attestation, trust, keys),
+        lambda result: f"{result.method}{_log(result)}",
+    )
+    if authenticated is None:
+        table.not_checked(label, "Everything else", SLSA, "the signature does not hold")
+        return table.steps, None
+
+    # 1.3 The predicate's type. 2. No external parameter that its build type does not define.
+    provenance = table.step(
+        label,
+        "Kind of provenance",
+        f"{SLSA}, 1.3 and 2",
+        partial(readers.read, authenticated.payload),
+        lambda result: f"{result.kind} ({result.build_type})",
+    )
+    if provenance is None:
+        table.not_checked(label, "Everything else", SLSA, "the statement cannot be used")
+        return table.steps, None
+
+    # 1.2 The subject.
+    table.step(
+        label,
+        "Subject is this model",
+        f"{SLSA}, 1.2",
+        partial(subjects.check, provenance.subjects, model),
+    )
+
+    # 1.1 The signer, and what the certificate says of it. 1.4 The builder and its level.
+    signed = table.step(
+        label,
+        "Signer",
+        f"{SLSA}, 1.1",
+        partial(identity.check_provenance_signer, label, authenticated, provenance, expected),
+    )
+    level = 0
+    if signed is None:
+        table.not_checked(label, "Builder", f"{SLSA}, 1.4", "its signer is refused")
+    else:
+        table.step(
+            label,
+            "Certificate against predicate",
+            "SLSA v1.2 build-requirements, unforgeable provenance",
+            partial(identity.check_claims, signed, provenance),
+        )
+        builder = table.step(
+            label,
+            "Builder",
+            f"{SLSA}, 1.4",
+            partial(policy.check_builder, expected, provenance, signed.builders),
+            lambda found: (
+                f"{provenance.builder_id}, Build "
+                f"L{policy.level_of(found, provenance, signed.facts)}"
+            ),
+        )
+        level = policy.level_of(builder, provenance, signed.facts) if builder else 0
+
+    # 2. Expectations.
+    for title, check in (
+        ("Source", policy.check_source),
+        ("Branch or tag", policy.check_ref),
+        ("Inputs", policy.check_inputs),
+    ):
+        table.step(label, title, f"{SLSA}, 2", partial(check, expected, provenance))
+    if signed is None or any(step.outcome == "refused" for step in table.steps):
+        return table.steps, None
+    return table.steps, Accepted(signed, provenance, level)
+
+
+# C. Together --------------------------------------------------------------------------------------
+
+
+def _together(
+    table: Table,
+    evidence: Evidence,
+    expected: Expectations,
+    signed: Signed | None,
+    model: ModelDigests,
+    accepted: Sequence[Accepted],
+) -> Chain:
+    level = max((item.level for item in accepted), default=0)
+    kinds = {item.provenance.kind for item in accepted} | ({"signature"} if signed else set())
+    table.step(
+        "together", "Required evidence", OURS, partial(check_required, expected, kinds, level)
+    )
+    runs: dict[str, str | None] = {}
+    commits: dict[str, str | None] = {}
+    for item in accepted:
+        run = item.signed.facts.get("run of repository") or item.provenance.invocation
+        runs[item.signed.label], commits[item.signed.label] = run, item.provenance.source_commit
+    if signed is not None:
+        runs[signed.label] = signed.facts.get("run of repository")
+        commits[signed.label] = signed.facts.get("commit")
+    for title, said in (("Same run", runs), ("Same commit", commits)):
+        known = {label: value for label, value in said.items() if value}
+        if len(known) > 1:
+            table.step("together", title, OURS, partial(check_same, known))
+        else:
+            table.not_checked("together", title, OURS, "fewer than two pieces say which")
+    record = _record(table, evidence, model, accepted)
+    dataset = _dataset(table, expected, accepted, record)
+    return _chain(signed, model, accepted, record, dataset, level)
+
+
+def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
+    """The evidence asked for is there and accepted, and the level is reached.
+
+    Raises:
+        ChainError: Not all of it.
+        BuilderError: The level is too low.
+    """
+    if not set(expected.required) <= kinds:
+        raise ChainError(
+            "Required evidence is missing or refused.",
+            expected=", ".join(expected.required),
+            found=", ".join(sorted(kinds)) or "none accepted",
+        )
+    if level < expected.minimum_level:
+        raise BuilderError(
+            "The SLSA Build level is too low.",
+            expected=f"L{expected.minimum_level} or more",
+            found=f"L{level}",
+        )
+    return ", ".join(sorted(kinds)) or "none"
+
+
+def check_same(said: Mapping[str, str]) -> str:
+    """All pieces of evidence say the same; attempts of one run may differ.
+
+    Raises:
+        ChainError: They do not.
+    """
+    if len(set(said.values())) != 1:
+        raise ChainError(
+            "The evidence does not belong together.",
+            where=", ".join(said),
+            expected="the same of all",
+            found=", ".join(f"{label}: {value}" for label, value in said.items()),
+        )
+    return next(iter(said.values()))
+
+
+def _record(
+    table: Table, evidence: Evidence, model: ModelDigests, accepted: Sequence[Accepted]
+) -> TrainingRecord | None:
+    """What training says about itself: from the file given, or else from the provenance."""
+    attested = [item.provenance.record for item in accepted if item.provenance.record is not None]
+    path = evidence.training_record
+    if path is None and not attested:
+        table.not_checked("together", "Training record", TRAIN, "none was given")
+        return None
+    listed = {record.sha256 for record in attested}
+    listed |= {subject.sha256 for item in accepted for subject in item.provenance.subjects}
+
+    def check() -> TrainingRecord:
+        if path is not None:
+            return check_record(bundle.read_bounded(path, MAX_BYTES), listed, model)
+        return check_record(attested[0].content or b"", listed, model)
+
+    return table.step(
+        "together",
+        "Training record",
+        TRAIN,
+        check,
+        lambda record: f"claimed by the training job: {_metrics(record)}",
+    )
+
+
+def check_record(data: bytes, listed: Set[str | None], model: ModelDigests) -> TrainingRecord:
+    """The record is one that was attested, and is about this model.
+
+    Raises:
+        RecordError: Malformed, not attested, or about another model.
+    """
+    digest = sha256(data).hexdigest()
+    if digest not in listed:
+        raise RecordError(
+            "No accepted provenance names this training record.",
+            expected=", ".join(sorted(filter(None, listed)))[:200] or "an attested record",
+            found=digest,
+        )
+    record = parse_record(data)
+    subjects.check_record(record, model)
+    return record
+
+
+def _dataset(
+    table: Table,
+    expected: Expectations,
+    accepted: Sequence[Accepted],
+    record: TrainingRecord | None,
+) -> str:
+    """Step 3 for the one dependency that decides what a model is: its training data."""
+    named = {
+        resource.sha256
+        for item in accepted
+        for resource in item.provenance.dependencies
+        if resource.name in ("dataset", "inputs/result") and resource.sha256
+    }
+    wanted = expected.dataset_sha256
+    if wanted is None and record is not None and record.dataset.name == "cifar10":
+        wanted = policy.CIFAR10_SHA256
+    if wanted is None and not named:
+        table.not_checked("together", "Data set", f"{SLSA}, 3", "no provenance names one")
+        return ""
+    digest = table.step(
+        "together",
+        "Data set",
+        f"{SLSA}, 3",
+        partial(check_dataset, wanted, named, record),
+        lambda found: f"{found} {'as expected' if wanted else 'claimed, none was expected'}",
+    )
+    return f"{record.dataset.name if record else ''} {(digest or '')[:12]}".strip()
+
+
+def check_dataset(wanted: str | None, named: Set[str], record: TrainingRecord | None) -> str:
+    """The data set's digest: the one expected, in the training record and in the provenance.
+
+    Raises:
+        DependencyMismatchError: They differ, or the provenance names none.
+    """
+    recorded = None if record is None else record.dataset.sha256
+    for what, digest in (("expected", wanted), ("recorded by training", recorded)):
+        if digest is not None and digest not in named:
+            raise DependencyMismatchError(
+                f"The provenance does not name the data set {what}.",
+                where="resolvedDependencies",
+                expected=digest,
+                found=", ".join(sorted(named)) or "no data set",
+            )
+    if wanted is not None and recorded is not None and wanted != recorded:
+        raise DependencyMismatchError(
+            "Training recorded another data set than the one expected.",
+            where="training record: dataset.sha256",
+            expected=wanted,
+            found=recorded,
+        )
+    return wanted or recorded or ", ".join(sorted(named))
+
+
+def _chain(
+    signed: Signed | None,
+    model: ModelDigests,
+    accepted: Sequence[Accepted],
+    record: TrainingRecord | None,
+    dataset: str,
+    level: int,
+) -> Chain:
+    """The picture: what the accepted evidence says, in the words of its first piece."""
+    pieces = [*([signed] if signed else []), *(item.signed for item in accepted)]
+    first = accepted[0].provenance if accepted else None
+    runs = [run for item in pieces if (run := item.facts.get("invocation"))]
+    entries = [entry for item in pieces if (entry := _log(item.authenticated))]
+    source = f"{first.source_uri.removeprefix('git+')}@{first.source_commit}" if first else ""
+    return Chain(
+        model=model.name,
+        sha256=model.sha256,
+        dataset=dataset,
+        source=source,
+        run=", ".join(sorted(set(runs))) or (first.invocation if first else ""),
+        builder=first.builder_id if first else "",
+        signer=str(signed) if signed else "",
+        log=entries[0].removeprefix(", ") if entries else "",
+        metrics=_metrics(record) if record else "",
+        level=level,
+    )
+
+
+def _metrics(record: TrainingRecord) -> str:
+    return f"test accuracy {record.metrics.test_accuracy:.1%}, finished {record.finished}"
+
+
+def _log(authenticated: Authenticated) -> str:
+    log = authenticated.log
+    return f", log {log.origin} entry {log.log_index}" if log else ""
