@@ -260,6 +260,13 @@ def _flat(prefix: str, values: Mapping[str, Value]) -> dict[str, Value]:
     return variables
 
 
+_TYPES: Mapping[str, Any] = {"string": str, "array": list, "object": dict}
+
+
+def _type_of_default(parameter: Json) -> Any:  # noqa: ANN401
+    return type(parameter["default"]) if "default" in parameter else str
+
+
 def _parameters(declared: Sequence[Json], given: Json, where: str) -> dict[str, Value]:
     """Tekton's validation of parameters: all there, none too many, of their type, in the enum."""
     extra = set(given) - {parameter["name"] for parameter in declared}
@@ -273,13 +280,10 @@ def _parameters(declared: Sequence[Json], given: Json, where: str) -> dict[str, 
             f"{where}, parameter {name}",
             {"name", "description", "type", "default", "enum"},
         )
-        value = given.get(name, parameter.get("default"))
+        value: Any = given.get(name, parameter.get("default"))
         if value is None:
             raise TektonError(f"{where}: parameter {name} is missing")
-        default_type = {list: "array", dict: "object"}.get(type(parameter.get("default")), "string")
-        expected = {"string": str, "array": list, "object": dict}[
-            parameter.get("type", default_type)
-        ]
+        expected = _TYPES[parameter["type"]] if "type" in parameter else _type_of_default(parameter)
         if not isinstance(value, expected):
             raise TektonError(f"{where}: parameter {name} is not of its type")
         if "enum" in parameter and value not in parameter["enum"]:
@@ -492,12 +496,12 @@ def _read_result(declared: Json, folder: Path, task: str) -> Value:
     name = declared["name"]
     _only(declared, f"Task {task}, result {name}", {"name", "description", "type", "properties"})
     try:
-        text = (folder / name).read_text(encoding="utf-8")
+        text: str = (folder / name).read_text(encoding="utf-8")
     except OSError:
         raise TektonError(f"Task {task} did not write its result {name}") from None
     if declared.get("type", "string") == "string":
         return text
-    value = json.loads(text)
+    value: Json = json.loads(text)
     if not isinstance(value, dict) or set(value) != set(declared["properties"]):
         raise TektonError(f"Task {task}: result {name} has not the properties it declares")
     return {key: str(item) for key, item in value.items()}
