@@ -185,7 +185,7 @@ def verify_command(outcome: Outcome) -> list[str]:
         *("--signature", str(outcome.signature)),
         *("--identity", IDENTITY, "--identity-provider", ISSUER),
         *("--provenance", str(outcome.provenance)),
-        *("--public-key", str(outcome.public_key), "--builder-id", chains.BUILDER_ID),
+        *("--builder-id", chains.BUILDER_ID, "--builder-key", str(outcome.public_key)),
         *("--source-uri", REPOSITORY.removeprefix("https://")),
         *("--training-record", str(outcome.record)),
         *("--trust-config", str(outcome.trust_config)),

@@ -222,7 +222,14 @@ def _configure_verify(commands: _Commands) -> None:
         "--public-key",
         type=Path,
         metavar="PEM",
-        help="of a model signed with a key, and of a Tekton builder",
+        help="of a model signed with a key",
+    )
+    expected.add_argument(
+        "--builder-key",
+        type=Path,
+        metavar="PEM",
+        help="public key of the builders named by --builder-id (Tekton Chains); by default "
+        "--public-key",
     )
     expected.add_argument("--dataset-digest", metavar="SHA256", help="of the training data")
     expected.add_argument("--minimum-level", type=int, choices=[0, 1, 2, 3], metavar="0..3")
@@ -281,7 +288,10 @@ def _expectations(args: argparse.Namespace) -> Expectations:
 def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
     from slsa_for_models import policy
 
-    key = None if args.public_key is None else args.public_key.read_bytes()
+    path = args.builder_key or args.public_key
+    if args.builder_key is not None and not args.builder_id:
+        raise UsageError("--builder-key needs --builder-id: whose key is it?")
+    key = None if path is None else path.read_bytes()
     named = tuple(policy.builder_from_option(text, key) for text in args.builder_id)
     if named:
         return named
