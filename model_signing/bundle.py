@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,8 @@ from model_signing import strict_json
 from model_signing.errors import BundleError, FileError
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-MEDIA_TYPES = frozenset(
-    {MEDIA_TYPE}
-    | {f"application/vnd.dev.sigstore.bundle+json;version=0.{minor}" for minor in (1, 2, 3)}
-)
+_OLDER = "application/vnd.dev.sigstore.bundle+json;version=0."
+MEDIA_TYPES = (MEDIA_TYPE, _OLDER + "1", _OLDER + "2", _OLDER + "3")
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
 MAX_BUNDLE_SIZE = 512 * 1024 * 1024
@@ -81,10 +80,11 @@ def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            data = b"" if size > limit else file.read(limit + 1)
     except OSError as error:
         raise FileError(f"cannot read the file: {error.strerror}", where=str(path)) from None
-    if len(data) > limit:
+    if max(size, len(data)) > limit:
         raise BundleError(
             "the file is too large", where=str(path), expected=f"at most {limit} bytes"
         )
@@ -124,6 +124,8 @@ def parse(data: bytes) -> Bundle:
         )
     hint, certificates = _key_or_certificates(fields[0], material[fields[0]])
     log_entries = _objects(material.get("tlogEntries"), "verificationMaterial.tlogEntries")
+    if fields == ["certificate"] and not log_entries:
+        _refuse("a Sigstore bundle needs a log entry", "verificationMaterial.tlogEntries")
     where = "verificationMaterial.timestampVerificationData"
     timestamps = _object(
         material.get("timestampVerificationData") or {}, where, {"rfc3161Timestamps"}

@@ -90,14 +90,14 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--timestamp-url": {"metavar": "URL", "help": "add a timestamp by this RFC 3161 authority"},
     "--tsa-certificate-chain": {**_MANY, "help": "PEM of a trusted timestamp authority"},
 }
+_OUTPUT = ("--quiet", "--no-progress", "--format")
 _WALK = ("model_path", "--ignore-paths", "--ignore-git-paths", "--allow-symlinks", "--jobs")
-_WALK += ("--quiet", "--no-progress", "--format")
 _HASH = ("--hash-algorithm", "--shard-size")
-_SIGN = (*_WALK, *_HASH, "--signature")
-_VERIFY = (*_WALK, "--signature!", "--ignore-unsigned-files", "--allow-legacy-predicate")
+_SIGN = (*_WALK, *_OUTPUT, *_HASH, "--signature")
+_VERIFY = (*_WALK, *_OUTPUT, "--signature!", "--ignore-unsigned-files", "--allow-legacy-predicate")
 _INSTANCE = ("--trust-config", "--use-staging", "--offline")
-_OAUTH = ("--use-ambient-credentials", "--identity-token", "--identity-token-file")
-_OAUTH += ("--client-id", "--client-secret", "--oauth-force-oob")
+_CREDENTIALS = ("--use-ambient-credentials", "--identity-token", "--identity-token-file")
+_OAUTH = (*_CREDENTIALS, "--client-id", "--client-secret", "--oauth-force-oob")
 _CERTIFIED = ("--signing-certificate!", "--certificate-chain")
 _SIGNER_ID = ("--identity", "--identity-provider", "--source-repository")
 _TOKEN = ("--pkcs11-uri!", "--password", "--timestamp-url")
@@ -136,7 +136,12 @@ def _parser() -> console.Parser:
             _add(sub, options)
             sub.set_defaults(run=_COMMANDS[command], make=make)
     for command, run, purpose, options in (
-        ("digest", _digest, "print the digest that a signature of the model names", _WALK + _HASH),
+        (
+            "digest",
+            _digest,
+            "print the digest that a signature of the model names",
+            (*_WALK, *_OUTPUT, *_HASH),
+        ),
         ("inspect", _inspect, "print what a signature claims: UNVERIFIED", ("bundle", "--format")),
     ):
         sub = commands.add_parser(command, help=purpose, description=purpose.capitalize() + ".")
@@ -148,8 +153,10 @@ def _parser() -> console.Parser:
 def _add(parser: argparse.ArgumentParser, options: Iterable[str]) -> None:
     for option in options:
         name = option.rstrip("!")
-        required = {"required": True} if option.endswith("!") else {}
-        parser.add_argument(name, **_OPTIONS[name], **required)
+        keywords = dict(_OPTIONS[name])
+        if option.endswith("!"):
+            keywords["required"] = True
+        parser.add_argument(name, **keywords)
 
 
 class _Version(argparse.Action):
