@@ -425,7 +425,23 @@ def _tekton(build_type: str, subjects: tuple[Resource, ...], predicate: Json) ->
         dependencies=dependencies,
         invocation=_text(predicate, "runDetails.metadata.invocationId"),
         finished=_text(predicate, "runDetails.metadata.finishedOn", default=""),
+        record=_tekton_record(_resources(_object(predicate, "runDetails"), "byproducts")),
     )
+
+
+def _tekton_record(by_products: Iterable[Resource]) -> Resource | None:
+    """The training record's digest, which our upload Task reports: a result that is no subject.
+
+    Source: tektoncd/chains docs/slsa-provenance.md, `*ARTIFACT_OUTPUTS` without `isBuildArtifact`.
+    """
+    for item in by_products:
+        if not item.name.endswith("/record_ARTIFACT_OUTPUTS") or item.content is None:
+            continue
+        value = strict_json.loads(item.content, ProvenanceError, f"The by-product {item.name}")
+        algorithm, _, digest = _text(value, "digest").partition(":")
+        if algorithm == "sha256" and _HEX.fullmatch(digest):
+            return Resource("training.json", _text(value, "uri"), {algorithm: digest})
+    return None
 
 
 # Fields of PipelineRunSpec and TaskRunSpec, API tekton.dev/v1.

@@ -316,16 +316,16 @@ def _record(
     """What training says about itself: from the file given, or else from the provenance."""
     attested = [item.provenance.record for item in accepted if item.provenance.record is not None]
     path = evidence.training_record
-    if path is None and not attested:
+    embedded = next((record.content for record in attested if record.content is not None), None)
+    if path is None and embedded is None:
         table.not_checked("together", "Training record", TRAIN, "none was given")
         return None
     listed = {record.sha256 for record in attested}
     listed |= {subject.sha256 for item in accepted for subject in item.provenance.subjects}
 
     def check() -> TrainingRecord:
-        if path is not None:
-            return check_record(bundle.read_bounded(path, MAX_BYTES), listed, model)
-        return check_record(attested[0].content or b"", listed, model)
+        data = embedded or b"" if path is None else bundle.read_bounded(path, MAX_BYTES)
+        return check_record(data, listed, model)
 
     return table.step(
         "together",
