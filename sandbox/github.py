@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import supervise
+from .api import TOKEN, GitHubApi, workflow_run
 from .repositories import Repository, snapshot
 from .sigstore import LocalSigstore
 from .workflows import PATH_MARK, REPORT_JOB, Job, Plan, Planner, Source, parse_reports
@@ -90,6 +91,7 @@ class Run:
         log: A file with everything that the jobs printed.
         artifacts: A folder with one zip file per artifact.
         run_id: As in `github.run_id`.
+        repository: The caller's name, `github.repository`.
         commit: The caller's commit, `github.sha`.
     """
 
@@ -100,6 +102,7 @@ class Run:
     log: Path
     artifacts: Path
     run_id: str
+    repository: str
     commit: str
 
     def artifact_names(self) -> list[str]:
@@ -121,6 +124,7 @@ def run(
     event_name: str = "workflow_dispatch",
     inputs: Mapping[str, str] | None = None,
     others: Sequence[Repository] = (),
+    earlier: Sequence[Run] = (),
     run_id: str | None = None,
     run_attempt: int = 1,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -135,6 +139,7 @@ def run(
         event_name: What triggers it.
         inputs: Of a `workflow_dispatch`.
         others: Further repositories that `uses:` in the workflow may name.
+        earlier: Runs whose artifacts jobs may download, and of which GitHub's API tells.
         run_id: `github.run_id`; by default a new one.
         run_attempt: `github.run_attempt`.
         on_event: Called as jobs and steps start and end.
@@ -143,7 +148,7 @@ def run(
         WorkflowError: GitHub would not start the run, or the sandbox lacks something it uses.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with _scratch() as scratch:
+    with _scratch() as scratch, GitHubApi(_api_answers(earlier)) as api:
         caller = _source(repository, scratch / "repositories/caller")
         sources = [
             _source(other, scratch / f"repositories/other-{number}")
@@ -190,6 +195,10 @@ def run(
             "SANDBOX_ARTIFACTS": str(artifacts.resolve()),
             "SANDBOX_PYTHON": sys.executable,
             "SANDBOX_ROOT": str(ROOT),
+            "SANDBOX_EARLIER_RUNS": json.dumps(
+                {f"{run.repository} {run.run_id}": str(run.artifacts.resolve()) for run in earlier}
+            ),
+            "GITHUB_API_URL": api.url,
             "MODEL_TRANSPARENCY_TRUST_CONFIG": str(trust_config),
         }
         (scratch / "event.json").write_text(json.dumps(context.payload(plan.inputs)))
@@ -209,8 +218,19 @@ def run(
             log,
             artifacts,
             context.run_id,
+            caller.name,
             caller.commit,
         )
+
+
+def _api_answers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """What GitHub's API says of runs, by path."""
+    return {
+        f"/repos/{run.repository}/actions/runs/{run.run_id}": workflow_run(
+            run.repository, run.run_id, run.commit, run.conclusion
+        )
+        for run in runs
+    }
 
 
 @contextmanager
@@ -398,7 +418,7 @@ def _act(
         "--no-skip-checkout",
         "--pull=false",
         "--secret",
-        "GITHUB_TOKEN=sandbox-has-no-api",
+        f"GITHUB_TOKEN={TOKEN}",
         *(f"--local-repository={name}={path}" for name, path in plan.local.items()),
         *(f"--env={name}={value}" for name, value in variables.items()),
     ]
@@ -452,7 +472,7 @@ def _observe(
     if job.endswith(REPORT_JOB) or not job:
         return
     command = record.get("command")
-    if command == "summary":
+    if command == "summary" and len(record.get("stepID") or []) == 1:  # not a part of a step
         observed.summaries[job] = observed.summaries.get(job, "") + str(record["content"])
     elif command in ("notice", "warning", "error"):
         title = (record.get("kvPairs") or {}).get("title", "")
