@@ -93,7 +93,11 @@ def open_key(uri: str, pin: str | None) -> Token:
     if "id" in attributes:
         criteria["id"] = attributes["id"]
     try:
-        session = _token(pkcs11.lib(module), attributes).open(user_pin=_pin(attributes, pin))
+        token = _token(pkcs11.lib(module), attributes)
+        try:
+            session = token.open(user_pin=_pin(attributes, pin))
+        except pkcs11.UserAlreadyLoggedIn:  # in this process, by another signer
+            session = token.open()
         private = session.get_key(pkcs11.ObjectClass.PRIVATE_KEY, **criteria)
     except (pkcs11.PKCS11Error, RuntimeError) as error:
         raise _failure(error, module) from None
@@ -146,6 +150,8 @@ def _module(attributes: dict[str, bytes]) -> str:
 
 def _token(library: Any, attributes: dict[str, bytes]) -> Any:  # noqa: ANN401 - untyped library
     """The one token that has every attribute of the URI."""
+    from pkcs11 import TokenFlag
+
     found = []
     for slot in library.get_slots(token_present=True):
         token = slot.get_token()
@@ -156,7 +162,8 @@ def _token(library: Any, attributes: dict[str, bytes]) -> Any:  # noqa: ANN401 -
             "serial": token.serial,
             "slot-id": b"%d" % slot.slot_id,
         }
-        if all(attributes.get(name, value) == value for name, value in has.items()):
+        same = all(attributes.get(name, value) == value for name, value in has.items())
+        if same and TokenFlag.TOKEN_INITIALIZED in token.flags:
             found.append(token)
     if len(found) != 1:
         raise SigningError(
