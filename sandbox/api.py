@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
-TOKEN = "sandbox-token"  # noqa: S105 - opens nothing
+TOKEN = "sandbox-token"
 
 
 class GitHubApi:

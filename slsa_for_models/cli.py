@@ -7,6 +7,7 @@ command that needs them.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -234,6 +235,12 @@ def _configure_verify(commands: _Commands) -> None:
     expected.add_argument("--dataset-digest", metavar="SHA256", help="of the training data")
     expected.add_argument("--minimum-level", type=int, choices=[0, 1, 2, 3], metavar="0..3")
     expected.add_argument("--policy", type=Path, metavar="FILE", help="expectations in TOML")
+    expected.add_argument(
+        "--run-conclusion",
+        action="store_true",
+        help="ask GitHub whether the run that made the model has succeeded (needs a network; reads "
+        "GITHUB_TOKEN and GITHUB_API_URL)",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--format", choices=["text", "json"], default="text")
     output.add_argument(
@@ -255,7 +262,12 @@ def _verify(args: argparse.Namespace) -> int:
     )
     if not evidence.provenance:
         raise UsageError("nothing to verify against", fix="give --provenance FILE")
-    verdict = verify.verify(evidence, _expectations(args)).verdict
+    result = verify.verify(evidence, _expectations(args))
+    verdict = result.verdict
+    if args.run_conclusion:
+        from slsa_for_models import github_run
+
+        verdict = github_run.judge(verdict, result.accepted, os.environ)
     sys.stdout.write(report.as_json(verdict) if args.format == "json" else report.text(verdict))
     if args.summary is not None:
         _append(args.summary, report.markdown(verdict))

@@ -12,9 +12,14 @@ import json
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import IO
 
 from slsa_for_models.errors import RunError
+from slsa_for_models.report import Table, Verdict
+from slsa_for_models.verify import Accepted
 
 API = "https://api.github.com"
 MAX_BYTES = 1024 * 1024
@@ -23,6 +28,32 @@ _RUN = re.compile(
     r"https://github\.com/([A-Za-z0-9-]+/[A-Za-z0-9._-]+)/actions/runs/([1-9][0-9]{0,19})"
     r"(?:/attempts/[1-9][0-9]*)?"
 )
+
+
+def judge(verdict: Verdict, accepted: tuple[Accepted, ...], environ: Mapping[str, str]) -> Verdict:
+    """The verdict with one more step for every run that accepted provenance names.
+
+    Args:
+        verdict: The verdict so far.
+        accepted: The provenances that it rests on.
+        environ: `GITHUB_TOKEN`, `GITHUB_API_URL`, and within a run `GITHUB_REPOSITORY` and
+            `GITHUB_RUN_ID`, as GitHub sets them.
+    """
+    table = Table(list(verdict.steps))
+    own = (environ.get("GITHUB_REPOSITORY", ""), environ.get("GITHUB_RUN_ID", ""))
+    certified = [item.signed.facts for item in accepted]
+    runs = {(facts.get("run of repository"), facts.get("commit")) for facts in certified}
+    for run, commit in sorted((run or "", commit or "") for run, commit in runs or {(None, None)}):
+        ask = partial(
+            check,
+            run,
+            commit,
+            token=environ.get("GITHUB_TOKEN", ""),
+            api=environ.get("GITHUB_API_URL") or API,
+            own_run=own,
+        )
+        table.step("run", "The run has succeeded", "GitHub REST API, Get a workflow run", ask)
+    return replace(verdict, steps=tuple(table.steps))
 
 
 def check(
@@ -46,7 +77,12 @@ def check(
     """
     match = _RUN.fullmatch(run)
     if match is None:
-        raise RunError("This is not a run of GitHub Actions.", where="run", found=run)
+        raise RunError(
+            "No accepted provenance names a run of GitHub Actions.",
+            where="run",
+            expected="https://github.com/ORG/REPO/actions/runs/NUMBER",
+            found=run or "none",
+        )
     repository, number = match.groups()
     if own_run == (repository, number):
         return f"{run}: this very run; the jobs before this one have succeeded"

@@ -166,6 +166,6 @@ def test_an_address_that_is_not_on_the_web(url: str) -> None:
     ],
 )
 def test_what_is_not_a_run(api: Api, change: Callable[[str], str]) -> None:
-    with pytest.raises(RunError, match="not a run"):
+    with pytest.raises(RunError, match="names a run"):
         check(api, change(RUN))
     assert api.requests == []
