@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rfc8785
@@ -71,13 +71,13 @@ class Rekor:
         with self._lock:
             index = len(self._leaves)
             self._bodies.append(body)
-            self._leaves.append(hashlib.sha256(b"\0" + body).digest())
+            self._leaves.append(leaf_hash(body))
             size = index + 1
             proof = {
                 "logIndex": str(index),
                 "treeSize": str(size),
-                "rootHash": _base64(self._root(0, size)),
-                "hashes": [_base64(digest) for digest in self._path(index, 0, size)],
+                "rootHash": _base64(merkle_root(self._leaves[:size])),
+                "hashes": [_base64(digest) for digest in audit_path(index, self._leaves)],
                 "checkpoint": {"envelope": self.checkpoint(size)},
             }
         return {
@@ -90,7 +90,7 @@ class Rekor:
 
     def checkpoint(self, size: int) -> str:
         """The signed size and root of the log's first `size` entries (C2SP tlog-checkpoint)."""
-        note = f"{self.origin}\n{size}\n{_base64(self._root(0, size))}\n"
+        note = f"{self.origin}\n{size}\n{_base64(merkle_root(self._leaves[:size]))}\n"
         signature = self.log_id[:4] + self.key.sign(note.encode())
         return f"{note}\n\u2014 {self.origin} {_base64(signature)}\n"
 
@@ -116,25 +116,32 @@ class Rekor:
         if kind == "entries":
             bodies = self._bodies[first : first + width]
             return b"".join(struct.pack("!H", len(body)) + body for body in bodies)
-        return b"".join(self._root(i * step, (i + 1) * step) for i in range(first, first + width))
+        rows = range(first, first + width)
+        return b"".join(merkle_root(self._leaves[i * step : (i + 1) * step]) for i in rows)
 
-    def _root(self, start: int, end: int) -> bytes:
-        """RFC 6962 2.1: the Merkle tree hash of the leaves from `start` up to `end`."""
-        if start == end:
-            return hashlib.sha256().digest()
-        if end - start == 1:
-            return self._leaves[start]
-        middle = start + _split(end - start)
-        return hashlib.sha256(b"\1" + self._root(start, middle) + self._root(middle, end)).digest()
 
-    def _path(self, leaf: int, start: int, end: int) -> list[bytes]:
-        """RFC 6962 2.1.1: the audit path of a leaf within the leaves from `start` up to `end`."""
-        if end - start == 1:
-            return []
-        middle = start + _split(end - start)
-        if leaf < middle:
-            return [*self._path(leaf, start, middle), self._root(middle, end)]
-        return [*self._path(leaf, middle, end), self._root(start, middle)]
+def merkle_root(leaves: Sequence[bytes]) -> bytes:
+    """RFC 6962 2.1: the Merkle tree hash of leaves that are hashed already."""
+    if len(leaves) <= 1:
+        return leaves[0] if leaves else hashlib.sha256().digest()
+    middle = _split(len(leaves))
+    children = merkle_root(leaves[:middle]) + merkle_root(leaves[middle:])
+    return hashlib.sha256(b"\1" + children).digest()
+
+
+def audit_path(index: int, leaves: Sequence[bytes]) -> list[bytes]:
+    """RFC 6962 2.1.1: the hashes that prove the leaf at `index`, nearest first."""
+    if len(leaves) == 1:
+        return []
+    middle = _split(len(leaves))
+    if index < middle:
+        return [*audit_path(index, leaves[:middle]), merkle_root(leaves[middle:])]
+    return [*audit_path(index - middle, leaves[middle:]), merkle_root(leaves[:middle])]
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """RFC 6962 2.1: the hash of one entry."""
+    return hashlib.sha256(b"\0" + entry).digest()
 
 
 def _split(size: int) -> int:

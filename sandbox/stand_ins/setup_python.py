@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -17,9 +18,13 @@ def main() -> None:
     wanted = value("VERSION") or f"{sys.version_info.major}.{sys.version_info.minor}"
     if not re.fullmatch(r"3\.\d+", wanted):
         raise StepError(f"The sandbox takes python-version as MAJOR.MINOR, not '{wanted}'")
-    for candidate in (os.path.realpath(sys.executable), shutil.which(f"python{wanted}")):
-        version = _version(candidate) if candidate else ""
-        if candidate and version.startswith(f"{wanted}."):
+    # The sandbox's own, but not its virtual environment; else another on this machine.
+    own = str(Path(sys.executable).resolve())
+    found = [(own, platform.python_version())]
+    if other := shutil.which(f"python{wanted}"):
+        found.append((other, _version(other)))
+    for candidate, version in found:
+        if version.startswith(f"{wanted}."):
             set_output("python-version", version)
             set_output("python-path", candidate)
             with Path(os.environ["GITHUB_PATH"]).open("a", encoding="utf-8") as path:
