@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from model_signing import console
 from model_signing.errors import UsageError
+from slsa_for_models.errors import PolicyError
 
 PROG = "slsa_for_models"
 DESCRIPTION = "Train models in CI, say verifiably how they were made, and verify what others say."
 
 if TYPE_CHECKING:
     from model_signing.trust import SigstoreTrust
+    from slsa_for_models.lineage import Lineage
     from slsa_for_models.policy import Builder, Expectations, Signer
 
 # argparse has no public name for it, and its own annotation does not admit our Parser.
@@ -44,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _configure_subjects(commands)
     _configure_provenance(commands)
     _configure_verify(commands)
+    _configure_policy(commands)
     steps.configure(commands)
     return parser
 
@@ -191,6 +194,43 @@ def _configure_verify(commands: _Commands) -> None:
         description="Verify a model together with its signature and every provenance it came "
         "with. Options named as in slsa-verifier mean the same.",
     )
+    _add_verify_options(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--format", choices=["text", "json"], default="text")
+    output.add_argument(
+        "--summary", type=Path, metavar="FILE", help="append the verdict as Markdown"
+    )
+    output.add_argument(
+        "--attest-verdict",
+        type=Path,
+        metavar="FILE",
+        help="write a signed verification summary (SLSA VSA); needs --policy, --resource-uri and "
+        "--verifier-id",
+    )
+    output.add_argument("--verifier-id", metavar="URI", help="what this verifier is called in it")
+    output.add_argument(
+        "--private-key", type=Path, metavar="PEM", help="sign it with this key, not keyless"
+    )
+    output.add_argument(
+        "--identity-token", metavar="TOKEN", help="sign it keyless with this OpenID Connect token"
+    )
+    parser.set_defaults(run=_verify)
+
+
+def _configure_policy(commands: _Commands) -> None:
+    policy = commands.add_parser("policy", help="write down what to expect of a model")
+    actions = policy.add_subparsers(title="actions", metavar="ACTION", required=True)
+    parser = actions.add_parser(
+        "init",
+        help="from a model that was verified",
+        description="Verify a model, then write a policy that it and its next versions satisfy.",
+    )
+    _add_verify_options(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.set_defaults(run=_policy_init)
+
+
+def _add_verify_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
     files = parser.add_argument_group("evidence")
     files.add_argument(
@@ -198,6 +238,26 @@ def _configure_verify(commands: _Commands) -> None:
     )
     files.add_argument("--signature", type=Path, metavar="FILE", help="the model's OMS signature")
     files.add_argument("--training-record", type=Path, metavar="FILE")
+    files.add_argument(
+        "--vsa", type=Path, metavar="FILE", help="a summary by a verifier that the policy trusts"
+    )
+    files.add_argument(
+        "--base-model",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="a model this one starts from, with its .sig and provenance beside it; repeatable",
+    )
+    files.add_argument(
+        "--base-policy",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what is expected of each --base-model, in the same order; by default the same as of "
+        "the model",
+    )
     expected = parser.add_argument_group("expectations")
     expected.add_argument("--source-uri", metavar="github.com/ORG/REPO")
     expected.add_argument("--source-branch", metavar="BRANCH")
@@ -223,55 +283,103 @@ def _configure_verify(commands: _Commands) -> None:
         "--public-key",
         type=Path,
         metavar="PEM",
-        help="of a model signed with a key",
-    )
-    expected.add_argument(
-        "--builder-key",
-        type=Path,
-        metavar="PEM",
-        help="public key of the builders named by --builder-id (Tekton Chains); by default "
-        "--public-key",
+        help="of a model signed with a key, and of the builder where that is no workflow",
     )
     expected.add_argument("--dataset-digest", metavar="SHA256", help="of the training data")
-    expected.add_argument("--minimum-level", type=int, choices=[0, 1, 2, 3], metavar="0..3")
-    expected.add_argument("--policy", type=Path, metavar="FILE", help="expectations in TOML")
+    expected.add_argument("--minimum-level", type=int, choices=[1, 2, 3], metavar="1..3")
     expected.add_argument(
-        "--run-conclusion",
-        action="store_true",
-        help="ask GitHub whether the run that made the model has succeeded (needs a network; reads "
-        "GITHUB_TOKEN and GITHUB_API_URL)",
+        "--resource-uri", metavar="URI", help="what a verification summary must be about"
     )
-    output = parser.add_argument_group("output")
-    output.add_argument("--format", choices=["text", "json"], default="text")
-    output.add_argument(
-        "--summary", type=Path, metavar="FILE", help="append the verdict as Markdown"
-    )
+    expected.add_argument("--policy", type=Path, metavar="FILE", help="expectations in TOML")
     _add_trust_options(parser)
-    parser.set_defaults(run=_verify)
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from slsa_for_models import report, verify
+    from slsa_for_models import report
+
+    if args.attest_verdict is not None and not (
+        args.policy and args.resource_uri and args.verifier_id
+    ):
+        raise UsageError("--attest-verdict needs --policy, --resource-uri and --verifier-id")
+    lineage, _ = _verified(args)
+    verdict = lineage.verdict
+    sys.stdout.write(report.as_json(verdict) if args.format == "json" else report.text(verdict))
+    if args.summary is not None:
+        _append(args.summary, report.markdown(verdict))
+    if args.attest_verdict is not None and verdict.accepted:
+        _attest_verdict(args, lineage)
+    return verdict.exit_code
+
+
+def _policy_init(args: argparse.Namespace) -> int:
+    from model_signing.files import write_atomic
+    from slsa_for_models import policy_file, report
+
+    lineage, expected = _verified(args)
+    if not lineage.verdict.accepted or not lineage.result.accepted:
+        sys.stdout.write(report.text(lineage.verdict))
+        raise PolicyError(
+            "No policy was written: the model was not verified by provenance.",
+            where=str(args.model),
+        )
+    key = args.public_key and os.path.relpath(args.public_key, args.output.parent)
+    text = policy_file.from_result(lineage.result, expected, key)
+    write_atomic(args.output, text.encode())
+    print(args.output)
+    return 0
+
+
+def _verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
+    """Runs the verification that the options ask for."""
+    from slsa_for_models import lineage, policy_file, verify
 
     evidence = verify.Evidence(
         model=args.model,
         provenance=tuple(args.provenance),
         signature=args.signature,
+        summary=args.vsa,
         training_record=args.training_record,
         trust=_trust(args),
     )
-    if not evidence.provenance:
-        raise UsageError("nothing to verify against", fix="give --provenance FILE")
-    result = verify.verify(evidence, _expectations(args))
-    verdict = result.verdict
-    if args.run_conclusion:
-        from slsa_for_models import github_run
+    if not evidence.provenance and evidence.summary is None:
+        raise UsageError("nothing to verify against", fix="give --provenance FILE (or --vsa FILE)")
+    if args.base_policy and len(args.base_policy) != len(args.base_model):
+        raise UsageError("give one --base-policy for each --base-model, or none")
+    expected = _expectations(args)
+    wanted = [policy_file.load(path) for path in args.base_policy] or [expected] * len(
+        args.base_model
+    )
+    bases = [
+        lineage.Base(lineage.find_evidence(model, evidence), expectations)
+        for model, expectations in zip(args.base_model, wanted, strict=True)
+    ]
+    return lineage.verify_lineage(evidence, expected, bases), expected
 
-        verdict = github_run.judge(verdict, result.accepted, os.environ)
-    sys.stdout.write(report.as_json(verdict) if args.format == "json" else report.text(verdict))
-    if args.summary is not None:
-        _append(args.summary, report.markdown(verdict))
-    return verdict.exit_code
+
+def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
+    from hashlib import sha256
+
+    from model_signing import signers
+    from model_signing.files import write_atomic
+    from slsa_for_models import attest, provenance, vsa
+
+    if args.private_key is not None:
+        sign = signers.key_signer(args.private_key.read_bytes())
+    else:
+        sign = attest.signer(args.identity_token, _trust(args))
+    evidence = [*args.provenance, *(path for path in (args.signature, args.vsa) if path)]
+    statement = vsa.build(
+        lineage.result.model,
+        lineage.verdict.chain.level,
+        verifier_id=args.verifier_id,
+        resource_uri=args.resource_uri,
+        policy_name=args.policy.name,
+        policy_sha256=sha256(args.policy.read_bytes()).hexdigest(),
+        inputs={path.name: sha256(path.read_bytes()).hexdigest() for path in evidence},
+        base_levels=lineage.levels,
+        now=datetime.now(timezone.utc),
+    )
+    write_atomic(args.attest_verdict, sign(provenance.encode(statement)))
 
 
 def _append(path: Path, text: str) -> None:
@@ -281,34 +389,50 @@ def _append(path: Path, text: str) -> None:
 
 
 def _expectations(args: argparse.Namespace) -> Expectations:
-    from slsa_for_models import policy
+    """The policy's, and those of the options; what both state has to be the same."""
+    from dataclasses import replace
 
-    return policy.Expectations(
-        source_uri=policy.source_uri(args.source_uri) if args.source_uri else None,
-        source_commit=args.source_commit,
-        branch=args.source_branch,
-        tag=args.source_tag,
-        versioned_tag=args.source_versioned_tag,
-        builders=_builders(args),
-        inputs=dict(_key_value(item) for item in args.build_workflow_input),
-        signer=_signer(args),
-        dataset_sha256=args.dataset_digest,
-        minimum_level=args.minimum_level or 0,
-    )
+    from slsa_for_models import policy, policy_file
+
+    if args.source_versioned_tag is not None:
+        policy.parse_version(args.source_versioned_tag)
+    stated: dict[str, object] = {
+        "source_uri": policy.source_uri(args.source_uri) if args.source_uri else None,
+        "source_commit": args.source_commit,
+        "branch": args.source_branch,
+        "tag": args.source_tag,
+        "versioned_tag": args.source_versioned_tag,
+        "builders": _builders(args),
+        "inputs": dict(_key_value(item) for item in args.build_workflow_input),
+        "signer": _signer(args),
+        "dataset_sha256": args.dataset_digest,
+        "minimum_level": args.minimum_level,
+        "resource_uri": args.resource_uri,
+    }
+    stated = {name: value for name, value in stated.items() if value}
+    default = policy.Expectations()
+    base = default if args.policy is None else policy_file.load(args.policy)
+    # A workflow that is named as the model's signer speaks for itself, too.
+    workflow = policy.builder_from_identity(args.identity)
+    if workflow is not None and "builders" not in stated and base.builders == default.builders:
+        stated["builders"] = (*default.builders, workflow)
+    for name, value in stated.items():
+        if getattr(base, name) not in (getattr(default, name), value):
+            raise UsageError(
+                "an option contradicts the policy",
+                where=name,
+                expected=str(getattr(base, name)),
+                found=str(value),
+                fix="State it in one of them only.",
+            )
+    return replace(base, **stated)  # type: ignore[arg-type]
 
 
 def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
     from slsa_for_models import policy
 
-    path = args.builder_key or args.public_key
-    if args.builder_key is not None and not args.builder_id:
-        raise UsageError("--builder-key needs --builder-id: whose key is it?")
-    key = None if path is None else path.read_bytes()
-    named = tuple(policy.builder_from_option(text, key) for text in args.builder_id)
-    if named:
-        return named
-    workflow = policy.builder_from_identity(args.identity)
-    return (policy.GENERATOR, *([workflow] if workflow else []))
+    key = None if args.public_key is None else args.public_key.read_bytes()
+    return tuple(policy.builder_from_option(text, key) for text in args.builder_id)
 
 
 def _signer(args: argparse.Namespace) -> Signer | None:

@@ -160,7 +160,7 @@ class SummaryVerifier:
     identity: Expected | None = None
     issuer: str | None = None
     public_key: bytes | None = None
-    source_uri: str | None = None
+    source_uri: Expected | None = None
 
 
 @dataclass(frozen=True)

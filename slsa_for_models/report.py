@@ -56,10 +56,14 @@ class Table:
         try:
             result = check()
         except Error as error:
-            self.steps.append(Step(subject, title, clause, "refused", error.message, error))
+            self.refused(subject, title, clause, error)
             return None
         self.steps.append(Step(subject, title, clause, "passed", show(result)))
         return result
+
+    def refused(self, subject: str, title: str, clause: str, error: Error) -> None:
+        """Records a refusal."""
+        self.steps.append(Step(subject, title, clause, "refused", error.message, error))
 
     def not_checked(self, subject: str, title: str, clause: str, why: str) -> None:
         """Says what was not checked; nothing is left out in silence."""
@@ -73,6 +77,7 @@ class Chain:
     model: str = ""
     sha256: str = ""
     dataset: str = ""
+    dataset_sha256: str = ""
     source: str = ""
     run: str = ""
     builder: str = ""
@@ -141,7 +146,7 @@ def as_json(verdict: Verdict) -> str:
         "model": {"name": chain.model, "sha256": chain.sha256},
         "slsaBuildLevel": chain.level if verdict.accepted else 0,
         "chain": {
-            "dataset": chain.dataset,
+            "dataset": {"name": chain.dataset, "sha256": chain.dataset_sha256},
             "source": chain.source,
             "run": chain.run,
             "builder": chain.builder,
@@ -207,7 +212,7 @@ def _graph(verdict: Verdict) -> list[str]:
     """Boxes only for what the evidence says; refused verdicts are drawn in red."""
     chain = verdict.chain
     boxes = {
-        "dataset": ("Data set", chain.dataset),
+        "dataset": ("Data set", f"{chain.dataset} {chain.dataset_sha256[:12]}".strip()),
         "source": ("Source", chain.source),
         "run": ("Run", chain.run),
         "model": ("Model", f"{chain.model} {chain.sha256[:12]}"),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from model_signing import api, bundle
 from model_signing.verifiers import Authenticated, SigstoreTrust
-from slsa_for_models import attestations, identity, policy, readers, subjects
+from slsa_for_models import attestations, identity, policy, readers, subjects, vsa
 from slsa_for_models.attestations import Attestation
 from slsa_for_models.errors import BuilderError, ChainError, DependencyMismatchError, RecordError
 from slsa_for_models.identity import Signed
@@ -41,6 +41,7 @@ class Evidence:
         model: A file or a directory.
         provenance: Provenance files.
         signature: The OMS signature.
+        summary: A verification summary (VSA) by a trusted verifier.
         training_record: The record that came beside the model.
         trust: The Sigstore instance.
     """
@@ -48,6 +49,7 @@ class Evidence:
     model: Path
     provenance: tuple[Path, ...] = ()
     signature: Path | None = None
+    summary: Path | None = None
     training_record: Path | None = None
     trust: SigstoreTrust = _OFFLINE
 
@@ -63,10 +65,11 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Result:
-    """A verdict, with the model as hashed and the accepted provenances it rests on."""
+    """A verdict, with the model as hashed, its signer and the provenances that were accepted."""
 
     verdict: Verdict
     model: ModelDigests
+    signed: Signed | None
     accepted: tuple[Accepted, ...]
 
 
@@ -86,9 +89,13 @@ def verify(evidence: Evidence, expected: Expectations) -> Result:
     # B. Each provenance on its own.
     found = [_file(table, path, model, expected, evidence.trust) for path in evidence.provenance]
     accepted = tuple(item for item in found if item is not None)
-    # C. All of it together.
-    chain = _together(table, evidence, expected, signed, model, accepted)
-    return Result(Verdict(tuple(table.steps), chain), model, accepted)
+    # C. A trusted verifier's summary.
+    vouched = None
+    if evidence.summary is not None:
+        vouched = vsa.examine(table, evidence.summary, model, expected, evidence.trust)
+    # D. All of it together.
+    chain = _together(table, evidence, expected, signed, model, accepted, vouched)
+    return Result(Verdict(tuple(table.steps), chain), model, signed, accepted)
 
 
 # A. The signature ---------------------------------------------------------------------------------
@@ -237,7 +244,7 @@ def examine(
     return table.steps, Accepted(signed, provenance, level)
 
 
-# C. Together --------------------------------------------------------------------------------------
+# D. Together --------------------------------------------------------------------------------------
 
 
 def _together(
@@ -247,9 +254,12 @@ def _together(
     signed: Signed | None,
     model: ModelDigests,
     accepted: Sequence[Accepted],
+    vouched: int | None,
 ) -> Chain:
-    level = max((item.level for item in accepted), default=0)
-    kinds = {item.provenance.kind for item in accepted} | ({"signature"} if signed else set())
+    level = max([vouched or 0, *(item.level for item in accepted)])
+    kinds = {item.provenance.kind for item in accepted}
+    kinds |= {"signature"} if signed else set()
+    kinds |= {"vsa"} if vouched is not None else set()
     table.step(
         "together", "Required evidence", OURS, partial(check_required, expected, kinds, level)
     )
@@ -373,14 +383,14 @@ def _dataset(
     if wanted is None and not named:
         table.not_checked("together", "Data set", f"{SLSA}, 3", "no provenance names one")
         return ""
-    digest = table.step(
+    checked = table.step(
         "together",
         "Data set",
         f"{SLSA}, 3",
         partial(check_dataset, wanted, named, record),
         lambda found: f"{found} {'as expected' if wanted else 'claimed, none was expected'}",
     )
-    return f"{record.dataset.name if record else ''} {(digest or '')[:12]}".strip()
+    return checked or ""
 
 
 def check_dataset(wanted: str | None, named: Set[str], record: TrainingRecord | None) -> str:
@@ -425,7 +435,8 @@ def _chain(
     return Chain(
         model=model.name,
         sha256=model.sha256,
-        dataset=dataset,
+        dataset=record.dataset.name if record else "",
+        dataset_sha256=dataset,
         source=source,
         run=", ".join(sorted(set(runs))) or (first.invocation if first else ""),
         builder=first.builder_id if first else "",
@@ -442,4 +453,4 @@ def _metrics(record: TrainingRecord) -> str:
 
 def _log(authenticated: Authenticated) -> str:
     log = authenticated.log
-    return f", log {log.origin} entry {log.log_index}" if log else ""
+    return f", {log.origin} entry {log.log_index}" if log else ""

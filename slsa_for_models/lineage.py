@@ -1,0 +1,157 @@
+"""Base models, recursively (SLSA v1.2 verifying-artifacts, step 3).
+
+A provenance names a base model by the digest of its signed OMS statement. Where the base model's
+files are given, it is verified like the model itself, with its own expectations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from model_signing import bundle
+from slsa_for_models.errors import LineageError
+from slsa_for_models.policy import Expectations
+from slsa_for_models.report import Table, Verdict
+from slsa_for_models.verify import SLSA, Evidence, Result, verify
+
+BASE_MODEL = "base-model"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model's evidence, and what is expected of it."""
+
+    evidence: Evidence
+    expected: Expectations
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A model's result, its verdict including all base models, and their levels.
+
+    Attributes:
+        result: The model's own result.
+        verdict: Its steps and those of every base model.
+        levels: The SLSA Build level of each base model verified; None if one was not given.
+    """
+
+    result: Result
+    verdict: Verdict
+    levels: tuple[int, ...] | None
+
+
+def find_evidence(model: Path, like: Evidence) -> Evidence:
+    """A base model's evidence by the names our workflow gives it, next to the model.
+
+    `MODEL.sig`, `MODEL.provenance.sigstore.json` and `MODEL.intoto.jsonl`.
+
+    Raises:
+        LineageError: It has no signature, or no provenance.
+    """
+    beside = {
+        suffix: model.with_name(model.name + suffix)
+        for suffix in (".sig", ".provenance.sigstore.json", ".intoto.jsonl")
+    }
+    signature, *provenance = beside.values()
+    found = tuple(path for path in provenance if path.is_file())
+    if not signature.is_file() or not found:
+        raise LineageError(
+            "A base model's evidence is not beside it.",
+            where=str(model),
+            expected=f"{signature.name}, and {' or '.join(path.name for path in provenance)}",
+        )
+    return Evidence(model=model, provenance=found, signature=signature, trust=like.trust)
+
+
+def verify_lineage(
+    evidence: Evidence, expected: Expectations, bases: Sequence[Base] = ()
+) -> Lineage:
+    """Verifies a model and every base model that is named and given.
+
+    Raises:
+        FileError, BundleError: A model, or a base model's signature, cannot be read.
+    """
+    given = {payload_digest(base.evidence): base for base in bases}
+    result = verify(evidence, expected)
+    table = Table(list(result.verdict.steps))
+    levels: dict[str, int] = {}
+    complete = True
+
+    def descend(from_result: Result, path: tuple[str | None, ...]) -> None:
+        nonlocal complete
+        for digest in base_models(from_result):
+            name = f"base model {digest[:12]}"
+            if digest in path:
+                table.refused(name, "Lineage", f"{SLSA}, 3", _cycle(digest))
+            elif digest in levels:
+                continue
+            elif digest in given:
+                base = given[digest]
+                name = base.evidence.model.name
+                inner = verify(base.evidence, base.expected)
+                levels[digest] = inner.verdict.chain.level
+                table.steps += [
+                    replace(step, subject=f"{name}: {step.subject}") for step in inner.verdict.steps
+                ]
+                descend(inner, (*path, digest))
+            elif expected.base_models:
+                table.refused(name, "Base model", f"{SLSA}, 3", _absent(digest))
+            else:
+                complete = False
+                table.not_checked(name, "Base model", f"{SLSA}, 3", "its files were not given")
+
+    descend(result, (None if evidence.signature is None else payload_digest(evidence),))
+    for digest in given.keys() - levels.keys():
+        name = given[digest].evidence.model.name
+        table.refused(name, "Base model", f"{SLSA}, 3", _not_named(name, digest))
+    return Lineage(
+        result,
+        Verdict(tuple(table.steps), result.verdict.chain),
+        tuple(levels.values()) if complete else None,
+    )
+
+
+def base_models(result: Result) -> list[str]:
+    """The digests of the base models that accepted provenance names, each once, in order."""
+    named = {
+        resource.sha256: None
+        for item in result.accepted
+        for resource in item.provenance.dependencies
+        if resource.name == BASE_MODEL and resource.sha256
+    }
+    return [digest for digest in named if digest is not None]
+
+
+def payload_digest(evidence: Evidence) -> str:
+    """SHA-256 of the OMS statement in a model's signature file, hexadecimal; not yet verified.
+
+    Raises:
+        FileError, BundleError: There is no well-formed signature.
+    """
+    path = evidence.signature or evidence.model
+    return sha256(bundle.parse(bundle.read_bounded(path)).payload).hexdigest()
+
+
+def _cycle(digest: str) -> LineageError:
+    return LineageError(
+        "A model is named as its own ancestor.",
+        where="resolvedDependencies",
+        expected="base models that came before",
+        found=digest,
+    )
+
+
+def _absent(digest: str) -> LineageError:
+    return LineageError(
+        "A base model has to be verified, and its files were not given.",
+        expected=digest,
+        found="nothing",
+        fix="Give it with --base-model.",
+    )
+
+
+def _not_named(name: str, digest: str) -> LineageError:
+    return LineageError("No accepted provenance names this base model.", where=name, found=digest)

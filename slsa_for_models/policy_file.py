@@ -1,0 +1,252 @@
+"""Policy files: TOML, described by schemas/policy.v1.json and docs/policy.md.
+
+A policy is read only where it is named; nothing that came with a model is ever taken for one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from model_signing.bundle import read_bounded
+from model_signing.errors import Error
+from slsa_for_models import json_schema, policy
+from slsa_for_models.context import GITHUB_ISSUER
+from slsa_for_models.errors import PolicyError
+from slsa_for_models.identity import Signed
+from slsa_for_models.policy import (
+    Builder,
+    Expectations,
+    Expected,
+    Pattern,
+    Signer,
+    SummaryVerifier,
+)
+from slsa_for_models.verify import Result
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_BYTES = 1024 * 1024
+MAX_KEY_BYTES = 64 * 1024
+
+Toml = Mapping[str, Any]
+
+
+def load(path: Path) -> Expectations:
+    """Reads a policy.
+
+    Raises:
+        FileError: It, or a key it names, cannot be read.
+        PolicyError: Not TOML, not what the schema describes, or it contradicts itself.
+    """
+    try:
+        document = tomllib.loads(read_bounded(path, MAX_BYTES).decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise PolicyError("The policy is not TOML.", where=str(path), found=str(error)) from None
+    json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")
+    try:
+        return _expectations(document, path.parent)
+    except PolicyError:
+        raise
+    except Error as error:  # a value that would be a usage error on the command line
+        raise PolicyError(error.message, where=str(path), found=error.found) from None
+
+
+def _expectations(document: Toml, folder: Path) -> Expectations:
+    source, build, require, vsa = (
+        document.get(name, {}) for name in ("source", "build", "require", "vsa")
+    )
+    versioned = source.get("versioned_tag")
+    if versioned is not None:
+        policy.parse_version(versioned)
+    defaults = Expectations()
+    builders = tuple(_builder(entry, folder) for entry in document.get("builder", ()))
+    signer = document.get("signer")
+    return Expectations(
+        source_uri=_source(source.get("uri")),
+        source_commit=source.get("commit"),
+        branch=_expected(source.get("branch")),
+        tag=_expected(source.get("tag")),
+        versioned_tag=versioned,
+        builders=builders or defaults.builders,
+        inputs={name: _required(value) for name, value in build.get("inputs", {}).items()},
+        runners=tuple(build.get("runners", defaults.runners)),
+        signer=None if signer is None else _signer(signer, folder),
+        dataset_sha256=build.get("dataset_sha256"),
+        minimum_level=require.get("level", 0),
+        required=tuple(require.get("evidence", ())),
+        base_models=require.get("base_models", False),
+        verifiers=_verifiers(vsa.get("verifier", ()), folder),
+        resource_uri=vsa.get("resource_uri"),
+    )
+
+
+def _builder(entry: Toml, folder: Path) -> Builder:
+    if "@" in entry["id"]:
+        raise PolicyError("Git references of a builder stand in `refs`.", found=entry["id"])
+    _check_method(entry, "builder", needs_issuer=True)
+    level = entry.get("level")
+    if level is None and entry["id"] == policy.GENERATOR_ID:
+        level = policy.GENERATOR.level
+    return Builder(
+        id=entry["id"],
+        refs=tuple(_required(ref) for ref in entry.get("refs", ())),
+        level=level,
+        public_key=_key(entry, folder),
+        identity=_expected(entry.get("identity")),
+        issuer=entry.get("issuer"),
+    )
+
+
+def _signer(entry: Toml, folder: Path) -> Signer:
+    _check_method(entry, "signer", needs_issuer=False)
+    if "identity" not in entry and "public_key" not in entry:
+        raise PolicyError("The signer has neither an identity nor a key.", where="signer")
+    return Signer(_expected(entry.get("identity")), entry.get("issuer"), _key(entry, folder))
+
+
+def _verifiers(entries: list[Toml], folder: Path) -> tuple[SummaryVerifier, ...]:
+    names = [entry["id"] for entry in entries]
+    if len(set(names)) != len(names):
+        raise PolicyError("Two verifiers have the same id.", where="vsa.verifier")
+    return tuple(_verifier(entry, folder) for entry in entries)
+
+
+def _verifier(entry: Toml, folder: Path) -> SummaryVerifier:
+    _check_method(entry, "vsa.verifier", needs_issuer=False)
+    if "identity" not in entry and "public_key" not in entry:
+        raise PolicyError("A verifier has neither an identity nor a key.", where=entry["id"])
+    on_github = "identity" in entry and entry.get("issuer", GITHUB_ISSUER) == GITHUB_ISSUER
+    if on_github and "source_uri" not in entry:
+        raise PolicyError(
+            "A verifier that is a GitHub workflow needs source_uri: whoever calls a reusable "
+            "workflow has its identity.",
+            where=entry["id"],
+        )
+    return SummaryVerifier(
+        id=entry["id"],
+        identity=_expected(entry.get("identity")),
+        issuer=entry.get("issuer"),
+        public_key=_key(entry, folder),
+        source_uri=_source(entry.get("source_uri")),
+    )
+
+
+def _check_method(entry: Toml, where: str, *, needs_issuer: bool) -> None:
+    if "identity" in entry and "public_key" in entry:
+        raise PolicyError("Identity and public_key exclude each other.", where=where)
+    if "issuer" in entry and "identity" not in entry:
+        raise PolicyError("An issuer without an identity says nothing.", where=where)
+    if needs_issuer and "identity" in entry and "issuer" not in entry:
+        raise PolicyError("An identity needs its issuer.", where=where)
+
+
+def _key(entry: Toml, folder: Path) -> bytes | None:
+    name = entry.get("public_key")
+    return None if name is None else read_bounded(folder / name, MAX_KEY_BYTES)
+
+
+def _source(value: object) -> Expected | None:
+    """An exact repository in the form that provenance has; a pattern is taken as it stands."""
+    return policy.source_uri(value) if isinstance(value, str) else _expected(value)
+
+
+def _expected(value: object) -> Expected | None:
+    return None if value is None else _required(value)
+
+
+def _required(value: Any) -> Expected:  # noqa: ANN401 - a text or {pattern}, by the schema
+    if isinstance(value, str):
+        return value
+    try:
+        re.compile(value["pattern"])
+    except re.error as error:
+        raise PolicyError(
+            "Not a regular expression.", where=value["pattern"], found=str(error)
+        ) from None
+    return Pattern(value["pattern"])
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+def from_result(result: Result, expected: Expectations, public_key: str | None = None) -> str:
+    """The policy that a verified model, and its next versions, satisfy.
+
+    Exact where versions agree: source repository, branch, builder and signer. A tag becomes a
+    pattern for the same kind of tag only if it is a version.
+
+    Args:
+        result: An accepting result with provenance.
+        expected: What it was verified against.
+        public_key: The key's file relative to the policy, where a key signed.
+    """
+    accepted = result.accepted
+    first = accepted[0].provenance
+    lines = [
+        f"# Made from the verified model {_text(result.model.name)}; read before you rely on it.",
+        "version = 1",
+        "",
+        "[source]",
+        f"uri = {_text(first.source_uri.removeprefix('git+https://'))}",
+    ]
+    branches = {item.provenance.branch for item in accepted} - {None}
+    tags = {item.provenance.tag for item in accepted} - {None}
+    if len(tags) == 1:
+        tag = str(tags.pop()).removeprefix("refs/tags/")
+        is_version = re.fullmatch(r"v\d+\.\d+\.\d+", tag) is not None
+        pattern = r'{ pattern = "v[0-9]+\\.[0-9]+\\.[0-9]+" }'
+        lines.append(f"tag = {pattern if is_version else _text(tag)}")
+    elif len(branches) == 1:
+        lines.append(f"branch = {_text(str(branches.pop()).removeprefix('refs/heads/'))}")
+    for item in {item.provenance.builder_id: item for item in accepted}.values():
+        name, at, ref = item.provenance.builder_id.partition("@")
+        lines += ["", "[[builder]]", f"id = {_text(name)}"]
+        lines += [f"refs = [{_text(ref)}]"] if at else []
+        lines += [f"level = {item.level}"]
+        if item.provenance.kind == "tekton":
+            lines += _who(item.signed, public_key)
+    if result.signed is not None:
+        lines += ["", "[signer]", *_who(result.signed, public_key)]
+    lines += _build_lines(result, expected)
+    kinds = sorted({item.provenance.kind for item in accepted})
+    evidence = [*(["signature"] if result.signed else []), *kinds]
+    lines += ["", "[require]", f"evidence = {json.dumps(evidence)}"]
+    lines += [f"level = {result.verdict.chain.level}"]
+    return "\n".join(lines) + "\n"
+
+
+def _who(signed: Signed, public_key: str | None) -> list[str]:
+    authenticated = signed.authenticated
+    if authenticated.method == "key":
+        return [f"public_key = {_text(public_key or '')}"]
+    return [
+        f"identity = {_text(authenticated.identity or '')}",
+        f"issuer = {_text(authenticated.issuer or '')}",
+    ]
+
+
+def _build_lines(result: Result, expected: Expectations) -> list[str]:
+    lines = []
+    if expected.inputs:
+        pairs = [
+            f"{_text(name)} = {_text(value)}"
+            for name, value in expected.inputs.items()
+            if isinstance(value, str)
+        ]
+        lines.append(f"inputs = {{ {', '.join(pairs)} }}")
+    if result.verdict.chain.dataset_sha256:
+        lines.append(f"dataset_sha256 = {_text(result.verdict.chain.dataset_sha256)}")
+    return ["", "[build]", *lines] if lines else []
+
+
+def _text(value: str) -> str:
+    """A TOML basic string; JSON's escapes are TOML's, but for the delete character."""
+    return json.dumps(value).replace("\x7f", "\\u007f")
