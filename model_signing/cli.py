@@ -130,7 +130,7 @@ def _parser() -> console.Parser:
             sub = choices.add_parser(
                 method,
                 help=purpose,
-                description=purpose.capitalize() + ".",
+                description=f"{purpose[0].upper()}{purpose[1:]}.",
                 epilog=f"example:\n  model_signing {command} {method} my-model {example}",
             )
             _add(sub, options)
@@ -144,7 +144,7 @@ def _parser() -> console.Parser:
         ),
         ("inspect", _inspect, "print what a signature claims: UNVERIFIED", ("bundle", "--format")),
     ):
-        sub = commands.add_parser(command, help=purpose, description=purpose.capitalize() + ".")
+        sub = commands.add_parser(command, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
         _add(sub, options)
         sub.set_defaults(run=run)
     return parser

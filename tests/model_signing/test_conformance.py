@@ -27,6 +27,7 @@ from material import (
     certify,
     key_usage,
     leaf,
+    make_model,
     new_key,
     pem,
     private_pem,
