@@ -208,17 +208,13 @@ def bucket_server() -> Iterator[str]:
         os.environ["STORAGE_EMULATOR_HOST"] = before
 
 
-def environments(framework: str) -> Programs:
-    """The locked environments that stand for the images; built where there are none yet."""
+def environment(role: str) -> Path:
+    """The folder of programs of a role's locked environment; built where there is none yet."""
     builder = ROOT / "actions/setup/environment.py"
-    return {
-        role: Path(
-            subprocess.run(
-                [sys.executable, str(builder), role], check=True, stdout=subprocess.PIPE, text=True
-            ).stdout.strip()
-        )
-        for role in ("gcp", framework)
-    }
+    done = subprocess.run(
+        [sys.executable, str(builder), role], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return Path(done.stdout.strip())
 
 
 def _token(sigstore: LocalSigstore, namespace: str, account: str, audience: str) -> str:
@@ -268,7 +264,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "tekton", metavar="DIR")
     args = parser.parse_args(argv)
     shutil.rmtree(args.output, ignore_errors=True)
-    programs = environments(args.model.partition("_")[0])
+    programs = {role: environment(role) for role in ("gcp", args.model.partition("_")[0])}
     with LocalSigstore() as sigstore:
         try:
             outcome = run(
