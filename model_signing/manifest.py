@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -30,8 +30,9 @@ DIGEST_SIZES: Mapping[str, int] = {"sha256": 32, "blake2b": 64, "blake3": 32}
 """OMS algorithm registry: identifiers and digest sizes in bytes."""
 DEFAULT_SHARD_SIZE = 1_000_000_000  # bytes, OMS 6.3.2
 
-_BATCH_BYTES = 8 << 20
-_BATCH_FILES = 500
+_BATCH_COST = 8 << 20  # bytes, and for each file as many as are hashed while it is opened:
+_FILE_COST = 16 << 10
+_TINY = 16 << 10
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
 _READ_AHEAD_BYTES = 4 << 20
 _READ_AHEAD_FROM = 64 << 20
@@ -79,12 +80,18 @@ class Manifest:
 
 
 class Range(NamedTuple):
-    """Bytes `start` to `end` of a file that must still have this stamp."""
+    """One resource: bytes `start` to `end` of a file that must still have this stamp."""
 
+    resource: str
     path: str
     start: int
     end: int
     stamp: Stamp
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start
 
 
 class Work(NamedTuple):
@@ -121,49 +128,49 @@ def build(
     total = sum(seen.size for seen in tree.files.values())
     if serialization.shard_size and total // serialization.shard_size > MAX_FILES:
         raise UsageError("the shards are too small", expected=f"at most {MAX_FILES} shards")
-    ranges: dict[str, Range] = {}
-    for name, seen in tree.files.items():
-        for resource, start, end in resources(name, seen.size, serialization.shard_size):
-            ranges[resource] = Range(tree.path(name), start, end, seen)
-    order = sorted(ranges, key=lambda resource: ranges[resource].start - ranges[resource].end)
-    jobs = jobs or default_jobs()
-    digests = dict.fromkeys(sorted(ranges), "")
-    batches = list(_batches(order, ranges))
-    work = [
-        Work(
-            serialization.hash_type,
-            serialization.allow_symlinks,
-            jobs,
-            [ranges[resource] for resource in batch],
-        )
-        for batch in batches
+    ranges = [
+        Range(resource, tree.path(name), start, end, seen)
+        for name, seen in tree.files.items()
+        for resource, start, end in resources(name, seen.size, serialization.shard_size)
     ]
-    for batch, results in zip(batches, _run(work, jobs, executor, progress, total), strict=True):
-        digests.update(zip(batch, results, strict=True))
-    return Manifest(serialization, digests, {n: seen.size for n, seen in tree.files.items()})
+    jobs = default_jobs() if jobs is None else jobs
+    if jobs < 1:
+        raise UsageError("not a number of jobs", expected="1 or more", found=str(jobs))
+    how = (serialization.hash_type, serialization.allow_symlinks, jobs)
+    work = [Work(*how, batch) for batch in _batches(ranges, own_threads=executor is None)]
+    digests: dict[str, str] = {}
+    for item, results in zip(work, _run(work, jobs, executor, progress, total), strict=True):
+        digests.update(zip((part.resource for part in item.ranges), results, strict=True))
+    sizes = {name: tree.files[name].size for name in sorted(tree.files)}
+    return Manifest(serialization, dict(sorted(digests.items())), sizes)
 
 
-def resources(name: str, size: int, shard_size: int | None) -> Iterator[tuple[str, int, int]]:
+def resources(name: str, size: int, shard_size: int | None) -> Iterable[tuple[str, int, int]]:
     """The resources of one file: name, start and end (OMS 6.3.1, 6.3.2). Empty: no shard."""
     if shard_size is None:
-        yield name, 0, size
-        return
-    for start in range(0, size, shard_size):
-        end = min(start + shard_size, size)
-        yield f"{name}:{start}:{end}", start, end
+        return ((name, 0, size),)
+    bounds = ((start, min(start + shard_size, size)) for start in range(0, size, shard_size))
+    return ((f"{name}:{start}:{end}", start, end) for start, end in bounds)
 
 
-def _batches(order: list[str], ranges: Mapping[str, Range]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for resource in order:
-        batch.append(resource)
-        size += ranges[resource].end - ranges[resource].start
-        if size >= _BATCH_BYTES or len(batch) >= _BATCH_FILES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _batches(ranges: list[Range], *, own_threads: bool) -> list[list[Range]]:
+    """The ranges in batches of similar size, the most expensive first.
+
+    Our own threads take turns with the interpreter, which is most of the work on a tiny file: one
+    thread is faster than two. So all tiny files are one batch there.
+    """
+    batches: list[list[Range]] = []
+    batch: list[Range] = []
+    cost = 0
+    for part in sorted(ranges, key=lambda part: part.start - part.end):
+        tiny = own_threads and part.size <= _TINY
+        if cost >= _BATCH_COST and not (tiny and batch[0].size <= _TINY):
+            batches.append(batch)
+            batch, cost = [], 0
+        batch.append(part)
+        cost += part.size + _FILE_COST
+    batches.append(batch)
+    return sorted(batches, key=lambda batch: -sum(part.size + _FILE_COST for part in batch))
 
 
 def _run(
@@ -200,7 +207,7 @@ def _run(
         for item, future in zip(work, futures, strict=True):
             yield future.result()
             if own is None:
-                report(sum(r.end - r.start for r in item.ranges))
+                report(sum(part.size for part in item.ranges))
     finally:
         stopped = True
         for future in futures:
@@ -234,53 +241,58 @@ def new_hash(algorithm: Algorithm, threads: int = 1) -> Any:  # noqa: ANN401 - a
     return hashlib.sha256() if algorithm == "sha256" else hashlib.blake2b()
 
 
-def _hash_range(item: Range, work: Work, report: Callable[[int], None] | None) -> str:
-    remaining = item.end - item.start
-    state = new_hash(work.algorithm, work.threads if remaining >= _READ_AHEAD_FROM else 1)
-    descriptor = open_model_file(item.path, follow=work.follow_symlinks)
+def _hash_range(part: Range, work: Work, report: Callable[[int], None] | None) -> str:
+    length = part.end - part.start
+    state = new_hash(work.algorithm, work.threads if length >= _READ_AHEAD_FROM else 1)
+    descriptor = open_model_file(part.path, follow=work.follow_symlinks)
     try:
-        unchanged = stamp(os.fstat(descriptor)) == item.stamp
-        if unchanged:
-            if item.start:
-                os.lseek(descriptor, item.start, os.SEEK_SET)
-            for piece in pieces(descriptor, remaining):
-                state.update(piece)
-                remaining -= len(piece)
-                if report is not None:
-                    report(len(piece))
-            # A writer that came in between has moved the file's change time.
-            unchanged = remaining == 0 and stamp(os.fstat(descriptor)) == item.stamp
+        if part.start:
+            os.lseek(descriptor, part.start, os.SEEK_SET)
+        for piece in pieces(descriptor, length):
+            state.update(piece)
+            if report is not None:
+                report(len(piece))
+        # Exchanged or written to since it was enumerated: the stamp has changed.
+        after = stamp(os.fstat(descriptor))
     except OSError as error:
         raise FileError(
-            "cannot read a part of the model", where=item.path, found=error.strerror
+            "cannot read a part of the model", where=part.path, found=error.strerror
         ) from error
     finally:
         os.close(descriptor)
-    if not unchanged:
+    if after != part.stamp:
         raise FileError(
             "the file changed while it was being hashed",
-            where=item.path,
+            where=part.path,
             fix="wait until nothing writes to the model, then try again",
         )
     digest: str = state.hexdigest()
     return digest
 
 
-def pieces(descriptor: int, length: int) -> Iterator[memoryview | bytes]:
-    """The next `length` bytes of a file; each piece is valid until the next is asked for."""
+def pieces(descriptor: int, length: int) -> Iterable[memoryview | bytes]:
+    """The next `length` bytes of a file, or as many as it has.
+
+    Each piece is valid until the next one is asked for.
+    """
     if length <= _BUFFER_BYTES:
-        while length and (data := os.read(descriptor, length)):
-            length -= len(data)
-            yield data
-        return
-    with open(descriptor, "rb", buffering=0, closefd=False) as file:
-        if length < _READ_AHEAD_FROM:
-            buffer = memoryview(bytearray(_BUFFER_BYTES))
-            while length and (count := file.readinto(buffer[: min(length, len(buffer))])):
-                length -= count
-                yield buffer[:count]
-            return
-        yield from _read_ahead(file.readinto, length)
+        data = os.read(descriptor, length)
+        while data and len(data) < length and (more := os.read(descriptor, length - len(data))):
+            data += more
+        return (data,)
+    file = open(descriptor, "rb", buffering=0, closefd=False)  # noqa: SIM115 - not ours to close
+    return (
+        _read_ahead(file.readinto, length)
+        if length >= _READ_AHEAD_FROM
+        else _read(file.readinto, length)
+    )
+
+
+def _read(readinto: Callable[[memoryview], int], length: int) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(min(length, _BUFFER_BYTES)))
+    while length and (count := readinto(buffer[:length])):
+        length -= count
+        yield buffer[:count]
 
 
 def _read_ahead(readinto: Callable[[memoryview], int], length: int) -> Iterator[memoryview]:
@@ -320,16 +332,16 @@ def default_jobs(cgroup: Path = Path("/sys/fs/cgroup"), process: Path = Path("/p
     levels = [own, *own.parents]
     quotas = [level / "cpu.max" for level in levels if level.is_relative_to(cgroup)]
     for path in quotas:
-        quota, _, period = _read(path).partition(" ")
+        quota, _, period = _text(path).partition(" ")
         if quota.isdecimal() and period.strip().isdecimal():
             limits.append(int(quota) / int(period))
-    quota = _read(cgroup / "cpu" / "cpu.cfs_quota_us").strip()
+    quota = _text(cgroup / "cpu" / "cpu.cfs_quota_us").strip()
     if quota.isdecimal():
-        limits.append(int(quota) / int(_read(cgroup / "cpu" / "cpu.cfs_period_us") or 100_000))
+        limits.append(int(quota) / int(_text(cgroup / "cpu" / "cpu.cfs_period_us") or 100_000))
     return max(1, math.ceil(min(limits)))
 
 
-def _read(path: Path) -> str:
+def _text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:

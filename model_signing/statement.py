@@ -26,7 +26,7 @@ LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
 _SERIALIZATION_KEYS = {"method", "hash_type", "shard_size", "allow_symlinks", "ignore_paths"}
 _MAX_SHARD_SIZE = 1 << 62  # bytes
 _SHARD_NAME = re.compile(r"(.+):(0|[1-9][0-9]{0,18}):([1-9][0-9]{0,18})", re.DOTALL)
-_HEX = re.compile(r"[0-9a-f]+")
+_DIGEST = {name: re.compile(f"[0-9a-f]{{{2 * size}}}") for name, size in DIGEST_SIZES.items()}
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,8 @@ def _check_name(name: str, *, alone: bool) -> None:
     """OMS 6.1.2; v0.3.1 and v1.0.0 named a single-file model "."."""
     if name == "." and alone:
         return
-    if any(part in ("", ".", "..") for part in name.split("/")):
+    path = f"/{name}/"
+    if "//" in path or "/./" in path or "/../" in path:
         _refuse(
             "a resource name must be relative and canonical (OMS 6.1.2)",
             "predicate.resources",
@@ -271,8 +272,7 @@ def _check_order(names: list[str], parts: list[tuple[str, int, int]]) -> None:
 
 
 def _is_digest(value: object, algorithm: str) -> bool:
-    length = 2 * DIGEST_SIZES[algorithm]
-    return isinstance(value, str) and len(value) == length and bool(_HEX.fullmatch(value))
+    return isinstance(value, str) and _DIGEST[algorithm].fullmatch(value) is not None
 
 
 def _object(
