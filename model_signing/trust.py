@@ -123,7 +123,11 @@ _VERIFICATION_FAILURES: tuple[tuple[str, type[SignatureError], str], ...] = (
     ("certificate chain", CertificateError, "the certificate was not issued by a trusted CA"),
     ("usage", CertificateError, "the certificate is not for signing"),
     ("SCT", LogError, "the certificate is not in a trusted certificate-transparency log"),
-    ("verified time", LogError, "the bundle has no trusted time"),
+    (
+        "verified time",
+        LogError,
+        "no trusted time: the bundle is of another Sigstore instance, or incomplete",
+    ),
     ("imestamp", LogError, "the timestamp is not from a trusted authority"),
     ("log entry", LogError, "the transparency-log entry does not hold"),
     ("transparency log", LogError, "the transparency-log entry does not hold"),
@@ -197,7 +201,7 @@ def _words(error: BaseException) -> str:
     current: BaseException | None = error
     while current is not None and len(parts) < 4:
         response = getattr(current, "response", None)
-        text = " ".join(str(current).split())
+        text = " ".join(str(current).split(" [type=")[0].split())  # pydantic's values are long
         if response is not None:  # requests: the service's own words say more than the status
             text = f"HTTP {response.status_code} from {response.url}: {response.text[:300]}"
         if not any(text in part for part in parts):
