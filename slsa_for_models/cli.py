@@ -286,11 +286,17 @@ def _add_verify_options(parser: argparse.ArgumentParser) -> None:
         help="of a model signed with a key, and of the builder where that is no workflow",
     )
     expected.add_argument("--dataset-digest", metavar="SHA256", help="of the training data")
-    expected.add_argument("--minimum-level", type=int, choices=[1, 2, 3], metavar="1..3")
+    expected.add_argument("--minimum-level", choices=["1", "2", "3"], help="SLSA Build level")
     expected.add_argument(
         "--resource-uri", metavar="URI", help="what a verification summary must be about"
     )
     expected.add_argument("--policy", type=Path, metavar="FILE", help="expectations in TOML")
+    expected.add_argument(
+        "--run-conclusion",
+        action="store_true",
+        help="ask GitHub whether the run that made the model has succeeded (needs a network; reads "
+        "GITHUB_TOKEN and GITHUB_API_URL)",
+    )
     _add_trust_options(parser)
 
 
@@ -341,8 +347,12 @@ def _verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
         training_record=args.training_record,
         trust=_trust(args),
     )
-    if not evidence.provenance and evidence.summary is None:
-        raise UsageError("nothing to verify against", fix="give --provenance FILE (or --vsa FILE)")
+    signature_alone = evidence.signature is not None and (args.identity or args.public_key)
+    if not evidence.provenance and evidence.summary is None and not signature_alone:
+        raise UsageError(
+            "nothing to verify against",
+            fix="give --provenance FILE or --vsa FILE, or --signature with --identity",
+        )
     if args.base_policy and len(args.base_policy) != len(args.base_model):
         raise UsageError("give one --base-policy for each --base-model, or none")
     expected = _expectations(args)
@@ -353,7 +363,13 @@ def _verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
         lineage.Base(lineage.find_evidence(model, evidence), expectations)
         for model, expectations in zip(args.base_model, wanted, strict=True)
     ]
-    return lineage.verify_lineage(evidence, expected, bases), expected
+    found = lineage.verify_lineage(evidence, expected, bases)
+    if args.run_conclusion:
+        from slsa_for_models import github_run
+
+        verdict = github_run.judge(found.verdict, found.result.accepted, os.environ)
+        found = replace(found, verdict=verdict)
+    return found, expected
 
 
 def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
@@ -406,7 +422,7 @@ def _expectations(args: argparse.Namespace) -> Expectations:
         "inputs": dict(_key_value(item) for item in args.build_workflow_input),
         "signer": _signer(args),
         "dataset_sha256": args.dataset_digest,
-        "minimum_level": args.minimum_level,
+        "minimum_level": int(args.minimum_level or 0),
         "resource_uri": args.resource_uri,
     }
     stated = {name: value for name, value in stated.items() if value}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from slsa_for_models import github_run
+from slsa_for_models import cli, github_run
 from slsa_for_models.errors import RunError
 
 COMMIT = "c" * 40
@@ -169,3 +169,9 @@ def test_what_is_not_a_run(api: Api, change: Callable[[str], str]) -> None:
     with pytest.raises(RunError, match="names a run"):
         check(api, change(RUN))
     assert api.requests == []
+
+
+def test_verify_and_policy_init_have_the_option() -> None:
+    for command in (["verify", "M"], ["policy", "init", "M", "--output", "P"]):
+        assert cli.build_parser().parse_args(command).run_conclusion is False
+        assert cli.build_parser().parse_args([*command, "--run-conclusion"]).run_conclusion is True
