@@ -365,6 +365,8 @@ def _verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
     ]
     found = lineage.verify_lineage(evidence, expected, bases)
     if args.run_conclusion:
+        from dataclasses import replace
+
         from slsa_for_models import github_run
 
         verdict = github_run.judge(found.verdict, found.result.accepted, os.environ)
