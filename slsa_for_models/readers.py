@@ -556,6 +556,8 @@ def _resources(document: Json, path: str) -> tuple[Resource, ...]:
 
 
 def _resource(item: object, where: str) -> Resource:
+    if not isinstance(item, dict):
+        raise ProvenanceError("A resource is not a JSON object.", where=where)
     try:
         digests = dict(_object(item, "digest")) if _value(item, "digest") is not None else {}
         annotations = _value(item, "annotations.claimedBy")

@@ -198,22 +198,20 @@ def check(subjects: Iterable[Resource], model: ModelDigests) -> str:
 
 
 def check_record(record: TrainingRecord, model: ModelDigests) -> None:
-    """Whether a training record is about this model.
+    """Whether a training record is about this model: a file's digest, or that of a listing.
 
     Raises:
         RecordError: It is about another one.
     """
-    claimed = {file.name: file.sha256 for file in record.model.files}
-    if model.single and not claimed:
-        claimed = {model.name: record.model.sha256}
-    for name in sorted(claimed.keys() | model.files.keys()):
-        if claimed.get(name) != model.files.get(name):
-            raise RecordError(
-                "The training record is about another model.",
-                where=name,
-                expected=claimed.get(name, "no such file"),
-                found=model.files.get(name, "no such file"),
-            )
+    listing = "".join(f"{digest}  {name}\n" for name, digest in model.files.items())
+    found = model.sha256 if model.single else sha256(listing.encode()).hexdigest()
+    if record.model.sha256 != found:
+        raise RecordError(
+            "The training record is about another model.",
+            where="model.sha256",
+            expected=record.model.sha256,
+            found=found,
+        )
 
 
 def _digests(model: Path, single: bool, built: Manifest, payload: str | None) -> ModelDigests:

@@ -377,43 +377,40 @@ def _dataset(
         for resource in item.provenance.dependencies
         if resource.name in ("dataset", "inputs/result") and resource.sha256
     }
+    recorded = None if record is None else record.dataset.sha256
     wanted = expected.dataset_sha256
     if wanted is None and record is not None and record.dataset.name == "cifar10":
         wanted = policy.CIFAR10_SHA256
-    if wanted is None and not named:
-        table.not_checked("together", "Data set", f"{SLSA}, 3", "no provenance names one")
+    if not (wanted or named or recorded):
+        table.not_checked("together", "Data set", f"{SLSA}, 3", "no evidence names one")
         return ""
     checked = table.step(
         "together",
         "Data set",
         f"{SLSA}, 3",
-        partial(check_dataset, wanted, named, record),
+        partial(check_dataset, wanted, named, recorded),
         lambda found: f"{found} {'as expected' if wanted else 'claimed, none was expected'}",
     )
     return checked or ""
 
 
-def check_dataset(wanted: str | None, named: Set[str], record: TrainingRecord | None) -> str:
-    """The data set's digest: the one expected, in the training record and in the provenance.
+def check_dataset(wanted: str | None, named: Set[str], recorded: str | None) -> str:
+    """The data set's digest: expected, named by provenance, recorded by training; as far as known.
 
     Raises:
-        DependencyMismatchError: They differ, or the provenance names none.
+        DependencyMismatchError: Two of them differ, or one is expected and nobody names any.
     """
-    recorded = None if record is None else record.dataset.sha256
-    for what, digest in (("expected", wanted), ("recorded by training", recorded)):
-        if digest is not None and digest not in named:
-            raise DependencyMismatchError(
-                f"The provenance does not name the data set {what}.",
-                where="resolvedDependencies",
-                expected=digest,
-                found=", ".join(sorted(named)) or "no data set",
-            )
-    if wanted is not None and recorded is not None and wanted != recorded:
+    message = digest = None
+    if recorded is not None and named and recorded not in named:
+        message, digest = "The provenance names another data set than training recorded.", recorded
+    elif wanted is not None and wanted not in ({recorded} if recorded else named):
+        message, digest = "Trained on another data set than the one expected.", wanted
+    if message is not None:
         raise DependencyMismatchError(
-            "Training recorded another data set than the one expected.",
-            where="training record: dataset.sha256",
-            expected=wanted,
-            found=recorded,
+            message,
+            where="resolvedDependencies, training record",
+            expected=digest,
+            found=", ".join(sorted({*named, *([recorded] if recorded else [])})) or "no data set",
         )
     return wanted or recorded or ", ".join(sorted(named))
 

@@ -1,0 +1,658 @@
+"""`slsa_for_models verify` on our own provenance and signatures: accepted, and each way refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+from hashlib import sha256
+from pathlib import Path
+
+import jsonschema
+import pytest
+from crafted import (
+    COMMIT,
+    DATASET,
+    REF,
+    SOURCE,
+    TRAIN,
+    Json,
+    Workshop,
+    changed,
+    generator_statement,
+    refusals,
+)
+
+from model_signing import api
+from model_signing.signers import SigstoreSigning, sigstore_signer
+from sandbox.sigstore import LocalSigstore
+from slsa_for_models import cifar10, json_schema, policy, subjects
+
+EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
+SELF = "builders/mt/.github/workflows/train.yml"
+
+
+def test_signature_two_provenances_and_record_together(workshop: Workshop) -> None:
+    model = workshop.model()
+    code, verdict = workshop.verify(
+        model,
+        *("--signature", workshop.sign_model(model)),
+        *("--provenance", workshop.train_provenance(model)),
+        *("--provenance", workshop.generator_provenance(model)),
+        *("--training-record", workshop.record_file(model), "--dataset-digest", DATASET),
+        *("--source-uri", SOURCE, "--identity", f"{TRAIN}@{REF}", "--source-branch", "main"),
+        *("--source-commit", COMMIT, "--minimum-level", "3"),
+    )
+    assert refusals(verdict) == []
+    assert (code, verdict["verdict"], verdict["slsaBuildLevel"]) == (0, "accepted", 3)
+    assert {step["outcome"] for step in verdict["steps"]} == {"passed"}
+    assert verdict["chain"]["run"] == f"https://{SOURCE}/actions/runs/77/attempts/1"
+    assert verdict["chain"]["dataset"] == {"name": "synthetic", "sha256": DATASET}
+    jsonschema.validate(verdict, json_schema.load("verdict.v1.json"))
+
+
+def test_a_provenance_alone_says_what_was_not_checked(workshop: Workshop) -> None:
+    model = workshop.model()
+    code, verdict = workshop.verify(
+        model, "--provenance", workshop.train_provenance(model), *EXPECTED
+    )
+    assert code == 0
+    not_checked = {step["check"] for step in verdict["steps"] if step["outcome"] == "not checked"}
+    assert not_checked == {"Model signature", "Same run", "Same commit"}
+
+
+# The certificate against the predicate, field by field
+
+CERTIFIED = {
+    "predicate.runDetails.builder.id": f"{TRAIN}@refs/tags/v9.9.9",
+    "predicate.runDetails.metadata.invocationId": f"https://{SOURCE}/actions/runs/78/attempts/1",
+    "predicate.buildDefinition.externalParameters.workflow.repository": "https://github.com/a/b",
+    "predicate.buildDefinition.externalParameters.workflow.ref": "refs/heads/other",
+    "predicate.buildDefinition.externalParameters.workflow.path": ".github/workflows/x.yml",
+    "predicate.buildDefinition.internalParameters.github.event_name": "push",
+    "predicate.buildDefinition.internalParameters.github.repository_id": "1",
+    "predicate.buildDefinition.internalParameters.github.repository_owner_id": "1",
+    "predicate.buildDefinition.internalParameters.github.runner_environment": "self-hosted",
+    "predicate.buildDefinition.resolvedDependencies.0.uri": f"git+https://{SOURCE}@refs/tags/v1",
+    "predicate.buildDefinition.resolvedDependencies.0.digest.gitCommit": "e" * 40,
+    "predicate.buildDefinition.resolvedDependencies.1.uri": "git+https://github.com/a/b@main",
+    "predicate.buildDefinition.resolvedDependencies.1.digest.gitCommit": "e" * 40,
+    "predicate.buildDefinition.resolvedDependencies.1.name": "other",
+    "predicate.buildDefinition.resolvedDependencies.0.digest": {"sha256": "e" * 64},
+}
+
+
+@pytest.mark.parametrize("field", CERTIFIED, ids=lambda field: field.removeprefix("predicate."))
+def test_predicate_says_something_else_than_the_certificate(workshop: Workshop, field: str) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    forged = changed(statement, field, CERTIFIED[field])
+    provenance = workshop.write("p.json", workshop.sign(forged, workshop.token()))
+    code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
+    assert code == 1
+    assert "CertificateClaimError" in refusals(verdict)
+
+
+# Extensions 9, 10, 12, 13, 14, 18, 20, 21 and the two identifiers change with these claims.
+@pytest.mark.parametrize(
+    ("claim", "value"),
+    [
+        ("job_workflow_ref", f"{SELF}@refs/tags/v1.2.4"),
+        ("job_workflow_sha", "e" * 40),
+        ("sha", "e" * 40),
+        ("ref", "refs/heads/other"),
+        ("workflow_ref", "octo-org/models/.github/workflows/other.yml@refs/heads/main"),
+        ("workflow_ref", "octo-org/other/.github/workflows/release.yml@refs/heads/main"),
+        ("event_name", "push"),
+        ("run_id", "78"),
+        ("run_attempt", "2"),
+        ("repository_id", "9"),
+        ("repository_owner_id", "9"),
+    ],
+)
+def test_certificate_says_something_else_than_the_predicate(
+    workshop: Workshop, claim: str, value: str
+) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    provenance = workshop.write(
+        "p.json", workshop.sign(statement, workshop.token(**{claim: value}))
+    )
+    code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
+    assert code == 1
+    assert refusals(verdict)[0] == "CertificateClaimError"
+
+
+# The signer, the builder and the source
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"job_workflow_ref": f"{SELF}@refs/heads/main"}, "BuilderError"),
+        ({"job_workflow_ref": f"{SELF}@refs/tags/v1"}, "BuilderError"),
+        ({"job_workflow_ref": f"{SELF}@refs/tags/v1.2.3-rc.1"}, "BuilderError"),
+        ({"job_workflow_ref": f"evil/mt/.github/workflows/train.yml@{REF}"}, "BuilderError"),
+        ({"job_workflow_ref": f"builders/mt/.github/workflows/train.yml.x@{REF}"}, "BuilderError"),
+        ({"job_workflow_ref": f"Builders/mt/.github/workflows/train.yml@{REF}"}, "BuilderError"),
+        ({"repository": "octo-org/other"}, "SignerError"),
+        ({"repository": "octo-org/models2"}, "SignerError"),
+        ({"repository": "octo-org/model"}, "SignerError"),
+        ({"repository": "Octo-Org/models"}, "SignerError"),
+        ({"repository": "evil/models"}, "SignerError"),
+        ({"runner_environment": "self-hosted"}, "SignerError"),
+    ],
+)
+def test_another_builder_caller_or_runner(
+    workshop: Workshop, changes: dict[str, str], refusal: str
+) -> None:
+    model = workshop.model()
+    provenance = workshop.train_provenance(model, **changes)
+    code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
+    assert code == 1
+    assert refusals(verdict)[0] == refusal
+
+
+def test_an_exact_reference_is_accepted_if_named(workshop: Workshop) -> None:
+    model = workshop.model()
+    pinned = f"{SELF}@{'b' * 40}"
+    provenance = workshop.train_provenance(model, job_workflow_ref=pinned)
+    options = ("--provenance", provenance, "--source-uri", SOURCE)
+    assert workshop.verify(model, *options, "--builder-id", f"{TRAIN}@{'b' * 40}")[0] == 0
+    code, verdict = workshop.verify(model, *options, "--builder-id", f"{TRAIN}@{'d' * 40}")
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
+
+
+def test_our_builder_is_not_trusted_unless_named(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.train_provenance(model)
+    code, verdict = workshop.verify(model, "--provenance", provenance, "--source-uri", SOURCE)
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
+
+
+def test_a_workflow_never_suffices_without_its_caller(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.train_provenance(model)
+    code, verdict = workshop.verify(model, "--provenance", provenance, "--builder-id", TRAIN)
+    assert (code, refusals(verdict)) == (1, ["SignerError"])
+    assert "--source-uri" in verdict["refusal"]["expected"]
+
+
+def test_sign_yml_makes_no_training_provenance(workshop: Workshop) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    signing = f"builders/mt/.github/workflows/sign.yml@{REF}"
+    builder = f"https://github.com/{signing}"
+    statement = changed(statement, "predicate.runDetails.builder.id", builder)
+    data = workshop.sign(statement, workshop.token(job_workflow_ref=signing))
+    code, verdict = workshop.verify(
+        model,
+        *("--provenance", workshop.write("p.json", data), "--source-uri", SOURCE),
+        *("--builder-id", builder.split("@")[0]),
+    )
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
+
+
+def test_level_of_a_builder_that_the_source_can_change(workshop: Workshop) -> None:
+    model = workshop.model()
+    own = f"octo-org/models/.github/workflows/train.yml@{REF}"
+    provenance = workshop.train_provenance(model, job_workflow_ref=own)
+    options = ("--provenance", provenance, "--source-uri", SOURCE)
+    builder = ("--builder-id", f"https://github.com/{own}")
+    code, verdict = workshop.verify(model, *options, *builder)
+    assert (code, verdict["slsaBuildLevel"]) == (0, 2)
+    code, verdict = workshop.verify(model, *options, *builder, "--minimum-level", "3")
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "refusal"),
+    [
+        ("--source-uri", "github.com/octo-org/other", "SignerError"),
+        ("--source-branch", "other", "SourceError"),
+        ("--source-branch", "mai", "SourceError"),
+        ("--source-branch", "refs/heads/main", "SourceError"),
+        ("--source-branch", ".*", "SourceError"),
+        ("--source-tag", "v1.2.3", "SourceError"),
+        ("--source-versioned-tag", "v1", "SourceError"),
+        ("--source-commit", "e" * 40, "SourceError"),
+        ("--build-workflow-input", "epochs=7", "ParameterError"),
+        ("--build-workflow-input", "unknown=1", "ParameterError"),
+        ("--dataset-digest", "e" * 64, "DependencyMismatchError"),
+    ],
+)
+def test_another_expectation(workshop: Workshop, option: str, value: str, refusal: str) -> None:
+    model = workshop.model()
+    provenance = workshop.train_provenance(model)
+    options = {"--source-uri": SOURCE, "--builder-id": TRAIN, option: value}
+    arguments = [word for pair in options.items() for word in pair]
+    code, verdict = workshop.verify(model, "--provenance", provenance, *arguments)
+    assert (code, refusals(verdict)[0]) == (1, refusal)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [["epochs=6"], ["self_test=true"], ["model=pytorch_model.pth", "epochs=6"]],
+)
+def test_inputs_compare_as_text(workshop: Workshop, inputs: list[str]) -> None:
+    model = workshop.model()
+    options = [word for item in inputs for word in ("--build-workflow-input", item)]
+    code, _ = workshop.verify(
+        model, "--provenance", workshop.train_provenance(model), *EXPECTED, *options
+    )
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--source-uri", "octo-org"),
+        ("--source-uri", f"{SOURCE}/"),
+        ("--source-uri", f"{SOURCE}.git"),
+        ("--source-uri", f"{SOURCE}@main"),
+        ("--builder-id", f"{TRAIN}@a@b"),
+        ("--builder-id", f"{TRAIN}@"),
+        ("--build-workflow-input", "novalue"),
+        ("--build-workflow-input", "=novalue"),
+        ("--source-versioned-tag", "1.2.3"),
+        ("--identity-provider", "https://accounts.example"),
+        ("--identity", "a@b.example", "--public-key", __file__),
+        ("--base-policy", "x.toml"),
+        ("--attest-verdict", "vsa.json"),
+        ("--minimum-level", "4"),
+    ],
+)
+def test_usage_errors(workshop: Workshop, arguments: tuple[str, ...]) -> None:
+    code, verdict = workshop.verify(workshop.model(), "--provenance", "p.json", *arguments)
+    assert (code, verdict["error"]) == (2, "UsageError")
+
+
+def test_nothing_to_verify_against(workshop: Workshop) -> None:
+    code, error = workshop.verify(workshop.model(), *EXPECTED)
+    assert (code, error["error"]) == (2, "UsageError")
+
+
+# The statement
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "refusal"),
+    [
+        ("predicateType", "https://slsa.dev/provenance/v0.1", "PredicateTypeError"),
+        ("predicateType", "https://slsa.dev/verification_summary/v1", "PredicateTypeError"),
+        ("predicateType", "https://slsa.dev/provenance/v0.2", "PredicateTypeError"),
+        ("predicateType", 1, "ProvenanceError"),
+        ("_type", "https://in-toto.io/Statement/v0.1", "PredicateTypeError"),
+        ("_type", None, "PredicateTypeError"),
+        ("subject", [], "ProvenanceError"),
+        ("subject", {}, "ProvenanceError"),
+        ("subject", ["x"], "ProvenanceError"),
+        ("subject.0.digest.sha256", "e" * 64, "SubjectError"),
+        ("subject.0.digest.sha256", "E" * 64, "ProvenanceError"),
+        ("subject.0.digest.sha256", 7, "ProvenanceError"),
+        ("subject.0.digest", {"sha512": "e" * 128}, "SubjectError"),
+        ("subject.0.digest", "e" * 64, "ProvenanceError"),
+        ("subject.0.name", 7, "ProvenanceError"),
+        ("predicate", [], "ProvenanceError"),
+        ("predicate.buildDefinition.buildType", "https://example.com/bt", "UnsupportedError"),
+        ("predicate.buildDefinition.externalParameters.extra", "x", "ParameterError"),
+        ("predicate.buildDefinition.externalParameters.workflow.extra", "x", "ParameterError"),
+        ("predicate.buildDefinition.externalParameters.inputs", None, "ProvenanceError"),
+        ("predicate.buildDefinition.externalParameters.inputs.x", {"a": 1}, "ParameterError"),
+        ("predicate.buildDefinition.externalParameters.workflow", None, "ProvenanceError"),
+        ("predicate.buildDefinition.resolvedDependencies", [], "ProvenanceError"),
+        ("predicate.buildDefinition.resolvedDependencies", None, "ProvenanceError"),
+        ("predicate.buildDefinition.resolvedDependencies.0.uri", "http://x", "ProvenanceError"),
+        ("predicate.runDetails.byproducts.0.content", "no base64!", "ProvenanceError"),
+        ("predicate.runDetails.byproducts.0.content", "AAAA", "RecordError"),
+        ("predicate.runDetails.byproducts.0.digest.sha256", "e" * 64, "RecordError"),
+        ("predicate.buildDefinition.resolvedDependencies.2.digest.sha256", "e" * 64,
+         "DependencyMismatchError"),
+    ],
+)  # fmt: skip
+def test_malformed_or_other_statements(
+    workshop: Workshop, field: str, value: object, refusal: str
+) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    data = workshop.sign(changed(statement, field, value), workshop.token())
+    code, verdict = workshop.verify(
+        model, "--provenance", workshop.write("p.json", data), *EXPECTED
+    )
+    assert (code, refusals(verdict)[0]) == (1, refusal)
+
+
+def test_payload_that_is_no_statement(workshop: Workshop) -> None:
+    model = workshop.model()
+    for payload in (b"[]", b'{"a":1,"a":2}', b"nonsense"):
+        data = workshop.sign(payload, workshop.token())
+        code, verdict = workshop.verify(
+            model, "--provenance", workshop.write("p.json", data), *EXPECTED
+        )
+        assert (code, refusals(verdict)) == (1, ["ProvenanceError"])
+
+
+def test_an_oms_signature_is_no_provenance(workshop: Workshop) -> None:
+    model = workshop.model()
+    code, verdict = workshop.verify(model, "--provenance", workshop.sign_model(model), *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["PredicateTypeError"])
+
+
+# The envelope
+
+
+@pytest.mark.parametrize(
+    ("content", "refusal"),
+    [
+        (b"", "BundleError"),
+        (b"{}", "BundleError"),
+        (b"[]", "BundleError"),
+        (b"\x00\xff", "BundleError"),
+        (b"{" * 100_000, "BundleError"),
+        (b'{"a":1,"a":1}', "BundleError"),
+        (b"{}\n" * 1_001, "BundleError"),
+    ],
+    ids=["empty", "object", "list", "binary", "nested", "duplicate", "lines"],
+)
+def test_files_that_are_no_attestation(workshop: Workshop, content: bytes, refusal: str) -> None:
+    provenance = workshop.write("p.json", content)
+    code, verdict = workshop.verify(workshop.model(), "--provenance", provenance, *EXPECTED)
+    assert (code, refusals(verdict)[0]) == (1, refusal)
+
+
+def test_no_file(workshop: Workshop) -> None:
+    missing = workshop.folder / "missing"
+    code, verdict = workshop.verify(workshop.model(), "--provenance", missing, *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["FileError"])
+
+
+def test_pretty_printed_and_base64_bundles_are_read(workshop: Workshop) -> None:
+    model = workshop.model()
+    data = workshop.train_provenance(model).read_bytes()
+    for form in (json.dumps(json.loads(data), indent=2).encode(), base64.b64encode(data) + b"\n"):
+        provenance = workshop.write("p.json", form)
+        assert workshop.verify(model, "--provenance", provenance, *EXPECTED)[0] == 0
+
+
+def test_flipped_payload(workshop: Workshop) -> None:
+    model = workshop.model()
+    document = json.loads(workshop.train_provenance(model).read_bytes())
+    payload = bytearray(base64.b64decode(document["dsseEnvelope"]["payload"]))
+    payload[-20] ^= 1
+    document["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
+    provenance = workshop.write("p.json", json.dumps(document).encode())
+    code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
+    assert (code, refusals(verdict)[0]) == (1, "SignatureError")
+
+
+def test_foreign_sigstore(workshop: Workshop) -> None:
+    model = workshop.model()
+    with LocalSigstore() as foreign:
+        config = foreign.write_trust_config(workshop.folder / "foreign.json")
+        other = Workshop(foreign, config, workshop.folder)
+        provenance = other.train_provenance(model)
+    code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
+    assert code == 1
+    assert refusals(verdict)[0] in ("CertificateError", "LogError", "SignatureError")
+
+
+def test_a_certificate_chain_of_ones_own_is_not_provenance(workshop: Workshop) -> None:
+    model = workshop.model()
+    document = json.loads(workshop.train_provenance(model).read_bytes())
+    material = document["verificationMaterial"]
+    material["x509CertificateChain"] = {"certificates": [material.pop("certificate")]}
+    provenance = workshop.write("p.json", json.dumps(document).encode())
+    code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["UnsupportedError"])
+
+
+# The signature, and everything together
+
+
+def test_flipped_byte_of_the_model(workshop: Workshop) -> None:
+    model = workshop.model()
+    signature, provenance = workshop.sign_model(model), workshop.train_provenance(model)
+    model.write_bytes(b"Weights")
+    code, verdict = workshop.verify(
+        model, "--signature", signature, "--provenance", provenance, *EXPECTED
+    )
+    assert (code, refusals(verdict)) == (1, ["MismatchError", "SubjectError"])
+    assert verdict["refusal"]["where"].endswith("model.pth")
+    assert {"expected", "found"} <= verdict["refusal"].keys()
+
+
+def test_provenance_of_another_model(workshop: Workshop) -> None:
+    model, other = workshop.model(), workshop.model(b"other", "other.pth")
+    code, verdict = workshop.verify(
+        model,
+        *("--signature", workshop.sign_model(model)),
+        *("--provenance", workshop.train_provenance(other), *EXPECTED),
+    )
+    assert (code, refusals(verdict)) == (1, ["SubjectError"])
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "refusal"),
+    [
+        ((), {"repository": "octo-org/other"}, "SignerError"),
+        ((), {"job_workflow_ref": f"evil/mt/.github/workflows/train.yml@{REF}"}, "SignerError"),
+        (("--identity", f"{TRAIN}@refs/tags/v1.2.4"), {}, "SignerError"),
+        (("--identity", f"{TRAIN}@refs/tags/.*"), {}, "SignerError"),
+        (("--identity", f"{TRAIN}@{REF}/"), {}, "SignerError"),
+        (
+            ("--identity", f"{TRAIN}@{REF}", "--identity-provider", "https://issuer.example"),
+            {},
+            "SignerError",
+        ),
+    ],
+)
+def test_model_signed_by_somebody_else(
+    workshop: Workshop, options: tuple[str, ...], changes: dict[str, str], refusal: str
+) -> None:
+    model = workshop.model()
+    signature = workshop.sign_model(model, **changes)
+    provenance = workshop.train_provenance(model)
+    code, verdict = workshop.verify(
+        model, "--signature", signature, "--provenance", provenance, *EXPECTED, *options
+    )
+    assert (code, refusals(verdict)[0]) == (1, refusal)
+
+
+def test_model_signed_by_a_person(workshop: Workshop) -> None:
+    model = workshop.model()
+    signature = workshop.folder / "model.sig"
+    token = workshop.sigstore.oidc.token("dev@octo.example")
+    options = SigstoreSigning(trust_config=workshop.trust_config, identity_token=token)
+    api.sign(model, signature, sigstore_signer(options))
+    evidence = ("--signature", signature, "--provenance", workshop.train_provenance(model))
+    code, verdict = workshop.verify(model, *evidence, *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["SignerError"])
+    person = ("--identity", "dev@octo.example", "--identity-provider", workshop.sigstore.url)
+    code, verdict = workshop.verify(model, *evidence, *EXPECTED, *person)
+    assert (code, refusals(verdict)) == (0, [])
+    same_run = next(step for step in verdict["steps"] if step["check"] == "Same run")
+    assert same_run["outcome"] == "not checked"
+
+
+def test_signature_and_provenance_of_different_runs(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.train_provenance(model)
+    for changes, refused in (
+        ({"run_id": "78"}, ["ChainError"]),
+        ({"sha": "e" * 40}, ["ChainError"]),
+        ({"run_attempt": "2"}, []),  # a re-run of failed jobs
+    ):
+        signature = workshop.sign_model(model, **changes)
+        _, verdict = workshop.verify(
+            model, "--signature", signature, "--provenance", provenance, *EXPECTED
+        )
+        assert refusals(verdict) == refused
+    assert verdict["chain"]["run"].count("/attempts/") == 2
+
+
+def test_two_provenances_of_different_runs(workshop: Workshop) -> None:
+    model = workshop.model()
+    first = workshop.train_provenance(model, "1.json")
+    second = workshop.train_provenance(model, "2.json", run_id="78")
+    code, verdict = workshop.verify(model, "--provenance", first, "--provenance", second, *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["ChainError"])
+
+
+# The training record and the data set
+
+
+def test_records_that_nobody_attested_or_of_another_model(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.train_provenance(model)
+    unattested = workshop.record_file(model, train_images=101)
+    options = ("--provenance", provenance, *EXPECTED, "--training-record", unattested)
+    code, verdict = workshop.verify(model, *options)
+    assert (code, refusals(verdict)) == (1, ["RecordError"])
+
+    other = workshop.model(b"other", "other.pth")
+    record = workshop.record(other)
+    statement = workshop.train_statement(model, record)
+    data = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+    code, verdict = workshop.verify(model, "--provenance", data, *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["RecordError"])
+
+
+def test_a_record_that_is_a_subject_of_the_generators_provenance(workshop: Workshop) -> None:
+    model = workshop.model()
+    record = workshop.record_file(model)
+    statement = generator_statement(model)
+    digest = {"sha256": sha256(record.read_bytes()).hexdigest()}
+    statement["subject"].append({"name": "training.json", "digest": digest})
+    provenance = workshop.generator_provenance(model, statement)
+    options = ("--provenance", provenance, "--source-uri", SOURCE)
+    options = (*options, "--training-record", record)
+    for dataset, refused in ((DATASET, []), ("e" * 64, ["DependencyMismatchError"])):
+        _, verdict = workshop.verify(model, *options, "--dataset-digest", dataset)
+        assert refusals(verdict) == refused
+
+
+def test_cifar10_is_pinned(workshop: Workshop) -> None:
+    assert policy.CIFAR10_SHA256 == cifar10.SHA256
+    model = workshop.model()
+    for digest, code in ((DATASET, 1), (cifar10.SHA256, 0)):
+        record = workshop.record(model, name="cifar10", sha256=digest)
+        statement = workshop.train_statement(model, record)
+        data = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+        assert workshop.verify(model, "--provenance", data, *EXPECTED)[0] == code
+
+
+def test_data_set_expected_where_no_provenance_names_one(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.generator_provenance(model)
+    options = ("--provenance", provenance, "--source-uri", SOURCE)
+    code, verdict = workshop.verify(model, *options, "--dataset-digest", DATASET)
+    assert (code, refusals(verdict)) == (1, ["DependencyMismatchError"])
+
+
+# Directories
+
+
+def test_directory_by_name_and_digest(workshop: Workshop) -> None:
+    model = workshop.directory()
+    provenance = workshop.train_provenance(model)
+    signature = workshop.sign_model(model)
+    options = ("--provenance", provenance, *EXPECTED)
+    assert workshop.verify(model, *options)[0] == 0
+    assert workshop.verify(model, *options, "--signature", signature)[0] == 0
+    moved = model.rename(model.with_name("renamed"))
+    assert workshop.verify(moved, *options)[0] == 0
+
+
+def damage(kind: str, model: Path) -> None:
+    first, second = model / "variables" / "0000", model / "variables" / "0001"
+    if kind == "flipped":
+        first.write_bytes(b"x")
+    elif kind == "added":
+        (model / "extra").write_bytes(b"")
+    elif kind == "removed":
+        first.unlink()
+    elif kind == "renamed":
+        first.rename(model / "variables" / "0000x")
+    elif kind == "swapped":
+        one, two = first.read_bytes(), second.read_bytes()
+        first.write_bytes(two)
+        second.write_bytes(one)
+    else:
+        first.rename(model / "variables" / "0002x")
+
+
+@pytest.mark.parametrize("kind", ["flipped", "added", "removed", "renamed", "swapped", "moved"])
+def test_changed_directory(workshop: Workshop, kind: str) -> None:
+    model = workshop.directory()
+    provenance = workshop.train_provenance(model)
+    damage(kind, model)
+    code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
+    assert (code, refusals(verdict)[0]) == (1, "SubjectError")
+
+
+def test_the_root_digest_never_stands_alone(workshop: Workshop) -> None:
+    model = workshop.directory()
+    statement = workshop.train_statement(model, workshop.record(model))
+    statement["subject"] = statement["subject"][-1:]
+    assert statement["subject"][0]["name"] == "saved_model"
+    data = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+    code, verdict = workshop.verify(model, "--provenance", data, *EXPECTED)
+    assert (code, refusals(verdict)[0]) == (1, "SubjectError")
+
+
+def test_one_of_many_subjects_is_ambiguous_or_missing(workshop: Workshop) -> None:
+    model = workshop.directory()
+    statement = workshop.train_statement(model, workshop.record(model))
+    first = statement["subject"][0]
+    for listed in (
+        [*statement["subject"], {**first, "digest": {"sha256": "e" * 64}}],
+        statement["subject"][1:],
+    ):
+        forged: Json = {**statement, "subject": listed}
+        data = workshop.write("p.json", workshop.sign(forged, workshop.token()))
+        code, verdict = workshop.verify(model, "--provenance", data, *EXPECTED)
+        assert (code, refusals(verdict)[0]) == (1, "SubjectError")
+
+
+def test_files_listed_without_a_root_have_to_be_all(workshop: Workshop) -> None:
+    """As actions/attest lists the files of a folder."""
+    model = workshop.directory()
+    statement = workshop.train_statement(model, workshop.record(model))
+    named = [
+        {**subject, "name": subject["name"].removeprefix("saved_model/")}
+        for subject in statement["subject"][:-1]
+    ]
+    for listed, code in ((named, 0), (named[1:], 1), ([*named, named[0]], 1)):
+        forged: Json = {**statement, "subject": listed}
+        data = workshop.write("p.json", workshop.sign(forged, workshop.token()))
+        assert workshop.verify(model, "--provenance", data, *EXPECTED)[0] == code
+
+
+def test_above_a_thousand_files_the_signed_list_is_the_subject(workshop: Workshop) -> None:
+    model = workshop.directory(files=1_001)
+    about = subjects.of_model(subjects.measure(model))
+    assert [subject.name for subject in about] == ["saved_model"]
+    small = workshop.model()
+    statement = workshop.train_statement(small, workshop.record(model))
+    statement["subject"] = [
+        {"name": item.name, "digest": {"sha256": item.sha256}} for item in about
+    ]
+    provenance = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+    signature = workshop.sign_model(model)
+    options = ("--provenance", provenance, *EXPECTED)
+    assert workshop.verify(model, *options, "--signature", signature)[0] == 0
+    assert workshop.verify(model, *options)[0] == 0  # the list that signing would make
+    (model / "variables" / "1000").rename(model / "variables" / "1000x")
+    code, verdict = workshop.verify(model, *options)
+    assert (code, refusals(verdict)[0]) == (1, "SubjectError")
+
+
+def test_signatures_with_other_digests_are_compared_all_the_same(workshop: Workshop) -> None:
+    model = workshop.directory()
+    signature = workshop.folder / "blake.sig"
+    options = SigstoreSigning(trust_config=workshop.trust_config, identity_token=workshop.token())
+    api.sign(model, signature, sigstore_signer(options), api.HashOptions(algorithm="blake2b"))
+    code, verdict = workshop.verify(
+        model,
+        *("--signature", signature, "--provenance", workshop.train_provenance(model), *EXPECTED),
+    )
+    assert (code, refusals(verdict)) == (0, [])
