@@ -5,10 +5,8 @@ sigstore-python is imported inside the functions: it takes longer than hashing a
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MAX_TRUST_CONFIG = 16 * 1024 * 1024
-
-# Its warnings would reach stderr; an application that configures logging still gets them.
-logging.getLogger("sigstore").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,12 @@ def load(trust: SigstoreTrust) -> ClientTrustConfig:
         SignatureError: The trust root cannot be refreshed.
         UsageError: Both a configuration and staging are asked for.
     """
+    import logging
+
+    log = logging.getLogger("sigstore")
+    if not log.handlers:
+        # Its warnings would reach stderr; an application that configures logging still gets them.
+        log.addHandler(logging.NullHandler())
     if trust.trust_config is None:
         return _from_tuf(trust.staging, trust.offline)
     if trust.staging:
@@ -79,6 +80,8 @@ def load(trust: SigstoreTrust) -> ClientTrustConfig:
 
 def in_background(work: Callable[[], T]) -> Callable[[], T]:
     """Starts `work` in a daemon thread; the returned function waits for its result or exception."""
+    from concurrent.futures import Future  # slow to import, and needed for Sigstore only
+
     future: Future[T] = Future()
 
     def run() -> None:

@@ -1,0 +1,88 @@
+"""Start-up: a command imports what it uses and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from material import new_key, private_pem, public_pem
+
+KEY = new_key()
+SCRIPT = """
+import sys
+from model_signing.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+print(code, *sys.modules, file=sys.stderr)
+"""
+
+SIGSTORE = {"sigstore", "sigstore_models", "tuf", "requests", "urllib3", "pydantic", "id", "rich"}
+NETWORK = {"http", "ssl", "asyncio"}
+POOLS = {"concurrent", "multiprocessing", "logging"}
+RARE = {"blake3", "rfc3161_client", "pkcs11", "tempfile", "getpass"}
+MODULES = {
+    "--help": SIGSTORE | NETWORK | POOLS | RARE | {"cryptography", "hashlib", "json", "email"},
+    "sign key": SIGSTORE | NETWORK | POOLS | RARE,
+    "verify key": SIGSTORE | NETWORK | POOLS | RARE,
+    "digest": SIGSTORE | NETWORK | POOLS | RARE | {"cryptography"},
+}
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> dict[str, list[str]]:
+    model, signature = tmp_path / "model.bin", tmp_path / "model.sig"
+    private, public = tmp_path / "key.pem", tmp_path / "key.pub"
+    model.write_bytes(b"x")
+    private.write_bytes(private_pem(KEY))
+    public.write_bytes(public_pem(KEY))
+    common = [str(model), "--signature", str(signature)]
+    return {
+        "--help": ["--help"],
+        "sign key": ["sign", "key", *common, "--private-key", str(private)],
+        "verify key": ["verify", "key", *common, "--public-key", str(public)],
+        "digest": ["digest", str(model)],
+    }
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_a_command_imports_only_what_it_uses(command: str, arguments: dict[str, list[str]]) -> None:
+    commands = ["sign key", command] if command == "verify key" else [command]
+    for one in commands:
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT, *arguments[one]],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        code, *modules = run.stderr.splitlines()[-1].split()
+        assert code in ("0", "None")
+    loaded = {name.split(".")[0] for name in modules}
+    assert loaded & MODULES[command] == set()
+    if command.endswith("key"):
+        assert "cryptography" in loaded
+
+
+def best(command: list[str], times: int) -> float:
+    durations = []
+    for _ in range(times):
+        start = time.perf_counter()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        durations.append(time.perf_counter() - start)
+    return min(durations)
+
+
+def test_help_costs_less_than_three_bare_interpreters() -> None:
+    # The best of several: other processes can only add time.
+    bare = [sys.executable, "-c", "pass"]
+    ours = [sys.executable, "-m", "model_signing", "--help"]
+    for attempt in range(3):
+        ratio = best(ours, 7) / best(bare, 7)
+        if ratio < 3:
+            return
+        print(f"attempt {attempt}: {ratio:.1f}")
+    pytest.fail(f"--help takes {ratio:.1f} times as long as a bare interpreter")
