@@ -281,8 +281,13 @@ def check_against_disk(model: Path, verified: model_signing.Verified) -> None:
     paths = [model] if model.is_file() else [p for p in model.rglob("*") if p.is_file()]
     base = model.parent if model.is_file() else model
     how = verified.manifest.serialization
-    if {p.relative_to(base).as_posix() for p in paths} != set(verified.manifest.files):
-        raise AssertionError("accepted other files")
+    names = {path.relative_to(base).as_posix() for path in paths}
+    unlisted = names - verified.manifest.files.keys()
+    excused = tuple(f"{path}/" for path in how.ignore_paths)
+    if verified.manifest.files.keys() - names:
+        raise AssertionError("accepted a file that is not there")
+    if not all(f"{name}/".startswith(excused) for name in unlisted):
+        raise AssertionError("accepted a file that nobody signed or excused")
     for resource, digest in verified.manifest.digests.items():
         name, bounds = resource, slice(None)
         if how.method == "shards":
