@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAME = "model-transparency/model-transparency"
+PRODUCT = "model-transparency/model-transparency"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--input", action="append", default=[], metavar="NAME=VALUE", help="of a dispatch"
     )
     run.add_argument("--repository", type=Path, default=ROOT, metavar="FOLDER")
-    run.add_argument("--name", default=NAME, metavar="OWNER/NAME", help="default: %(default)s")
+    run.add_argument("--name", default=PRODUCT, metavar="OWNER/NAME", help="default: %(default)s")
     run.add_argument("--ref", default="refs/heads/main", help="default: %(default)s")
     run.add_argument(
         "--other",
@@ -61,8 +61,24 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--output", type=Path, default=Path("sandbox-run"), metavar="FOLDER")
     run.set_defaults(run=run_workflow)
 
+    demo = commands.add_parser(
+        "demo", help="train, prove, sign and verify one model: what `make demo` runs"
+    )
+    demo.add_argument("--model", default="pytorch_model.pth", metavar="FORMAT")
+    demo.add_argument("--dataset", choices=("synthetic", "cifar10"), default="synthetic")
+    demo.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="CIFAR-10's binary batches on disk"
+    )
+    demo.add_argument("--epochs", type=int, metavar="N")
+    demo.add_argument("--output", type=Path, default=Path("out"), metavar="DIR")
+    demo.set_defaults(run=run_demo)
+
     options = parser.parse_args(arguments)
-    code: int = options.run(options)
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return code
 
 
@@ -147,6 +163,13 @@ def run_workflow(options: argparse.Namespace) -> int:
         print(f"  {annotation.level}: {annotation.title} {annotation.message} ({annotation.job})")
     print(f"  artifacts: {', '.join(result.artifact_names()) or 'none'}")
     return 0 if result.conclusion == "success" else 1
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Runs the demonstration."""
+    from .demo import demo
+
+    return demo(options.model, options.dataset, options.data_dir, options.epochs, options.output)
 
 
 if __name__ == "__main__":

