@@ -132,7 +132,7 @@ def run(
             config_maps={"sigstore": {TRUST: trust_config.read_bytes()}},
             environment={
                 "STORAGE_EMULATOR_HOST": storage,
-                **_redirect_git(REPOSITORY, repository),
+                **redirect_git(REPOSITORY, repository),
             },
         )
         finished = tekton.run(document, cluster, say)
@@ -226,7 +226,7 @@ def _stand_in_digest(folder: Path) -> str:
     return hashlib.sha256(str(folder).encode()).hexdigest()
 
 
-def _redirect_git(url: str, repository: Path) -> dict[str, str]:
+def redirect_git(url: str, repository: Path) -> dict[str, str]:
     """Variables that make git fetch a URL from a folder."""
     return {
         "GIT_CONFIG_COUNT": "1",

@@ -165,7 +165,10 @@ def _resolve(reference: Json, kind: str, cluster: Cluster) -> tuple[Json, Refere
         raise TektonError(f"{kind}: there is no repository {url}")
     commit = _git(cluster.repositories[url], "rev-parse", "--verify", f"{revision}^{{commit}}")
     text = _git(cluster.repositories[url], "show", f"{commit}:{path}")
-    document = yaml.safe_load(text)
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise TektonError(f"{path} at {commit} is not YAML: {error}") from error
     if (document.get("apiVersion"), document.get("kind")) != (API, kind):
         raise TektonError(f"{path} at {commit} is not a {kind} of {API}")
     spec: Json = document["spec"]
@@ -447,8 +450,7 @@ def _run_step(
     home = folder / "home"
     home.mkdir(exist_ok=True)
     environment = {
-        # The image's own programs, and git, which the base image brings.
-        "PATH": f"{programs}{os.pathsep}{_folder_of('git')}",
+        "PATH": f"{programs}{os.pathsep}{_base_image(place.cluster.scratch)}",
         "HOME": str(home),
         **place.cluster.environment,
         **_named(step.get("env", []), "value"),
@@ -478,11 +480,15 @@ def _echo(lines: Iterator[str], prefix: str, say: Say) -> Iterator[str]:
         yield line
 
 
-def _folder_of(program: str) -> str:
-    path = shutil.which(program)
-    if path is None:
-        raise TektonError(f"this machine has no {program}")
-    return str(Path(path).parent)
+def _base_image(scratch: Path) -> Path:
+    """A folder with the one program that the images take from their base image: git."""
+    folder, git = scratch / "base-image", shutil.which("git")
+    if git is None:
+        raise TektonError("this machine has no git")
+    folder.mkdir(exist_ok=True)
+    if not (folder / "git").exists():
+        (folder / "git").symlink_to(git)
+    return folder
 
 
 def _mounted(text: str, mounts: Mapping[str, Path]) -> str:

@@ -1,4 +1,4 @@
-"""Programs from npm for the tests, as their lock file says, installed once into the cache folder."""
+"""Programs from npm for the tests, as a lock file says, installed once into the cache folder."""
 
 from __future__ import annotations
 

@@ -23,9 +23,11 @@ from model_signing.files import write_atomic
 from slsa_for_models.errors import CloneError, StorageError
 
 _CHUNK = 1024 * 1024
-_TIMEOUT = 60  # seconds without an answer from the bucket
-# Tekton keeps at most 4096 bytes of results of a whole Task in the pod's termination message.
-_MAX_RESULT = 2048
+TIMEOUT = 60  # seconds without an answer from the bucket
+# Tekton keeps at most 4096 bytes of results of a whole Task in the pod's termination message; a
+# Task here has four at most.
+_MAX_RESULT = 1000
+_MAX_DESTINATION = 600
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _BUCKET_URI = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/([^\s@#?*\[\]]+)")
@@ -81,6 +83,8 @@ def _run_upload(args: argparse.Namespace) -> int:
     with _reading(args.training_record) as file:
         claimed = record.parse(file.read(record.MAX_BYTES + 1)).dataset
     destination = args.destination.rstrip("/")
+    if len(destination) > _MAX_DESTINATION:
+        raise UsageError("the destination is too long for Tekton", found=destination[:100])
     files = {
         args.model_result: (args.model, args.model.name, {"isBuildArtifact": "true"}),
         args.signature_result: (args.signature, args.signature.name, {}),
@@ -180,9 +184,12 @@ def upload(path: Path, uri: str) -> str:
     blob = _blob(uri)
     with _reading(path) as file, _storage_failures(uri):
         digest = _sha256(file)
+        size = file.tell()
         file.seek(0)
         # Generation 0 is "there is no such object yet".
-        blob.upload_from_file(file, if_generation_match=0, checksum="crc32c", timeout=_TIMEOUT)
+        blob.upload_from_file(
+            file, size=size, if_generation_match=0, checksum="crc32c", **_patience()
+        )
     return digest
 
 
@@ -213,7 +220,7 @@ def download(reference: str, directory: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=directory, prefix=".download-") as scratch:
         path = Path(scratch) / name
         with path.open("w+b") as file, _storage_failures(uri):
-            blob.download_to_file(file, timeout=_TIMEOUT)
+            blob.download_to_file(file, **_patience())
             file.seek(0)
             found = _sha256(file)
         if found != expected:
@@ -242,7 +249,7 @@ def write_result(path: Path, uri: str, digest: str, flags: Mapping[str, str] | N
     """
     data = json.dumps({"uri": uri, "digest": digest, **(flags or {})}, sort_keys=True).encode()
     if len(data) > _MAX_RESULT:
-        raise UsageError("the result is too long for Tekton", where=path.name, found=uri[:200])
+        raise UsageError("the result is too long for Tekton", where=path.name, found=uri[:100])
     write_atomic(path, data)
 
 
@@ -268,6 +275,15 @@ def _client(uri: str) -> Any:  # noqa: ANN401
         return storage.Client()
 
 
+def _patience() -> dict[str, Any]:
+    """How long to wait for an answer, and for how long to ask again."""
+    from google.cloud.storage.retry import (  # type: ignore[import-untyped,unused-ignore]
+        DEFAULT_RETRY,
+    )
+
+    return {"timeout": TIMEOUT, "retry": DEFAULT_RETRY.with_timeout(TIMEOUT)}
+
+
 @contextlib.contextmanager
 def _storage_failures(uri: str) -> Iterator[None]:
     from google.api_core.exceptions import GoogleAPIError, PreconditionFailed
@@ -284,7 +300,7 @@ def _storage_failures(uri: str) -> Iterator[None]:
         ) from error
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
         raise StorageError(
-            "The bucket did not do what it was asked.", where=uri, found=str(error)
+            "The bucket did not do what it was asked.", where=uri, found=str(error)[:500]
         ) from error
 
 
