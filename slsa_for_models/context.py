@@ -167,6 +167,8 @@ def split_workflow(reference: str, *, where: str) -> tuple[str, str, str]:
 def parse_inputs(text: str) -> dict[str, Scalar]:
     """The inputs of a reusable workflow, as the expression `toJSON(inputs)` writes them.
 
+    An input that is null was not chosen, and is left out.
+
     Raises:
         ContextError: Not a flat JSON object of strings, numbers and booleans.
     """
@@ -174,14 +176,14 @@ def parse_inputs(text: str) -> dict[str, Scalar]:
     if len(text) <= MAX_INPUTS_BYTES:
         inputs = strict_json.loads(text.encode(), ContextError, "The workflow inputs")
     if not isinstance(inputs, dict) or not all(
-        isinstance(value, Scalar) for value in inputs.values()
+        value is None or isinstance(value, Scalar) for value in inputs.values()
     ):
         raise ContextError(
             "The workflow inputs are not a flat JSON object.",
             where="--workflow-inputs",
             expected="what toJSON(inputs) gives, at most 64 KiB",
         )
-    return inputs
+    return {name: value for name, value in inputs.items() if value is not None}
 
 
 def _claim(claims: Mapping[str, object], name: str) -> str:

@@ -143,7 +143,8 @@ def check_encoded(expected: str, found: Iterable[Subject]) -> None:
         raise UsageError("not base64 of sha256sum lines", where="--expected") from None
     wanted = {name: digest for digest, _, name in lines}
     at_hand = {subject.name: subject.sha256 for subject in found}
-    for name in sorted(wanted.keys() | at_hand.keys()):
+    # A directory's root, which says least of what differs, comes last.
+    for name in sorted(wanted.keys() | at_hand.keys(), reverse=True):
         if wanted.get(name) != at_hand.get(name):
             raise SubjectError(
                 "The model is not the one that was reported.",
