@@ -8,28 +8,39 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
 
 from model_signing import console
 from model_signing.errors import UsageError, printable
 
+TYPE_CHECKING = False  # like pathlib, typing costs a tenth of the time that --help may take
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+    from typing import Any
+
     from model_signing.api import HashOptions, Signed, Verified
     from model_signing.manifest import Progress
     from model_signing.signers import Signer
     from model_signing.verifiers import Authenticated, Verifier
 
-_FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+    _Methods = dict[str, tuple[str, tuple[str, ...], Callable[[argparse.Namespace], Any], str]]
+
+
+def _path(text: str) -> Path:
+    from pathlib import Path
+
+    return Path(text)
+
+
+_FILE: dict[str, Any] = {"type": _path, "metavar": "FILE"}
 _MANY: dict[str, Any] = {**_FILE, "action": "append", "default": []}
 _FLAG: dict[str, Any] = {"action": "store_true"}
 
 # Every option once. A trailing "!" in the table of commands makes one required.
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "model_path": {"type": Path, "metavar": "MODEL_PATH", "help": "the model: a file or folder"},
-    "bundle": {"type": Path, "metavar": "BUNDLE", "help": "a signature file"},
+    "model_path": {"type": _path, "metavar": "MODEL_PATH", "help": "the model: a file or folder"},
+    "bundle": {"type": _path, "metavar": "BUNDLE", "help": "a signature file"},
     "--signature": {**_FILE, "help": "the signature file (signing: default model.sig)"},
     "--ignore-paths": {**_MANY, "metavar": "PATH", "help": "leave out this path; repeatable"},
     "--ignore-git-paths": {
@@ -107,17 +118,22 @@ _TSA = ("--tsa-certificate-chain",)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0 done, 1 refused, 2 usage."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    return console.run(_parser, _default_method(given), "model_signing")
+    given = _default_method(list(sys.argv[1:] if argv is None else argv))
+    return console.run(lambda: _parser(given), given, "model_signing")
 
 
-def _parser() -> console.Parser:
+def _parser(given: Sequence[str]) -> console.Parser:
+    """Only the part for what is `given` is built: `--help` lists no options of methods."""
     parser = console.Parser(
         prog="model_signing",
         description="Sign machine-learning models and verify them (OpenSSF Model Signing v1.0).",
         epilog="example:\n  model_signing sign key my-model --private-key key.pem",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    levels = ("debug", "info", "warning", "error", "critical")
+    parser.add_argument(
+        "--log-level", action=_LogLevel, type=str.lower, choices=levels, help="of what is done"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for command, methods in _METHODS.items():
         group = commands.add_parser(
@@ -126,14 +142,17 @@ def _parser() -> console.Parser:
             description=f"{command.capitalize()} a model. Without METHOD: sigstore.",
         )
         choices = group.add_subparsers(metavar="METHOD", dest="method", required=True)
-        for method, (purpose, options, make, example) in methods.items():
+        for method, (purpose, options, make, example) in (
+            methods.items() if command in given else ()
+        ):
             sub = choices.add_parser(
                 method,
                 help=purpose,
-                description=f"{purpose[0].upper()}{purpose[1:]}.",
+                description=_sentence(purpose),
                 epilog=f"example:\n  model_signing {command} {method} my-model {example}",
             )
-            _add(sub, options)
+            if method in given:
+                _add(sub, options)
             sub.set_defaults(run=_COMMANDS[command], make=make)
     for command, run, purpose, options in (
         (
@@ -144,7 +163,7 @@ def _parser() -> console.Parser:
         ),
         ("inspect", _inspect, "print what a signature claims: UNVERIFIED", ("bundle", "--format")),
     ):
-        sub = commands.add_parser(command, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
+        sub = commands.add_parser(command, help=purpose, description=_sentence(purpose))
         _add(sub, options)
         sub.set_defaults(run=run)
     return parser
@@ -157,6 +176,17 @@ def _add(parser: argparse.ArgumentParser, options: Iterable[str]) -> None:
         if option.endswith("!"):
             keywords["required"] = True
         parser.add_argument(name, **keywords)
+
+
+def _sentence(purpose: str) -> str:
+    return f"{purpose[0].upper()}{purpose[1:]}."
+
+
+class _LogLevel(argparse.Action):
+    def __call__(self, _: object, __: object, level: Any, ___: object = None) -> None:  # noqa: ANN401
+        import logging
+
+        logging.basicConfig(format="%(name)s: %(message)s", level=level.upper())
 
 
 class _Version(argparse.Action):
@@ -172,12 +202,14 @@ class _Version(argparse.Action):
 
 def _default_method(argv: list[str]) -> list[str]:
     """`sign MODEL` is `sign sigstore MODEL`; but a mistyped method is not a model."""
+    if argv and argv[0].replace("_", "-") == "--log-level":
+        return argv[:2] + _default_method(argv[2:])
     if len(argv) < 2 or argv[0] not in _METHODS or argv[1] in ("-h", "--help"):
         return argv
     word, methods = argv[1], _METHODS[argv[0]]
     if word in methods:
         return argv
-    if not word.startswith("-") and not Path(word).exists():
+    if not word.startswith("-") and not _path(word).exists():
         near = console.suggestion(word, methods)
         if near or (len(argv) > 2 and not argv[2].startswith("-")):
             return [argv[0], word]  # argparse refuses it, with the suggestion
@@ -190,7 +222,7 @@ def _default_method(argv: list[str]) -> list[str]:
 def _sign(args: argparse.Namespace) -> int:
     from model_signing import api, inspection
 
-    signature, signer = args.signature or Path("model.sig"), args.make(args)
+    signature, signer = args.signature or _path("model.sig"), args.make(args)
     with _progress(args) as progress:
         signed = api.sign(
             args.model_path, signature, signer, _hash_options(args), progress=progress
@@ -339,7 +371,6 @@ def _certificate_verifier(args: argparse.Namespace) -> Verifier:
     )
 
 
-_Methods = dict[str, tuple[str, tuple[str, ...], Callable[[argparse.Namespace], Any], str]]
 _METHODS: dict[str, _Methods] = {
     "sign": {
         "sigstore": (
@@ -446,15 +477,12 @@ def _hash_options(args: argparse.Namespace) -> HashOptions:
     )
 
 
-@contextmanager
-def _progress(args: argparse.Namespace) -> Iterator[Progress | None]:
-    if args.quiet or args.no_progress:
-        yield None
-        return
+def _progress(args: argparse.Namespace) -> AbstractContextManager[Progress | None]:
+    from contextlib import nullcontext
+
     from model_signing import progress
 
-    with progress.bar() as show:
-        yield show
+    return nullcontext() if args.quiet or args.no_progress else progress.bar()
 
 
 def _what(args: argparse.Namespace, done: Signed | Verified) -> dict[str, Any]:

@@ -6,9 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
 
 from model_signing.errors import Error, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_WIDTH = 80  # of help; asking the terminal costs importing three compression libraries
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,12 +22,13 @@ class Parser(argparse.ArgumentParser):
     """  # noqa: D205
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_formatter, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
         """As argparse, but nothing may be left over."""
-        given = [_hyphens(word) for word in (sys.argv[1:] if args is None else args)]
+        given = list(sys.argv[1:] if args is None else args)
+        end = given.index("--") if "--" in given else len(given)
+        given[:end] = [_hyphens(word) for word in given[:end]]
         if self._subparsers is None:
             self._check_options(given)
         namespace, extra = super().parse_known_args(given, namespace)
@@ -57,6 +63,10 @@ class Parser(argparse.ArgumentParser):
                 found=str(value),
                 fix=suggestion(str(value), choices),
             )
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, width=_WIDTH)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str | None:

@@ -7,7 +7,9 @@ other exception is meant to reach a user.
 
 from __future__ import annotations
 
-from typing import ClassVar
+TYPE_CHECKING = False  # importing typing would be a tenth of the cost of --help
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 def printable(text: str) -> str:
