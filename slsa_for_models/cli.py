@@ -285,6 +285,13 @@ def _add_verify_options(parser: argparse.ArgumentParser) -> None:
         metavar="PEM",
         help="of a model signed with a key, and of the builder where that is no workflow",
     )
+    expected.add_argument(
+        "--builder-key",
+        type=Path,
+        metavar="PEM",
+        help="of the builder named by --builder-id, such as Tekton Chains, where its key is not "
+        "the model's",
+    )
     expected.add_argument("--dataset-digest", metavar="SHA256", help="of the training data")
     expected.add_argument("--minimum-level", choices=["1", "2", "3"], help="SLSA Build level")
     expected.add_argument(
@@ -449,7 +456,10 @@ def _expectations(args: argparse.Namespace) -> Expectations:
 def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
     from slsa_for_models import policy
 
-    key = None if args.public_key is None else args.public_key.read_bytes()
+    if args.builder_key is not None and not args.builder_id:
+        raise UsageError("--builder-key needs --builder-id: whose key is it?")
+    path = args.builder_key or args.public_key
+    key = None if path is None else path.read_bytes()
     return tuple(policy.builder_from_option(text, key) for text in args.builder_id)
 
 
