@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from model_signing.bundle import read_bounded
-from model_signing.errors import Error
+from model_signing.errors import UsageError
 from slsa_for_models import json_schema, policy
 from slsa_for_models.context import GITHUB_ISSUER
 from slsa_for_models.errors import PolicyError
@@ -53,9 +53,7 @@ def load(path: Path) -> Expectations:
     json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")
     try:
         return _expectations(document, path.parent)
-    except PolicyError:
-        raise
-    except Error as error:  # a value that would be a usage error on the command line
+    except UsageError as error:  # what would be a usage error on the command line
         raise PolicyError(error.message, where=str(path), found=error.found) from None
 
 

@@ -456,11 +456,9 @@ _TEKTON_RUN_SPEC = {
 def _refuse_unresolved(spec: Json, dependencies: tuple[Resource, ...]) -> None:
     """A reference to a pipeline or task has to be resolved to a digest, or it says nothing."""
     needed = {name for name in ("pipeline", "task") if f"{name}Ref" in spec}
-    pipeline = spec.get("pipelineSpec")
-    if isinstance(pipeline, dict):
-        steps = [*(pipeline.get("tasks") or []), *(pipeline.get("finally") or [])]
-        if any("taskRef" in step for step in steps):
-            needed.add("pipelineTask")
+    pipeline = _object(spec, "pipelineSpec") if "pipelineSpec" in spec else {}
+    if any("taskRef" in task for task in (*_list(pipeline, "tasks"), *_list(pipeline, "finally"))):
+        needed.add("pipelineTask")
     named = [resource for resource in dependencies if resource.name in _TEKTON_REFERENCES]
     for resource in named:
         if not resource.digests:
@@ -479,10 +477,7 @@ _TEKTON_REFERENCES = ("pipeline", "task", "pipelineTask")
 
 
 def _tekton_parameters(spec: Json) -> Mapping[str, str]:
-    parameters = spec.get("params") or []
-    if not isinstance(parameters, list):
-        raise ProvenanceError("Malformed parameters.", where="externalParameters.runSpec.params")
-    return _as_text({_text(entry, "name"): entry.get("value") for entry in parameters})
+    return _as_text({_text(entry, "name"): entry.get("value") for entry in _list(spec, "params")})
 
 
 _Reader = Callable[[str, tuple[Resource, ...], Json], Provenance]
@@ -546,18 +541,19 @@ def _as_scalar(name: str, value: object) -> str:
     raise ParameterError("An external parameter is not a plain value.", where=name)
 
 
+def _list(document: Json, path: str) -> list[Json]:
+    value = document.get(path, [])
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ProvenanceError("A field is not a list of JSON objects.", where=path)
+    return value
+
+
 def _resources(document: Json, path: str) -> tuple[Resource, ...]:
-    value = document.get(path)
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise ProvenanceError("A field is not a list.", where=path)
-    return tuple(_resource(item, f"{path}[{index}]") for index, item in enumerate(value))
+    items = _list(document, path)
+    return tuple(_resource(item, f"{path}[{index}]") for index, item in enumerate(items))
 
 
-def _resource(item: object, where: str) -> Resource:
-    if not isinstance(item, dict):
-        raise ProvenanceError("A resource is not a JSON object.", where=where)
+def _resource(item: Json, where: str) -> Resource:
     try:
         digests = dict(_object(item, "digest")) if _value(item, "digest") is not None else {}
         annotations = _value(item, "annotations.claimedBy")

@@ -1,4 +1,4 @@
-"""slsa-github-generator v2.1.0: the real provenance, and slsa-verifier's options with its meaning."""
+"""slsa-github-generator v2.1.0: the real provenance, and slsa-verifier's own options."""
 
 from __future__ import annotations
 

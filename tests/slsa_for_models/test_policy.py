@@ -1,0 +1,285 @@
+"""Policy files: what they can say, what they refuse, and one made from a verified model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from crafted import (
+    CHAINS,
+    DATASET,
+    REF,
+    SOURCE,
+    TRAIN,
+    Workshop,
+    envelope,
+    new_key,
+    public_pem,
+    refusals,
+    tekton_statement,
+)
+
+from slsa_for_models import json_schema, policy_file
+from slsa_for_models.errors import PolicyError
+from slsa_for_models.policy import GENERATOR, Expectations, Pattern
+
+FULL = f"""
+version = 1
+
+[source]
+uri = "{SOURCE}"
+branch = {{ pattern = "main|release-[0-9]+" }}
+
+[[builder]]
+id = "{TRAIN}"
+refs = ["{REF}", {{ pattern = "[0-9a-f]{{40}}" }}]
+level = 3
+
+[[builder]]
+id = "{GENERATOR.id}"
+
+[signer]
+identity = {{ pattern = "{TRAIN}@refs/tags/v1[.].*" }}
+issuer = "https://token.actions.githubusercontent.com"
+
+[build]
+inputs = {{ model = "pytorch_model.pth" }}
+runners = ["github-hosted"]
+dataset_sha256 = "{DATASET}"
+
+[require]
+evidence = ["signature", "train"]
+level = 3
+base_models = true
+"""
+
+
+def write(workshop: Workshop, text: str, name: str = "policy.toml") -> Path:
+    return workshop.write(name, text.encode())
+
+
+def test_everything_a_policy_can_say(workshop: Workshop) -> None:
+    model = workshop.model()
+    code, verdict = workshop.verify(
+        model,
+        *("--signature", workshop.sign_model(model)),
+        *("--provenance", workshop.train_provenance(model)),
+        *("--policy", write(workshop, FULL)),
+    )
+    assert (code, refusals(verdict), verdict["slsaBuildLevel"]) == (0, [], 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "refusal"),
+    [
+        (f'uri = "{SOURCE}"', 'uri = "github.com/octo-org/other"', "SignerError"),
+        ('pattern = "main|release-[0-9]+"', 'pattern = "mai"', "SourceError"),
+        ('pattern = "main|release-[0-9]+"', 'pattern = "ain|release"', "SourceError"),
+        (f'refs = ["{REF}"', 'refs = ["refs/tags/v1.2.4"', "BuilderError"),
+        (f'refs = ["{REF}"', 'refs = ["refs/tags/v1.2."', "BuilderError"),
+        ("refs/tags/v1[.].*", "refs/tags/v2[.].*", "SignerError"),
+        ("https://token.actions", "https://other.actions", "SignerError"),
+        ('model = "pytorch_model.pth"', 'model = "other"', "ParameterError"),
+        (DATASET, "e" * 64, "DependencyMismatchError"),
+        ('"github-hosted"', '"self-hosted"', "SignerError"),
+        ('["signature", "train"]', '["tekton"]', "ChainError"),
+        ("level = 3\n\n[[builder]]", "level = 1\n\n[[builder]]", "BuilderError"),
+    ],
+)
+def test_one_expectation_not_met(workshop: Workshop, old: str, new: str, refusal: str) -> None:
+    model = workshop.model()
+    assert old in FULL
+    code, verdict = workshop.verify(
+        model,
+        *("--signature", workshop.sign_model(model)),
+        *("--provenance", workshop.train_provenance(model)),
+        *("--policy", write(workshop, FULL.replace(old, new))),
+    )
+    assert code == 1
+    assert refusals(verdict)[0] == refusal
+
+
+def test_a_signature_that_is_required_and_missing(workshop: Workshop) -> None:
+    model = workshop.model()
+    code, verdict = workshop.verify(
+        model,
+        *("--provenance", workshop.train_provenance(model)),
+        *("--policy", write(workshop, FULL)),
+    )
+    assert (code, refusals(verdict)) == (1, ["ChainError"])
+
+
+def test_no_policy_is_read_unless_named(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy beside the model is the publisher's word, not the consumer's."""
+    model = workshop.model()
+    for name in ("policy.toml", "model.pth.policy.toml", "slsa_for_models.toml"):
+        write(workshop, f'version = 1\n[[builder]]\nid = "{TRAIN}"\n', name)
+    monkeypatch.chdir(workshop.folder)
+    code, verdict = workshop.verify(
+        model, "--provenance", workshop.train_provenance(model), "--source-uri", SOURCE
+    )
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "version = 2",
+        "version = 1.0",
+        "version = true",
+        "not toml",
+        "\xff",
+        "version = 1\nunknown = 1",
+        "version = 1\n[source]\nurl = 'x'",
+        "version = 1\n[source]\nuri = 'octo-org'",
+        "version = 1\n[source]\nuri = 7",
+        "version = 1\n[source]\nuri = ''",
+        "version = 1\n[source]\nuri = { pattern = '(' }",
+        "version = 1\n[source]\nuri = { pattern = 'a', other = 'b' }",
+        "version = 1\n[source]\nversioned_tag = '1.2'",
+        "version = 1\n[source]\ncommit = 'main'",
+        "version = 1\n[[builder]]\nlevel = 3",
+        "version = 1\n[[builder]]\nid = 'x'\nlevel = 4",
+        "version = 1\n[[builder]]\nid = 'x@refs/tags/v1'",
+        "version = 1\n[[builder]]\nid = 'x'\nissuer = 'y'",
+        "version = 1\n[[builder]]\nid = 'x'\nidentity = 'y'",
+        "version = 1\n[[builder]]\nid = 'x'\nidentity = 'y'\npublic_key = 'z'",
+        "version = 1\n[signer]",
+        "version = 1\n[signer]\nissuer = 'x'",
+        "version = 1\n[build]\ndataset_sha256 = 'abc'",
+        "version = 1\n[build]\nrunners = ['mine']",
+        "version = 1\n[require]\nevidence = ['trust']",
+        "version = 1\n[[vsa.verifier]]\nid = 'x'",
+        "version = 1\n[[vsa.verifier]]\nid = 'x'\nidentity = 'y'",
+        "version = 1\n[[vsa.verifier]]\nid = 'x'\nidentity = 'y'\nissuer = 'z'\n"
+        "[[vsa.verifier]]\nid = 'x'\nidentity = 'y'\nissuer = 'z'",
+    ],
+)
+def test_refused_policies(workshop: Workshop, text: str) -> None:
+    path = workshop.write("policy.toml", text.encode("latin-1"))
+    with pytest.raises(PolicyError) as caught:
+        policy_file.load(path)
+    assert caught.value.message
+
+
+def test_a_key_that_the_policy_names_and_nobody_has(workshop: Workshop) -> None:
+    path = write(workshop, "version = 1\n[signer]\npublic_key = 'missing.pem'")
+    model = workshop.model()
+    code, error = workshop.verify(model, "--provenance", "p.json", "--policy", path)
+    assert (code, error["error"]) == (1, "FileError")
+
+
+def test_defaults(workshop: Workshop) -> None:
+    assert policy_file.load(write(workshop, "version = 1")) == Expectations()
+    loaded = policy_file.load(write(workshop, "version = 1\n[source]\nuri = { pattern = '.*' }"))
+    assert loaded.source_uri == Pattern(".*")
+
+
+def test_an_option_may_repeat_but_not_contradict_the_policy(workshop: Workshop) -> None:
+    model = workshop.model()
+    options = (
+        *("--provenance", workshop.train_provenance(model)),
+        *("--policy", write(workshop, FULL.replace('["signature", "train"]', "[]"))),
+    )
+    assert workshop.verify(model, *options, "--source-uri", SOURCE)[0] == 0
+    code, error = workshop.verify(model, *options, "--source-uri", "github.com/octo-org/other")
+    assert (code, error["error"]) == (2, "UsageError")
+    assert workshop.verify(model, *options, "--builder-id", TRAIN)[0] == 2
+
+
+def test_the_schema_is_a_schema() -> None:
+    for name in ("policy.v1.json", "verdict.v1.json", "buildtype-train.v1.json"):
+        jsonschema.Draft202012Validator.check_schema(json_schema.load(name))
+
+
+# policy init
+
+
+def test_init_from_a_verified_model(workshop: Workshop) -> None:
+    model = workshop.model()
+    evidence = (
+        *("--signature", workshop.sign_model(model)),
+        *("--provenance", workshop.train_provenance(model)),
+        *("--provenance", workshop.generator_provenance(model)),
+    )
+    output = workshop.folder / "made.toml"
+    code, _ = workshop.run(
+        *("policy", "init", model, *evidence, "--output", output),
+        *("--source-uri", SOURCE, "--identity", f"{TRAIN}@{REF}"),
+        *("--dataset-digest", DATASET),
+    )
+    assert code == 0
+    made = policy_file.load(output)
+    assert made.source_uri == f"git+https://{SOURCE}"
+    assert made.branch == "main"
+    assert {builder.id for builder in made.builders} == {TRAIN, GENERATOR.id}
+    assert made.required == ("signature", "slsa-github-generator", "train")
+    assert (made.dataset_sha256, made.minimum_level) == (DATASET, 3)
+    assert workshop.verify(model, *evidence, "--policy", output)[0] == 0
+
+    # The next model of the same source satisfies it; one from elsewhere does not.
+    for repository, accepted in (("octo-org/models", 0), ("evil/models", 1)):
+        following = workshop.model(b"retrained", "next.pth")
+        on = {"sha": "c" * 40, "run_id": "99", "repository": repository}
+        code, _ = workshop.verify(
+            following,
+            *("--signature", workshop.sign_model(following, **on)),
+            *("--provenance", workshop.train_provenance(following, "n.json", **on)),
+            *("--provenance", workshop.generator_provenance(following, name="n.jsonl", **on)),
+            *("--policy", output),
+        )
+        assert code == accepted
+
+
+@pytest.mark.parametrize(("tag", "accepts"), [("v1.2.3", "v1.3.0"), ("stable", None)])
+def test_init_from_a_tag(workshop: Workshop, tag: str, accepts: str | None) -> None:
+    model = workshop.model()
+    on = {"ref": f"refs/tags/{tag}", "event_name": "push"}
+    provenance = workshop.train_provenance(model, **on)
+    output = workshop.folder / "made.toml"
+    options = ("--source-uri", SOURCE, "--builder-id", TRAIN)
+    inputs = ("--build-workflow-input", "model=pytorch_model.pth")
+    code, _ = workshop.run(
+        *("policy", "init", model, "--provenance", provenance, "--output", output),
+        *(*options, *inputs),
+    )
+    assert code == 0
+    for other, expected in ((tag, 0), (accepts or "v1.2.3", 0 if accepts else 1), ("latest", 1)):
+        on = {"ref": f"refs/tags/{other}", "event_name": "push"}
+        provenance = workshop.train_provenance(model, **on)
+        code, _ = workshop.verify(model, "--provenance", provenance, "--policy", output)
+        assert code == expected
+
+
+def test_init_with_a_key(workshop: Workshop) -> None:
+    key, model = new_key(), workshop.model()
+    attestation = workshop.write(
+        "chains.json", json.dumps(envelope(tekton_statement(model), key)).encode()
+    )
+    public = workshop.write("builder.pub", public_pem(key))
+    output = workshop.folder / "made.toml"
+    code, _ = workshop.run(
+        *("policy", "init", model, "--provenance", attestation, "--output", output),
+        *("--public-key", public, "--builder-id", CHAINS, "--source-uri", SOURCE),
+    )
+    assert code == 0
+    assert 'public_key = "builder.pub"' in output.read_text()
+    code, verdict = workshop.verify(model, "--provenance", attestation, "--policy", output)
+    assert (code, refusals(verdict)) == (0, [])
+
+
+def test_init_writes_nothing_from_a_refused_model(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.train_provenance(model)
+    output = workshop.folder / "made.toml"
+    code, _ = workshop.run(
+        *("policy", "init", model, "--provenance", provenance, "--output", output),
+        *("--source-uri", "github.com/octo-org/other", "--builder-id", TRAIN),
+    )
+    assert code == 1
+    assert not output.exists()
