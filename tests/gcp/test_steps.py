@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from sandbox import gcp, repositories
+from slsa_for_models import record
 from slsa_for_models.cli import main
 
 URL = "https://git.example.test/org/repo"
@@ -89,14 +91,46 @@ def storage():
         yield url
 
 
+@dataclass(frozen=True)
+class Files:
+    """What the train and sign Tasks leave; uploading looks into the record only."""
+
+    model: Path
+    signature: Path
+    record: Path
+
+
 @pytest.fixture
-def upload(storage, outcome, tmp_path, request):
-    """Uploads the model of the shared run, to a folder of this test's own."""
+def files(tmp_path) -> Files:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    made = Files(folder / "m.pth", folder / "m.pth.sig", folder / "training.json")
+    made.model.write_bytes(b"weights")
+    made.signature.write_bytes(b"{}")
+    made.record.write_bytes(
+        record.encode(
+            record.TrainingRecord(
+                model=record.Model("m.pth", "pytorch_model.pth", "pytorch", 7, "0" * 64),
+                dataset=record.Dataset("synthetic", "d" * 64, None, 10, 10),
+                parameters={"epochs": 1},
+                metrics=record.Metrics(0.5, 1.0, 0.1, ()),
+                environment=record.Environment("3.11.0", {}, "linux", (), None, "0" * 64),
+                started="2026-01-01T00:00:00Z",
+                finished="2026-01-01T00:00:01Z",
+            )
+        )
+    )
+    return made
+
+
+@pytest.fixture
+def upload(storage, files, tmp_path, request):
+    """Uploads the files, to a folder of this test's own."""
     folder = f"gs://{gcp.BUCKET}/{hashlib.sha256(request.node.name.encode()).hexdigest()[:8]}"
 
-    def run(destination: str = folder, **files: Path) -> int:
-        given = {"model": outcome.model, "signature": outcome.signature, "record": outcome.record}
-        given |= files
+    def run(destination: str = folder, **others: Path) -> int:
+        given = {"model": files.model, "signature": files.signature, "record": files.record}
+        given |= others
         results = [
             f"--{what}-result={tmp_path / what}"
             for what in ("model", "signature", "record", "dataset")
@@ -113,24 +147,23 @@ def upload(storage, outcome, tmp_path, request):
     return run
 
 
-def test_upload_then_download(upload, outcome, tmp_path, capsys):
+def test_upload_then_download(upload, files, tmp_path, capsys):
     assert upload() == 0
-    digest = hashlib.sha256(outcome.model.read_bytes()).hexdigest()
+    digest = hashlib.sha256(files.model.read_bytes()).hexdigest()
     assert json.loads((tmp_path / "model").read_text()) == {
-        "uri": f"{upload.folder}/{outcome.model.name}",
+        "uri": f"{upload.folder}/{files.model.name}",
         "digest": f"sha256:{digest}",
         "isBuildArtifact": "true",
     }
     assert "isBuildArtifact" not in json.loads((tmp_path / "signature").read_text())
-    record = json.loads(outcome.record.read_text())
     assert json.loads((tmp_path / "dataset").read_text()) == {
         "uri": "dataset:synthetic",
-        "digest": f"sha256:{record['dataset']['sha256']}",
+        "digest": f"sha256:{'d' * 64}",
     }
     reference = capsys.readouterr().out.splitlines()[0]
     assert main(["gcp", "download", reference, "--output-dir", str(tmp_path / "down")]) == 0
-    assert [path.name for path in (tmp_path / "down").iterdir()] == [outcome.model.name]
-    assert (tmp_path / "down" / outcome.model.name).read_bytes() == outcome.model.read_bytes()
+    assert [path.name for path in (tmp_path / "down").iterdir()] == [files.model.name]
+    assert (tmp_path / "down" / files.model.name).read_bytes() == files.model.read_bytes()
 
 
 def test_an_object_is_never_replaced(upload, capsys):
@@ -140,14 +173,14 @@ def test_an_object_is_never_replaced(upload, capsys):
 
 
 def test_a_hostile_training_record_is_refused_before_anything_is_uploaded(
-    upload, outcome, tmp_path, capsys
+    upload, files, tmp_path, capsys
 ):
-    record = tmp_path / "training.json"
-    record.write_bytes(b'{"model": ' + b"[" * 100_000)
-    assert upload(record=record) == 1
+    hostile = tmp_path / "training.json"
+    hostile.write_bytes(b'{"model": ' + b"[" * 100_000)
+    assert upload(record=hostile) == 1
     assert "training record" in capsys.readouterr().err
-    digest = hashlib.sha256(outcome.model.read_bytes()).hexdigest()
-    reference = f"{upload.folder}/{outcome.model.name}@sha256:{digest}"
+    digest = hashlib.sha256(files.model.read_bytes()).hexdigest()
+    reference = f"{upload.folder}/{files.model.name}@sha256:{digest}"
     assert main(["gcp", "download", reference, "--output-dir", str(tmp_path / "down")]) == 1
 
 
@@ -170,9 +203,9 @@ def test_upload_of_a_missing_model(upload, tmp_path, capsys):
     assert "cannot read the file" in capsys.readouterr().err
 
 
-def test_download_refuses_other_bytes_and_leaves_nothing(upload, outcome, tmp_path, capsys):
+def test_download_refuses_other_bytes_and_leaves_nothing(upload, files, tmp_path, capsys):
     assert upload() == 0
-    reference = f"{upload.folder}/{outcome.model.name}@sha256:{'0' * 64}"
+    reference = f"{upload.folder}/{files.model.name}@sha256:{'0' * 64}"
     assert main(["gcp", "download", reference, "--output-dir", str(tmp_path / "down")]) == 1
     message = capsys.readouterr().err
     assert "not the one that was named" in message
@@ -194,7 +227,7 @@ def test_download_refuses_a_reference(storage, tmp_path, capsys, reference, code
     assert message in capsys.readouterr().err
 
 
-def test_a_bucket_that_cannot_be_reached(outcome, tmp_path, capsys, monkeypatch):
+def test_a_bucket_that_cannot_be_reached(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     monkeypatch.setattr("slsa_for_models.gcp.steps.TIMEOUT", 1)
     reference = f"gs://{gcp.BUCKET}/none@sha256:{'0' * 64}"
