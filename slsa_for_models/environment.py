@@ -15,7 +15,7 @@ from slsa_for_models.errors import TrainingError
 from slsa_for_models.record import Environment, File, listing_digest
 
 PACKAGES = {
-    "pytorch": ("torch", "numpy", "safetensors", "onnx"),
+    "pytorch": ("torch", "numpy", "onnx", "onnxruntime", "safetensors"),
     "tensorflow": ("tensorflow", "tensorflow-cpu", "keras", "h5py", "numpy"),
 }
 

@@ -21,7 +21,6 @@ class Format:
         holds: What is inside, for people.
         directory: Whether it is a directory instead of a file.
         runs_code: Whether loading it runs whatever code the file holds (Python's pickle).
-        reproducible: Whether the same training run gives the same bytes.
     """
 
     name: str
@@ -31,7 +30,6 @@ class Format:
     holds: str
     directory: bool = False
     runs_code: bool = False
-    reproducible: bool = True
 
 
 FORMATS = {
@@ -41,15 +39,66 @@ FORMATS = {
             "tensorflow_model.keras",
             "tensorflow",
             "save_keras",
-            "load_keras",
+            "load_model",
             "architecture and weights, Keras 3",
+        ),
+        Format(
+            "tensorflow_hdf5_model.h5",
+            "tensorflow",
+            "save_hdf5",
+            "load_model",
+            "architecture and weights, HDF5",
+        ),
+        Format(
+            "tensorflow_hdf5.weights.h5",
+            "tensorflow",
+            "save_hdf5_weights",
+            "load_hdf5_weights",
+            "weights, HDF5",
+        ),
+        Format(
+            "tensorflow_saved_model",
+            "tensorflow",
+            "save_saved_model",
+            "load_saved_model",
+            "graph and weights, a directory",
+            directory=True,
         ),
         Format(
             "pytorch_model.pth",
             "pytorch",
             "save_state_dict",
             "load_state_dict",
-            "weights (state dict)",
+            "weights, a state dict",
+        ),
+        Format(
+            "pytorch_full_model.pth",
+            "pytorch",
+            "save_full_model",
+            "load_full_model",
+            "the module itself, a pickle: code",
+            runs_code=True,
+        ),
+        Format(
+            "pytorch_jitted_model.pt",
+            "pytorch",
+            "save_torchscript",
+            "load_torchscript",
+            "graph and weights, TorchScript",
+        ),
+        Format(
+            "pytorch_model.safetensors",
+            "pytorch",
+            "save_safetensors",
+            "load_safetensors",
+            "weights, safetensors",
+        ),
+        Format(
+            "pytorch_model.onnx",
+            "pytorch",
+            "save_onnx",
+            "load_onnx",
+            "graph and weights, ONNX",
         ),
     )
 }

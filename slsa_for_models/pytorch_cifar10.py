@@ -6,12 +6,17 @@ Importing this module imports PyTorch; only the commands that need it do so.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from slsa_for_models import archives
 from slsa_for_models.cifar10 import Array, Split
 
 PARAMETERS: dict[str, float] = {
@@ -86,26 +91,109 @@ def fit(
             loss_sum += loss.item() * len(rows)
             correct += (logits.argmax(1) == wanted).sum().item()
         report(loss_sum / len(pixels), correct / len(pixels))
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.eval()
     return model
 
 
-def predict(model: nn.Module, images: Array) -> Array:
-    """Logits (n, 10) for images (n, 3, 32, 32) of unsigned bytes."""
-    with torch.inference_mode():
-        parts = [model(part.float()) for part in torch.split(torch.from_numpy(images), 500)]
-    return torch.cat(parts).numpy()
+def predict(model: nn.Module | onnxruntime.InferenceSession, images: Array) -> Array:
+    """Logits (n, 10) for images (n, 3, 32, 32) of unsigned bytes; any loader's model will do."""
+    pixels = [part.float() for part in torch.split(torch.from_numpy(images), 500)]
+    if isinstance(model, nn.Module):
+        with torch.inference_mode():
+            return torch.cat([model(part) for part in pixels]).numpy()
+    (name,) = (value.name for value in model.get_inputs())
+    return np.concatenate([model.run(None, {name: part.numpy()})[0] for part in pixels])
+
+
+def weights(model: nn.Module) -> dict[str, Array]:
+    """Weights and statistics by name."""
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
 def save_state_dict(model: nn.Module, path: Path) -> None:
-    """`pytorch_model.pth`: the weights by name."""
+    """Save the weights by name (PyTorch's recommended way)."""
     torch.save(model.state_dict(), path)
 
 
 def load_state_dict(path: Path) -> nn.Sequential:
-    """Read by PyTorch's restricted unpickler, which builds tensors and nothing else."""
+    """Read weights with the restricted unpickler, which builds tensors and nothing else."""
+    return _with_weights(torch.load(path, weights_only=True))
+
+
+def save_full_model(model: nn.Module, path: Path) -> None:
+    """Save the module with all its attributes: a pickle."""
+    torch.save(model, path)
+
+
+def load_full_model(path: Path) -> nn.Sequential:
+    """Read a module with the restricted unpickler, which knows the classes of `network` only."""
+    known = [nn.BatchNorm2d, nn.Conv2d, nn.Flatten, nn.Linear, nn.MaxPool2d, nn.ReLU, nn.Sequential]
+    with torch.serialization.safe_globals([*known, set]):
+        model: nn.Sequential = torch.load(path, weights_only=True)
+    return model
+
+
+def load_pickle(path: Path) -> object:
+    """Read whatever a pickle holds; it can run any code. For those who trust its signer."""
+    return torch.load(path, weights_only=False)
+
+
+def save_torchscript(model: nn.Module, path: Path) -> None:
+    """Save the traced computation, without the source locations of whoever traced it.
+
+    Those are in members named *.debug_pkl, and go into the archive's serialization identifier.
+    """
+    traces = (".debug_pkl", ".data/serialization_id")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is a format we offer
+        traced = torch.jit.trace(model, torch.zeros(1, 3, 32, 32))  # type: ignore[no-untyped-call]
+        traced.save(path)
+    archives.rewrite(path, lambda name, data: None if name.endswith(traces) else data)
+
+
+def load_torchscript(path: Path) -> torch.jit.ScriptModule:
+    """Read a TorchScript program; it can compute, but not reach Python."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model: torch.jit.ScriptModule = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    return model
+
+
+def save_safetensors(model: nn.Module, path: Path) -> None:
+    """Save the weights by name in a format that can hold nothing else."""
+    safetensors.torch.save_file(model.state_dict(), path)
+
+
+def load_safetensors(path: Path) -> nn.Sequential:
+    """Read weights from safetensors."""
+    return _with_weights(safetensors.torch.load_file(path))
+
+
+def save_onnx(model: nn.Module, path: Path) -> None:
+    """Save the traced computation as an ONNX graph, for any number of images."""
+    with warnings.catch_warnings():
+        # The newer exporter writes the source locations of whoever exports into the file.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            model,
+            (torch.zeros(1, 3, 32, 32),),
+            path,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_axes={"pixels": {0: "images"}, "logits": {0: "images"}},
+            dynamo=False,
+        )
+
+
+def load_onnx(path: Path) -> onnxruntime.InferenceSession:
+    """Read an ONNX graph; weights outside the file are not looked for."""
+    return onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+
+
+def _with_weights(named: dict[str, Tensor]) -> nn.Sequential:
     model = network()
-    model.load_state_dict(torch.load(path, weights_only=True))
+    model.load_state_dict(named)
     model.eval()
     return model
 

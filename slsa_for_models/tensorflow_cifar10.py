@@ -5,19 +5,42 @@ Importing this module imports TensorFlow; only the commands that need it do so.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and errors only
-
-import keras
-import numpy as np
-import tensorflow as tf
-
+from slsa_for_models import archives
 from slsa_for_models.cifar10 import Array, Split
+from slsa_for_models.errors import TrainingError
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """TensorFlow's libraries write notes to stderr before any setting reaches them."""
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a descriptor, not a path
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # failures reach us as exceptions
+with _silent():
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
+logging.getLogger("absl").setLevel(logging.ERROR)
 
 PARAMETERS = {
     "batch_size": 64,
@@ -58,10 +81,7 @@ def fit(
         threads: Sums are split among them, so another number rounds differently.
         report: Takes each epoch's mean loss and accuracy.
     """
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    _make_deterministic(seed, threads)
     batch_size = int(PARAMETERS["batch_size"])
     steps = epochs * math.ceil(len(data.labels) / batch_size)
     warmup = steps * 3 // 10
@@ -104,19 +124,96 @@ def fit(
 
 
 def predict(model: keras.Model, images: Array) -> Array:
-    """Logits (n, 10) for images (n, 3, 32, 32) of unsigned bytes."""
+    """Logits (n, 10) for images (n, 3, 32, 32) of unsigned bytes; any loader's model will do."""
     logits: Array = model.predict(_channels_last(images), batch_size=500, verbose=0)
     return logits
 
 
+def weights(model: keras.Model) -> dict[str, Array]:
+    """Weights and statistics by name."""
+    return {variable.path: variable.numpy() for variable in model.variables}
+
+
 def save_keras(model: keras.Model, path: Path) -> None:
-    """`tensorflow_model.keras`: architecture and weights in Keras 3's archive."""
-    model.save(path)
+    """Save architecture and weights in Keras 3's archive, without date and memory addresses."""
+    _for_inference(model).save(path)
+    archives.rewrite(path, _timeless)
 
 
-def load_keras(path: Path) -> keras.Model:
-    """Read in Keras' safe mode, which refuses Lambda layers."""
+def save_hdf5(model: keras.Model, path: Path) -> None:
+    """Save architecture and weights in Keras' older HDF5 layout."""
+    _for_inference(model).save(path)
+
+
+def load_model(path: Path) -> keras.Model:
+    """Read architecture and weights, in either layout, in Keras' safe mode."""
     return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def save_hdf5_weights(model: keras.Model, path: Path) -> None:
+    """Save the weights alone."""
+    _for_inference(model).save_weights(path)
+
+
+def load_hdf5_weights(path: Path) -> keras.Model:
+    """Read weights into `network`."""
+    model = network()
+    model.load_weights(path)
+    return model
+
+
+def save_saved_model(model: keras.Model, path: Path) -> None:
+    """Save TensorFlow's graph and weights, without the random identifier of each export."""
+    tf.saved_model.save(_for_inference(model), path)
+    (path / "fingerprint.pb").unlink()
+
+
+def load_saved_model(path: Path) -> keras.Model:
+    """Read a TensorFlow graph; it can compute, and read and write files."""
+    pixels = keras.Input((32, 32, 3))
+    outputs = keras.layers.TFSMLayer(path, call_endpoint="serving_default")(pixels)
+    return keras.Model(pixels, next(iter(outputs.values())))
+
+
+def _make_deterministic(seed: int, threads: int) -> None:
+    """Fix everything that could make the next run of this process's first training differ."""
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:
+        raise TrainingError(
+            "TensorFlow has started with another number of threads in this process",
+            expected=str(threads),
+            fix="train in a new process",
+        ) from error
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
+    with _silent():
+        tf.zeros(1)  # the first operation writes notes, too
+
+
+def _for_inference(model: keras.Model) -> keras.Model:
+    """The same network without optimizer and training history."""
+    copy = network()
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _timeless(member: str, data: bytes) -> bytes:
+    """A Keras archive's member without the date, and with counted object numbers."""
+    if member == "metadata.json":
+        return json.dumps({**json.loads(data), "date_saved": "1980-01-01@00:00:00"}).encode()
+    if member == "config.json":
+        numbers: dict[int, int] = {}
+
+        def count(node: dict[str, object]) -> dict[str, object]:
+            address = node.get("shared_object_id")
+            if isinstance(address, int):
+                node["shared_object_id"] = numbers.setdefault(address, len(numbers))
+            return node
+
+        return json.dumps(json.loads(data, object_hook=count)).encode()
+    return data
 
 
 def _channels_last(images: Array) -> Array:
