@@ -75,6 +75,10 @@ lock: ## Resolve the requirements again and write the hash-locked files
 	for name in test gcp; do $(COMPILE) --universal --python-version 3.10 --constraint base.txt $$name.in -o $$name.txt; done; \
 	for name in pytorch tensorflow dev; do $(COMPILE) $(LINUX) $$name.in -o $$name.txt; done
 
+.PHONY: tables
+tables: ## Write the tables of inputs, outputs and permissions into the READMEs
+	@bin=$(call environment,dev); "$$bin/python" -m tests.workflows.tables
+
 .PHONY: dist
 dist: ## Build the wheel and the source archive, twice, and compare them byte for byte
 	@bin=$(call environment,bootstrap); rm -rf build dist; \

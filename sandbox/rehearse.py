@@ -60,23 +60,32 @@ def rehearse(
     identity = "https://github.com/" + job_claims(**claims)["job_workflow_ref"]
     with LocalSigstore() as sigstore, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trust = ["--trust-config", str(sigstore.write_trust_config(folder / "trust-config.json"))]
+        trust = ("--trust-config", str(sigstore.write_trust_config(folder / "trust-config.json")))
         token = {
             "ACTIONS_ID_TOKEN_REQUEST_URL": sigstore.job_token_url,
             "ACTIONS_ID_TOKEN_REQUEST_TOKEN": sigstore.oidc.request_token_for(claims),
         }
-        record = ["--training-record", str(training_record)]
-        signature = ["--signature", str(folder / "model.sig")]
+        record = ("--training-record", str(training_record))
+        signature = ("--signature", str(folder / "model.sig"))
         provenance = str(folder / "provenance.json")
+        repository = job_claims(**claims)["repository"]
+        expected = (
+            *("--source-uri", f"github.com/{repository}"),
+            *("--identity", identity, "--identity-provider", GITHUB_ISSUER),
+        )
         commands = (
-            ["slsa_for_models", "provenance", str(model), *record, "--output", provenance]
-            + ["--workflow-inputs", workflow_inputs, *trust],
-            ["model_signing", "sign", "sigstore", str(model), *signature]
-            + ["--use-ambient-credentials", *trust],
-            ["slsa_for_models", "verify", str(model), *signature, "--provenance", provenance]
-            + ["--source-uri", f"github.com/{job_claims(**claims)['repository']}", *record, *trust]
-            + ["--builder-id", identity, "--identity", identity]
-            + ["--identity-provider", GITHUB_ISSUER, "--summary", str(folder / "summary.md")],
+            (
+                *("slsa_for_models", "provenance", str(model), *record, "--output", provenance),
+                *("--workflow-inputs", workflow_inputs, *trust),
+            ),
+            (
+                *("model_signing", "sign", "sigstore", str(model), *signature),
+                *("--use-ambient-credentials", *trust),
+            ),
+            (
+                *("slsa_for_models", "verify", str(model), *signature, "--provenance", provenance),
+                *(*record, *expected, *trust, "--summary", str(folder / "summary.md")),
+            ),
         )
         for command in commands:
             done = subprocess.run(

@@ -1,0 +1,139 @@
+"""What workflows, actions, examples and READMEs say about each other agrees."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PRODUCT, ROOT
+
+from sandbox.workflows import load
+from slsa_for_models.formats import FORMATS
+from tests.workflows.tables import filled, readmes
+
+WORKFLOWS = ROOT / ".github/workflows"
+CALLABLE = ("train.yml", "train-many.yml", "sign.yml", "verify.yml")
+
+
+def interface(workflow: str, trigger: str, kind: str = "inputs") -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = load(WORKFLOWS / workflow)["on"][trigger][kind]
+    return entries
+
+
+def test_the_formats_offered_are_the_formats_there_are() -> None:
+    assert interface("train.yml", "workflow_dispatch")["model"]["options"] == list(FORMATS)
+
+
+def test_the_train_action_accepts_the_formats_there_are_and_lists_them() -> None:
+    step = load(ROOT / "actions/train/action.yml")["runs"]["steps"][0]
+    accepted, _, refusal = step["run"].partition("*)")
+    names = r"(?:pytorch|tensorflow)_[\w.]+"
+    assert sorted(re.findall(names, accepted)) == sorted(FORMATS)
+    assert sorted(re.findall(names, refusal)) == sorted(FORMATS)
+
+
+def test_dispatching_and_calling_offer_the_same() -> None:
+    called, dispatched = (
+        interface("train.yml", trigger) for trigger in ("workflow_call", "workflow_dispatch")
+    )
+    assert list(called) == list(dispatched)
+    for name, entry in called.items():
+        assert entry["default"] == dispatched[name]["default"], name
+
+
+def test_train_many_offers_what_train_does() -> None:
+    one, many = (interface(name, "workflow_call") for name in ("train.yml", "train-many.yml"))
+    assert {**many, "model": None}.keys() == {**one, "models": None}.keys()
+    passed = load(WORKFLOWS / "train-many.yml")["jobs"]["train"]["with"]
+    assert passed.keys() == one.keys()
+    for name in one.keys() - {"model"}:
+        assert (many[name]["type"], many[name]["default"]) == (
+            one[name]["type"],
+            one[name]["default"],
+        )
+        assert passed[name] == f"${{{{ inputs.{name} }}}}"
+
+
+def test_train_many_asks_for_what_train_needs() -> None:
+    needed: dict[str, str] = {}
+    for job in load(WORKFLOWS / "train.yml")["jobs"].values():
+        needed |= job["permissions"]
+    assert load(WORKFLOWS / "train-many.yml")["jobs"]["train"]["permissions"] == needed
+
+
+@pytest.mark.parametrize("name", CALLABLE)
+def test_every_input_and_output_is_described_and_used(name: str) -> None:
+    text = (WORKFLOWS / name).read_text(encoding="utf-8")
+    for inputs in interface(name, "workflow_call").items():
+        assert inputs[1]["description"]
+        assert re.search(rf"\binputs\.{inputs[0]}\b", text), f"{inputs[0]} is never used"
+    for entry in interface(name, "workflow_call", "outputs").values():
+        assert entry["description"] and entry["value"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "actions").glob("*/action.yml")), ids=str)
+def test_every_action_uses_its_inputs(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for name, entry in (load(path).get("inputs") or {}).items():
+        assert entry["description"]
+        assert re.search(rf"\binputs\.{name}\b", text), f"{name} is never used"
+    assert (path.parent / "README.md").is_file()
+
+
+@pytest.mark.parametrize("path", readmes(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_readmes_say_what_the_yaml_says(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert filled(text) == text, "run: make tables"
+
+
+def test_every_workflow_and_action_has_its_tables() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in readmes())
+    actions = [path.parent.name for path in (ROOT / "actions").glob("*/action.yml")]
+    for name in (*CALLABLE, *actions):
+        for kind in ("inputs", "outputs", "permissions"):
+            assert f"<!-- made from the YAML: {kind} {name} -->" in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yml")), ids=lambda p: p.name)
+def test_examples_are_safe_to_copy(path: Path) -> None:
+    """They keep to our own rules, but for naming us by tag."""
+    document = load(path)
+    assert document["permissions"] == {}
+    for job in document["jobs"].values():
+        assert "permissions" in job
+        for uses in [job.get("uses"), *(step.get("uses") for step in job.get("steps", []))]:
+            if uses is not None and not uses.startswith(f"{PRODUCT}/"):
+                assert re.search(r"@[0-9a-f]{40}$", uses), uses
+
+
+def test_pins_agree_everywhere() -> None:
+    """One version of each action, in workflows, actions and examples."""
+    found: dict[str, set[str]] = {}
+    for folder in (".github/workflows", "actions", "examples"):
+        for path in (ROOT / folder).rglob("*.yml"):
+            for name, pin in re.findall(
+                r"uses: ([\w.-]+/[\w./-]+)@([0-9a-f]{40} # \S+)", path.read_text(encoding="utf-8")
+            ):
+                found.setdefault("/".join(name.split("/")[:2]), set()).add(pin)
+    assert {name: pins for name, pins in found.items() if len(pins) > 1} == {}
+
+
+def test_no_path_of_a_workflow_is_wrong() -> None:
+    """Every `$/...` leads somewhere."""
+    for path in [*WORKFLOWS.glob("*.yml"), *(ROOT / "actions").glob("*/action.yml")]:
+        for target in re.findall(r"uses: \$/(\S+)", path.read_text(encoding="utf-8")):
+            assert (ROOT / target).exists(), target
+
+
+def test_dependabot_watches_every_folder_with_actions() -> None:
+    updates = load(ROOT / ".github/dependabot.yml")["updates"]
+    actions = next(item for item in updates if item["package-ecosystem"] == "github-actions")
+    assert set(actions["directories"]) == {"/", "/actions/*"}
+
+
+def test_the_example_of_several_formats_is_valid() -> None:
+    job = load(ROOT / "examples/train-many.yml")["jobs"]["models"]
+    assert set(json.loads(job["with"]["models"])) <= set(FORMATS)

@@ -1,0 +1,212 @@
+"""sign.yml and verify.yml, run from a consumer's repository."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from conftest import CONSUMER, PRODUCT, ROOT, Sandbox
+
+from sandbox.github import Run
+from sandbox.repositories import snapshot
+from sandbox.sigstore import LocalSigstore
+from sandbox.workflows import WorkflowError
+
+EXAMPLE = (ROOT / "examples/sign.yml").read_text(encoding="utf-8")
+SIGNER = f"https://github.com/{PRODUCT}/.github/workflows/sign.yml@refs/tags/v1"
+FILES = ("my-model/config.json", "my-model/weights.bin", "my-model")
+OTHER_SUBJECTS = base64.b64encode(
+    "".join(f"{'0' * 64}  {name}\n" for name in FILES).encode()
+).decode()
+
+
+def replaced(text: str, *changes: tuple[str, str]) -> str:
+    """The text with every change made; one that finds nothing to change is a mistake here."""
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+def said(run: Run) -> str:
+    return run.log.read_text(encoding="utf-8")
+
+
+def conclusions(run: Run) -> dict[str, str]:
+    return {path: job.conclusion for path, job in run.jobs.items()}
+
+
+def test_the_example(sandbox: Sandbox, tmp_path: Path) -> None:
+    run = sandbox.consume(EXAMPLE)
+    assert run.conclusion == "success", said(run)
+    # 1. Outputs of both workflows.
+    assert run.jobs["sign"].outputs == {
+        "signature": "my-model.sig",
+        "provenance": "my-model.intoto.jsonl",
+        "verdict": "verified",
+    }
+    assert run.jobs["verify"].outputs == {"verdict": "verified"}
+    assert run.jobs["deliver"].conclusion == "success"
+    # 2. What was signed is what was built, by digests computed here.
+    run.extract("my-model", tmp_path)
+    lines = base64.b64decode(run.jobs["build"].outputs["subjects"]).decode().splitlines()
+    for file in ("config.json", "weights.bin"):
+        digest = hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
+        assert f"{digest}  my-model/{file}" in lines
+    run.extract("my-model.sig", tmp_path)
+    payload = json.loads((tmp_path / "my-model.sig").read_bytes())["dsseEnvelope"]["payload"]
+    resources = json.loads(base64.b64decode(payload))["predicate"]["resources"]
+    assert [resource["name"] for resource in resources] == ["config.json", "weights.bin"]
+    # 3. Both verifications show their verdict on the run's page.
+    for job in ("sign/verify", "verify/verify"):
+        summary = run.summaries[job]
+        assert "VERIFIED my-model" in summary and "```mermaid" in summary
+    assert "this very run" in run.summaries["verify/verify"]
+
+
+def test_a_model_with_other_digests_is_not_signed(sandbox: Sandbox) -> None:
+    workflow = replaced(EXAMPLE, ("${{ needs.build.outputs.subjects }}", OTHER_SUBJECTS))
+    run = sandbox.consume(workflow)
+    assert run.conclusion == "failure"
+    assert run.jobs["sign/sign"].conclusion == "failure"
+    assert run.artifact_names() == ["my-model"]
+    refusal = said(run)[said(run).index("The model is not the one that was reported") :]
+    assert f"expected: {'0' * 64}" in refusal
+    assert {"sign/verify", "verify/verify", "deliver"} <= {
+        job for job, conclusion in conclusions(run).items() if conclusion == "skipped"
+    }
+
+
+def test_a_caller_that_grants_too_little_is_told_before_anything_runs(sandbox: Sandbox) -> None:
+    workflow = replaced(
+        EXAMPLE, ("      id-token: write # signature and provenance are signed", "      #")
+    )
+    with pytest.raises(WorkflowError, match="requesting 'id-token: write'"):
+        sandbox.consume(workflow)
+
+
+@pytest.mark.full
+def test_called_by_commit_hash(sandbox: Sandbox, tmp_path: Path) -> None:
+    commit = snapshot(ROOT, tmp_path / "product")
+    run = sandbox.consume(replaced(EXAMPLE, ("@v1", f"@{commit}"), ("@refs/tags/v1", f"@{commit}")))
+    assert run.conclusion == "success", said(run)
+    assert f"sign.yml@{commit}" in said(run)
+
+
+@pytest.mark.full
+def test_a_single_file_without_provenance(sandbox: Sandbox) -> None:
+    run = sandbox.consume(
+        replaced(
+            EXAMPLE,
+            ("path: my-model\n", "path: my-model/weights.bin\n"),
+            (
+                "      subjects: ${{ needs",
+                "      path: weights.bin\n      provenance: none\n      subjects: ${{ needs",
+            ),
+        ).partition("  verify:\n")[0]
+    )
+    assert run.conclusion == "success", said(run)
+    outputs = run.jobs["sign"].outputs
+    assert (outputs["verdict"], outputs["signature"]) == ("verified", "my-model.sig")
+    assert run.jobs["sign/provenance"].conclusion == "skipped"
+    assert run.artifact_names() == ["my-model", "my-model.sig"]
+
+
+@pytest.mark.full
+def test_an_unknown_kind_of_provenance_is_refused(sandbox: Sandbox) -> None:
+    subjects = "      subjects: ${{ needs"
+    run = sandbox.consume(replaced(EXAMPLE, (subjects, f"      provenance: nothing\n{subjects}")))
+    assert run.conclusion == "failure"
+    assert [annotation.title for annotation in run.annotations] == ["Unknown provenance"]
+    assert run.artifact_names() == ["my-model"]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ((("sign.yml@refs/tags/v1", "sign.yml@refs/tags/v2"),), "Signed by somebody else"),
+        ((("sign.yml@refs/tags/v1", "train.yml@refs/tags/v1"),), "Signed by somebody else"),
+        (
+            (
+                (
+                    "      artifact: my-model\n      signature",
+                    "      source-uri: github.com/octo-org/model\n"
+                    "      artifact: my-model\n      signature",
+                ),
+            ),
+            "github.com/octo-org/model",
+        ),
+        (
+            (("provenance: ${{ needs.sign.outputs.provenance }}", "provenance: absent"),),
+            "Artifact not found for name: absent",
+        ),
+        (
+            (("signature: ${{ needs.sign.outputs.signature }}", "signature: absent"),),
+            "Artifact not found for name: absent",
+        ),
+        (
+            (
+                (
+                    "      artifact: my-model\n      signature",
+                    "      policy: policy.toml\n      artifact: my-model\n      signature",
+                ),
+            ),
+            "policy.toml",
+        ),
+    ],
+    ids=["ref", "workflow", "repository", "no provenance", "no signature", "no policy"],
+)
+def test_the_gate_stays_closed(
+    sandbox: Sandbox, changes: tuple[tuple[str, str], ...], message: str
+) -> None:
+    run = sandbox.consume(replaced(EXAMPLE, *changes))
+    assert run.conclusion == "failure"
+    assert run.jobs["sign/verify"].outputs == {"verdict": "verified"}
+    assert run.jobs["verify/verify"].conclusion == "failure"
+    assert run.jobs["deliver"].conclusion == "skipped"
+    assert message in said(run)
+
+
+@pytest.mark.full
+def test_an_identity_has_to_be_named(sandbox: Sandbox) -> None:
+    start = EXAMPLE.index("      identity:")
+    with pytest.raises(WorkflowError, match="'identity' is required"):
+        sandbox.consume(EXAMPLE[:start] + EXAMPLE[EXAMPLE.index("\n", start) + 1 :])
+
+
+@pytest.mark.full
+def test_a_private_sigstore_by_a_file_in_the_callers_repository(
+    sandbox: Sandbox, sigstore: LocalSigstore
+) -> None:
+    """Proved by a Sigstore that does not know this run's identities: the file decides."""
+    workflow = replaced(
+        EXAMPLE,
+        (
+            "      subjects: ${{ needs",
+            "      provenance: none\n      trust-config: sigstore.json\n      subjects: ${{ needs",
+        ),
+    ).partition("  verify:\n")[0]
+    consumer = sandbox.consumer(workflow)
+    product = [sandbox.product()]
+    sigstore.write_trust_config(consumer.path / "sigstore.json")
+    run = sandbox.run("consume.yml", consumer, others=product, event_name="push")
+    assert run.conclusion == "success", said(run)
+    assert run.jobs["sign"].outputs["verdict"] == "verified"
+    with LocalSigstore() as foreign:
+        foreign.write_trust_config(consumer.path / "sigstore.json")
+        run = sandbox.run("consume.yml", consumer, others=product, event_name="push")
+        assert foreign.requests
+    assert run.jobs["sign/sign"].conclusion == "failure"
+    (consumer.path / "sigstore.json").unlink()
+    run = sandbox.run("consume.yml", consumer, others=product, event_name="push")
+    assert run.jobs["sign/sign"].conclusion == "failure"
+    assert "sigstore.json" in said(run)
+
+
+def test_the_consumer_is_another_repository() -> None:
+    """So that calls really cross repositories."""
+    assert CONSUMER.partition("/")[0] != PRODUCT.partition("/")[0]

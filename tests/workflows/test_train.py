@@ -1,0 +1,395 @@
+"""train.yml and train-many.yml, dispatched and called by a consumer; and what they refuse."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Sandbox
+
+from sandbox.github import Run
+from sandbox.repositories import Repository
+from sandbox.workflows import WorkflowError
+from slsa_for_models.formats import FORMATS
+
+EXAMPLES = ROOT / "examples"
+QUICK = {"dataset": "synthetic", "epochs": "1", "model": "pytorch_model.pth"}
+CALL = (EXAMPLES / "train.yml").read_text(encoding="utf-8")
+QUICK_CALL = CALL.replace(
+    "      model: pytorch_model.pth\n",
+    "      model: pytorch_model.pth\n      dataset: synthetic\n      epochs: 1\n",
+)
+SIGNED_LATER = ("provenance", "attest", "sign", "verify")
+
+
+def said(run: Run) -> str:
+    return run.log.read_text(encoding="utf-8")
+
+
+def call(**inputs: str) -> str:
+    """A consumer's workflow that calls train.yml with these inputs."""
+    given = "".join(f"      {name}: {json.dumps(value)}\n" for name, value in inputs.items())
+    return CALL.replace("      model: pytorch_model.pth\n", given)
+
+
+def edit_workflow(name: str, old: str, new: str) -> Callable[[Path], None]:
+    """An edit of a copy of this repository."""
+
+    def edit(root: Path) -> None:
+        path = root / ".github/workflows" / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text, "the edit has nothing to replace: the test is out of date"
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return edit
+
+
+def statement(bundle: Path) -> dict[str, object]:
+    """What a Sigstore bundle signs."""
+    document = json.loads(bundle.read_bytes())
+    decoded: dict[str, object] = json.loads(base64.b64decode(document["dsseEnvelope"]["payload"]))
+    return decoded
+
+
+# What is refused before anything is installed ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inputs", "title", "message"),
+    [
+        ({"model": "pytorch_model"}, "Unknown model format", "pytorch_model.safetensors"),
+        ({"provenance": "none"}, "Unknown provenance", "slsa-github-generator"),
+        pytest.param(
+            *({"model": ""}, "Unknown model format", "tensorflow_model.keras"),
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            *({"model": "PyTorch_model.pth"}, "Unknown model format", "pytorch_model.pth"),
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            *({"model": "pytorch_model.pth\n::notice::x"}, "Unknown model format", "_model.pth"),
+            marks=pytest.mark.full,
+        ),
+    ],
+    ids=["unknown", "provenance", "empty", "other case", "two lines"],
+)
+def test_a_bad_choice(sandbox: Sandbox, inputs: dict[str, str], title: str, message: str) -> None:
+    run = sandbox.consume(call(**{"model": "pytorch_model.pth", **inputs}))
+    assert run.conclusion == "failure"
+    assert [(note.level, note.title) for note in run.annotations] == [("error", title)]
+    assert message in run.annotations[0].message
+    for job in SIGNED_LATER:
+        assert run.jobs[f"model/{job}"].conclusion == "skipped"
+    assert run.jobs["use"].conclusion == "skipped"
+    assert "Main Set up the framework" not in said(run)
+    assert run.artifact_names() == []
+
+
+def test_a_dispatch_offers_only_what_there_is(sandbox: Sandbox) -> None:
+    with pytest.raises(WorkflowError, match="not one of"):
+        sandbox.run("train.yml", sandbox.product(), inputs={"model": "model.pkl"})
+
+
+# A run that succeeds -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(sandbox: Sandbox) -> Run:
+    """The example, from a consumer's repository, on a small data set."""
+    return sandbox.consume(QUICK_CALL)
+
+
+@pytest.mark.full
+class TestTrained:
+    """The example's run."""
+
+    def test_outputs(self, trained: Run, tmp_path: Path) -> None:
+        assert trained.conclusion == "success", said(trained)
+        outputs = trained.jobs["model"].outputs
+        assert outputs["verdict"] == "verified"
+        for name, artifact in {
+            "model": "pytorch_model.pth",
+            "signature": "pytorch_model.pth.sig",
+            "provenance": "pytorch_model.pth.provenance.sigstore.json",
+            "second-provenance": "pytorch_model.pth.intoto.jsonl",
+        }.items():
+            assert outputs[name] == artifact
+            assert artifact in trained.artifact_names()
+            trained.extract(artifact, tmp_path)
+        digest = hashlib.sha256((tmp_path / "pytorch_model.pth").read_bytes()).hexdigest()
+        lines = base64.b64decode(outputs["subjects"]).decode()
+        assert lines == f"{digest}  pytorch_model.pth\n"
+        archive = (trained.artifacts / "pytorch_model.pth.zip").read_bytes()
+        assert outputs["artifact-digest"] == hashlib.sha256(archive).hexdigest()
+        # Every piece of evidence is about this digest.
+        for name in (
+            "pytorch_model.pth.provenance.sigstore.json",
+            "pytorch_model.pth.intoto.jsonl",
+        ):
+            assert digest in json.dumps(statement(tmp_path / name)["subject"])
+        assert digest in json.dumps(statement(tmp_path / "pytorch_model.pth.sig")["predicate"])
+
+    def test_summary(self, trained: Run) -> None:
+        summary = trained.summaries["model/verify"]
+        assert "VERIFIED pytorch_model.pth" in summary
+        assert "```mermaid" in summary
+        assert "slsa_for_models verify" in summary
+
+    def test_who_said_what(self, trained: Run, tmp_path: Path) -> None:
+        trained.extract("pytorch_model.pth.provenance.sigstore.json", tmp_path)
+        predicate = json.dumps(statement(tmp_path / "pytorch_model.pth.provenance.sigstore.json"))
+        assert "/.github/workflows/train.yml@refs/tags/v1" in predicate
+        assert "https://github.com/octo-org/models/actions/runs/" + trained.run_id in predicate
+
+    def test_only_signing_jobs_asked_for_an_identity(self, trained: Run) -> None:
+        lines = re.findall(r"^\[([a-z/]+)\] .*ACTIONS_ID_TOKEN", said(trained), re.MULTILINE)
+        assert not {job for job in lines if job.endswith(("/train", "/verify"))}
+
+
+# Deploying it later: verify.yml asks how the run ended -------------------------------------------
+
+DEPLOY = (EXAMPLES / "verify.yml").read_text(encoding="utf-8")
+
+
+def deploy(sandbox: Sandbox, earlier: Run, workflow: str = DEPLOY) -> Run:
+    return sandbox.consume(
+        workflow,
+        event_name="workflow_dispatch",
+        inputs={"run-id": earlier.run_id},
+        earlier=[earlier],
+    )
+
+
+@pytest.mark.full
+class TestEarlierRun:
+    """The example that deploys a model of an earlier run."""
+
+    def test_that_succeeded(self, sandbox: Sandbox, trained: Run) -> None:
+        run = deploy(sandbox, trained)
+        assert run.conclusion == "success", said(run)
+        assert run.jobs["verify"].outputs == {"verdict": "verified"}
+        assert "completed, success" in run.summaries["verify/verify"]
+
+    def test_that_failed_afterwards(self, sandbox: Sandbox, trained: Run) -> None:
+        run = deploy(sandbox, _replace(trained, conclusion="failure"))
+        assert run.jobs["verify/verify"].conclusion == "failure"
+        assert run.jobs["deploy"].conclusion == "skipped"
+        assert "The run that made the model has not succeeded" in said(run)
+
+    def test_of_which_github_knows_another_commit(self, sandbox: Sandbox, trained: Run) -> None:
+        run = deploy(sandbox, _replace(trained, commit="0" * 40))
+        assert run.jobs["verify/verify"].conclusion == "failure"
+        assert "GitHub answers about another run" in said(run)
+
+    def test_of_another_repository(self, sandbox: Sandbox, trained: Run) -> None:
+        workflow = DEPLOY.replace(
+            "      artifact:", "      source-uri: github.com/octo-org/other\n      artifact:"
+        )
+        run = deploy(sandbox, trained, workflow)
+        assert run.jobs["verify/verify"].conclusion == "failure"
+        assert "The signing workflow has another source repository" in said(run)
+
+    def test_that_does_not_exist(self, sandbox: Sandbox, trained: Run) -> None:
+        run = deploy(sandbox, _replace(trained, run_id="1"))
+        assert run.jobs["verify/verify"].conclusion == "failure"
+
+
+def _replace(run: Run, **changes: str) -> Run:
+    import dataclasses
+
+    return dataclasses.replace(run, **changes)
+
+
+# Every format, every input -----------------------------------------------------------------------
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("model", FORMATS)
+def test_every_format(sandbox: Sandbox, model: str, tmp_path: Path) -> None:
+    run = sandbox.run("train.yml", sandbox.product(), inputs={**QUICK, "model": model})
+    assert run.conclusion == "success", said(run)
+    assert run.jobs["verify"].outputs == {"verdict": "verified"}
+    for suffix in ("", ".sig", ".intoto.jsonl", ".provenance.sigstore.json"):
+        run.extract(model + suffix, tmp_path)
+        assert (tmp_path / (model + suffix)).exists()
+    assert json.loads((tmp_path / "training.json").read_bytes())["model"]["format"] == model
+
+
+@pytest.mark.full
+def test_dispatch_with_every_input(sandbox: Sandbox, tmp_path: Path) -> None:
+    inputs = {
+        "model": "pytorch_model.safetensors",
+        "dataset": "synthetic",
+        "data-dir": "",
+        "epochs": "2",
+        "seed": "7",
+        "runner": "ubuntu-latest",
+        "provenance": "github-attestation",
+        "private-repository": "true",
+    }
+    run = sandbox.run("train.yml", sandbox.product(), inputs=inputs)
+    assert run.conclusion == "success", said(run)
+    assert run.jobs["verify"].outputs == {"verdict": "verified"}
+    assert run.jobs["attest"].conclusion == "success"
+    assert run.jobs["provenance"].conclusion == "skipped"
+    run.extract("pytorch_model.safetensors", tmp_path)
+    record = json.loads((tmp_path / "training.json").read_bytes())
+    assert (record["parameters"]["epochs"], record["parameters"]["seed"]) == (2, 7)
+    run.extract("pytorch_model.safetensors.attestation.sigstore.json", tmp_path)
+    attested = statement(tmp_path / "pytorch_model.safetensors.attestation.sigstore.json")
+    assert attested["predicateType"] == "https://slsa.dev/provenance/v1"
+
+
+@pytest.mark.full
+def test_several_formats_in_one_call(sandbox: Sandbox) -> None:
+    run = sandbox.consume(
+        (EXAMPLES / "train-many.yml").read_text(encoding="utf-8"), event_name="workflow_dispatch"
+    )
+    assert run.conclusion == "success", said(run)
+    assert run.jobs["models"].outputs == {"verdict": "verified"}
+    for model in ("pytorch_model.pth", "pytorch_model.safetensors"):
+        assert {model, f"{model}.sig", f"{model}.intoto.jsonl"} <= set(run.artifact_names())
+
+
+@pytest.mark.full
+def test_the_same_chain_from_single_actions(sandbox: Sandbox) -> None:
+    run = sandbox.consume((EXAMPLES / "actions.yml").read_text(encoding="utf-8"))
+    assert run.conclusion == "success", said(run)
+    assert "Rehearsal" in run.summaries["rehearse"]
+    assert "VERIFIED pytorch_model.pth" in run.summaries["verify"]
+
+
+@pytest.mark.full
+def test_a_pull_request_rehearses(sandbox: Sandbox) -> None:
+    """No job of it gets an identity, nothing is signed, and the run says so."""
+    asked = len(sandbox.sigstore.requests)
+    workflow = QUICK_CALL.replace("  push:\n    branches: [main]\n", "  pull_request:\n")
+    run = sandbox.consume(workflow, event_name="pull_request")
+    assert run.conclusion == "success", said(run)
+    assert run.jobs["model"].outputs["verdict"] == "rehearsed"
+    for job in SIGNED_LATER:
+        assert run.jobs[f"model/{job}"].conclusion == "skipped"
+    assert run.jobs["use"].conclusion == "skipped"
+    assert run.artifact_names() == ["pytorch_model.pth"]
+    assert "proves nothing about the model" in run.summaries["model/rehearse"]
+    assert sandbox.sigstore.requests[asked:] == []
+
+
+# What goes wrong ---------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+def test_training_fails(sandbox: Sandbox) -> None:
+    run = sandbox.run("train.yml", sandbox.product(), inputs={**QUICK, "epochs": "0"})
+    assert run.conclusion == "failure"
+    assert run.jobs["train"].conclusion == "failure"
+    for job in SIGNED_LATER:
+        assert run.jobs[job].conclusion == "skipped"
+    assert run.artifact_names() == []
+
+
+def swap(what: str) -> Callable[[Path], None]:
+    """A job between training and signing replaces the artifact, as a caller's own job could."""
+    job = f"""  swap:
+    name: Swap
+    needs: train
+    runs-on: ubuntu-latest
+    permissions: {{}}
+    steps:
+      - uses: actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c # v8.0.1
+        with:
+          name: ${{{{ inputs.model }}}}
+          path: out
+      - run: {what}
+      - uses: actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a # v7.0.1
+        with:
+          name: ${{{{ inputs.model }}}}
+          path: out/
+          overwrite: true
+
+"""
+
+    def edit(root: Path) -> None:
+        for old, new in (
+            ("  sign:\n    name: Sign\n", f"{job}  sign:\n    name: Sign\n"),
+            ("needs: [train, provenance, attest]", "needs: [train, provenance, attest, swap]"),
+        ):
+            edit_workflow("train.yml", old, new)(root)
+
+    return edit
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("what", "step"),
+    [
+        ("printf x >> out/pytorch_model.pth", "Refuse another model than the one trained"),
+        (
+            "sed -i s/0.1/0.9/ out/training.json",
+            "Refuse another training record than the one written",
+        ),
+    ],
+    ids=["model", "training record"],
+)
+def test_the_artifact_is_swapped_between_jobs(sandbox: Sandbox, what: str, step: str) -> None:
+    run = sandbox.run("train.yml", sandbox.product(swap(what)), inputs=QUICK)
+    assert run.jobs["swap"].conclusion == "success", said(run)
+    assert run.jobs["sign"].conclusion == "failure"
+    assert run.jobs["verify"].conclusion == "skipped"
+    assert re.search(rf"\[sign\] .*Failure - Main {step}", said(run))
+    assert "pytorch_model.pth.sig" not in run.artifact_names()
+
+
+def broken_generator(folder: Path, steps: str) -> Repository:
+    """A slsa-github-generator whose only job does `steps`."""
+    target = folder / ".github/workflows/generator_generic_slsa3.yml"
+    target.parent.mkdir(parents=True)
+    target.write_text(
+        "name: broken\non:\n  workflow_call:\n    inputs:\n"
+        "      base64-subjects: {required: true, type: string}\n"
+        "      provenance-name: {required: false, type: string}\n"
+        "      private-repository: {required: false, type: boolean}\n"
+        "jobs:\n  generator:\n    runs-on: ubuntu-latest\n    steps:\n"
+        f"      - run: {steps}\n",
+        encoding="utf-8",
+    )
+    return Repository("slsa-framework/slsa-github-generator", folder, "refs/tags/v2.1.0")
+
+
+@pytest.mark.full
+def test_the_generator_is_not_available(sandbox: Sandbox, tmp_path: Path) -> None:
+    run = sandbox.consume(QUICK_CALL, others=[broken_generator(tmp_path, "exit 1")])
+    assert run.conclusion == "failure"
+    assert run.jobs["model/provenance/generator"].conclusion == "failure"
+    for job in ("sign", "verify"):
+        assert run.jobs[f"model/{job}"].conclusion == "skipped"
+    assert run.artifact_names() == ["pytorch_model.pth"]
+
+
+@pytest.mark.full
+def test_the_generator_leaves_no_provenance(sandbox: Sandbox, tmp_path: Path) -> None:
+    run = sandbox.consume(QUICK_CALL, others=[broken_generator(tmp_path, "'true'")])
+    assert run.conclusion == "failure"
+    assert run.jobs["model/verify"].conclusion == "failure"
+    assert run.jobs["use"].conclusion == "skipped"
+    assert "Artifact not found for name: pytorch_model.pth.intoto.jsonl" in said(run)
+
+
+@pytest.mark.full
+def test_the_wrong_identity_is_expected(sandbox: Sandbox) -> None:
+    edit = edit_workflow(
+        "train.yml",
+        "identity: https://github.com/${{ job.workflow_ref }}",
+        "identity: https://github.com/${{ github.workflow_ref }}",
+    )
+    run = sandbox.consume(QUICK_CALL, product=sandbox.product(edit))
+    assert run.jobs["model/sign"].conclusion == "success", said(run)
+    assert run.jobs["model/verify"].conclusion == "failure"
+    assert run.jobs["model"].outputs.get("verdict") != "verified"
+    assert "REFUSED pytorch_model.pth" in run.summaries["model/verify"]
