@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
+import model_signing
 from model_signing import console
 from model_signing.errors import UsageError, printable
 
@@ -24,96 +25,68 @@ if TYPE_CHECKING:
     from model_signing.signers import Signer
     from model_signing.verifiers import Authenticated, Verifier
 
-    _Methods = dict[str, tuple[str, tuple[str, ...], Callable[[argparse.Namespace], Any], str]]
+    _Args = argparse.Namespace
+    _Row = tuple[str, str, Callable[[_Args], Signer | Verifier], str]
 
-
-def _path(text: str) -> Path:
-    from pathlib import Path
-
-    return Path(text)
-
-
-_FILE: dict[str, Any] = {"type": _path, "metavar": "FILE"}
-_MANY: dict[str, Any] = {**_FILE, "action": "append", "default": []}
-_FLAG: dict[str, Any] = {"action": "store_true"}
-
-# Every option once. A trailing "!" in the table of commands makes one required.
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "model_path": {"type": _path, "metavar": "MODEL_PATH", "help": "the model: a file or folder"},
-    "bundle": {"type": _path, "metavar": "BUNDLE", "help": "a signature file"},
-    "--signature": {**_FILE, "help": "the signature file (signing: default model.sig)"},
-    "--ignore-paths": {**_MANY, "metavar": "PATH", "help": "leave out this path; repeatable"},
-    "--ignore-git-paths": {
-        "action": argparse.BooleanOptionalAction,
-        "default": True,
-        "help": "leave out .git, .gitignore, .gitattributes, .github, as the specification (OMS "
-        "6.2) wants; --no-ignore-git-paths steps outside it",
-    },
-    "--allow-symlinks": {**_FLAG, "help": "follow links inside the model (verifying: as signed)"},
-    "--ignore-unsigned-files": {
-        "action": argparse.BooleanOptionalAction,
-        "default": False,
-        "help": "accept files that the signature does not list",
-    },
-    "--allow-legacy-predicate": {**_FLAG, "help": "accept the format of model-signing v0.2.0"},
-    "--hash-algorithm": {
-        "choices": ("sha256", "blake2b", "blake3"),
-        "default": "sha256",
-        "help": "default sha256, which every implementation verifies",
-    },
-    "--shard-size": {
-        "type": int,
-        "metavar": "BYTES",
-        "help": "hash and list pieces of this size instead of whole files",
-    },
-    "--jobs": {"type": int, "metavar": "N", "help": "threads for hashing (default: all cores)"},
-    "--quiet": {**_FLAG, "help": "print nothing when all is well"},
-    "--no-progress": {**_FLAG, "help": "no progress bar"},
-    "--format": {"choices": ("text", "json"), "default": "text", "help": "of the result"},
-    "--trust-config": {**_FILE, "help": "client trust configuration of a private Sigstore"},
-    "--use-staging": {**_FLAG, "help": "Sigstore's staging instance"},
-    "--offline": {**_FLAG, "help": "use the trust root on this machine, without refreshing it"},
-    "--use-ambient-credentials": {**_FLAG, "help": "identity of the environment (CI)"},
-    "--identity-token": {"metavar": "TOKEN", "help": "an OIDC token"},
-    "--identity-token-file": {
-        **_FILE,
-        "help": "the same, from a file: unseen in process lists; Kubernetes mounts such tokens",
-    },
-    "--client-id": {"metavar": "ID", "help": "OAuth client"},
-    "--client-secret": {"metavar": "SECRET", "help": "its secret"},
-    "--oauth-force-oob": {**_FLAG, "help": "print the address instead of opening a browser"},
-    "--identity": {"metavar": "ID", "help": "who must have signed: an e-mail address or a URI"},
-    "--identity-provider": {"metavar": "URL", "help": "the OIDC issuer who vouches for them"},
-    "--source-repository": {
-        "metavar": "ORG/REPO",
-        "help": "the repository that must have called the workflow that --identity names",
-    },
-    "--private-key": {**_FILE, "help": "PEM, P-256, P-384 or P-521"},
-    "--public-key": {**_FILE, "help": "PEM, of the expected signer"},
-    "--password": {
-        "metavar": "TEXT",
-        "help": "of the key, or the token's PIN; better in MODEL_SIGNING_PASSWORD, or asked for",
-    },
-    "--signing-certificate": {**_FILE, "help": "PEM, of the signing key"},
-    "--certificate-chain": {**_MANY, "help": "PEM; repeatable. Verifying: all of it is trusted"},
-    "--log-fingerprints": {**_FLAG, "help": "print the fingerprints of all certificates"},
-    "--pkcs11-uri": {"metavar": "URI", "help": "RFC 7512, with module-path or module-name"},
-    "--timestamp-url": {"metavar": "URL", "help": "add a timestamp by this RFC 3161 authority"},
-    "--tsa-certificate-chain": {**_MANY, "help": "PEM of a trusted timestamp authority"},
+# Option -> its value, its help. No value: a flag; "no": a flag that can be negated; "FILE...": may
+# be repeated; "a|b": the first is the default.
+_OPTIONS: dict[str, tuple[str, str]] = {
+    "model_path": ("FILE", "the model: a file or folder"),
+    "bundle": ("FILE", "a signature file"),
+    "--signature": ("FILE", "the signature file (signing: default model.sig)"),
+    "--ignore-paths": ("FILE...", "leave out this path; repeatable"),
+    "--ignore-git-paths": (
+        "yes",
+        "leave out .git, .gitignore, .gitattributes, .github, as the specification (OMS 6.2) "
+        "wants; --no-ignore-git-paths steps outside it",
+    ),
+    "--allow-symlinks": ("", "follow links inside the model (verifying: as signed)"),
+    "--ignore-unsigned-files": ("no", "accept files that the signature does not list"),
+    "--allow-legacy-predicate": ("", "accept the format of model-signing v0.2.0"),
+    "--hash-algorithm": ("sha256|blake2b|blake3", "default sha256: everybody verifies it"),
+    "--shard-size": ("BYTES", "hash and list pieces of this size instead of whole files"),
+    "--jobs": ("N", "threads for hashing (default: all cores)"),
+    "--quiet": ("", "print nothing when all is well"),
+    "--no-progress": ("", "no progress bar"),
+    "--format": ("text|json", "of the result"),
+    "--trust-config": ("FILE", "client trust configuration of a private Sigstore"),
+    "--use-staging": ("", "Sigstore's staging instance"),
+    "--offline": ("", "use the trust root on this machine, without refreshing it"),
+    "--use-ambient-credentials": ("", "identity of the environment (CI)"),
+    "--identity-token": ("TOKEN", "an OIDC token"),
+    "--identity-token-file": (
+        "FILE",
+        "the same, from a file: unseen in process lists; Kubernetes mounts such tokens",
+    ),
+    "--client-id": ("ID", "OAuth client"),
+    "--client-secret": ("SECRET", "its secret"),
+    "--oauth-force-oob": ("", "print the address instead of opening a browser"),
+    "--identity": ("ID", "who must have signed: an e-mail address or a URI"),
+    "--identity-provider": ("URL", "the OIDC issuer who vouches for them"),
+    "--source-repository": ("ORG/REPO", "whence the workflow that --identity names was called"),
+    "--private-key": ("FILE", "PEM, P-256, P-384 or P-521"),
+    "--public-key": ("FILE", "PEM, of the expected signer"),
+    "--password": ("TEXT", "of the key or token; better in MODEL_SIGNING_PASSWORD, or asked for"),
+    "--signing-certificate": ("FILE", "PEM, of the signing key"),
+    "--certificate-chain": ("FILE...", "PEM; repeatable. Verifying: all of it is trusted"),
+    "--log-fingerprints": ("", "print the fingerprints of all certificates"),
+    "--pkcs11-uri": ("URI", "RFC 7512, with module-path or module-name"),
+    "--timestamp-url": ("URL", "add a timestamp by this RFC 3161 authority"),
+    "--tsa-certificate-chain": ("FILE...", "PEM of a trusted timestamp authority"),
 }
-_OUTPUT = ("--quiet", "--no-progress", "--format")
-_WALK = ("model_path", "--ignore-paths", "--ignore-git-paths", "--allow-symlinks", "--jobs")
-_HASH = ("--hash-algorithm", "--shard-size")
-_SIGN = (*_WALK, *_OUTPUT, *_HASH, "--signature")
-_VERIFY = (*_WALK, *_OUTPUT, "--signature!", "--ignore-unsigned-files", "--allow-legacy-predicate")
-_INSTANCE = ("--trust-config", "--use-staging", "--offline")
-_CREDENTIALS = ("--use-ambient-credentials", "--identity-token", "--identity-token-file")
-_OAUTH = (*_CREDENTIALS, "--client-id", "--client-secret", "--oauth-force-oob")
-_CERTIFIED = ("--signing-certificate!", "--certificate-chain")
-_SIGNER_ID = ("--identity", "--identity-provider", "--source-repository")
-_TOKEN = ("--pkcs11-uri!", "--password", "--timestamp-url")
-_KEY = ("--private-key!", "--password", "--timestamp-url")
-_TSA = ("--tsa-certificate-chain",)
+_WALK = "model_path --ignore-paths --ignore-git-paths --allow-symlinks --jobs"
+_OUTPUT = "--quiet --no-progress --format"
+_HASH = f"{_WALK} {_OUTPUT} --hash-algorithm --shard-size"
+_SIGN = f"{_HASH} --signature"
+_VERIFY = f"{_WALK} {_OUTPUT} --signature! --ignore-unsigned-files --allow-legacy-predicate"
+_INSTANCE = "--trust-config --use-staging --offline"
+_CREDENTIALS = "--use-ambient-credentials --identity-token --identity-token-file"
+_OAUTH = f"{_CREDENTIALS} --client-id --client-secret --oauth-force-oob"
+_SIGNER = "--identity --identity-provider --source-repository"
+_KEY = "--private-key! --password --timestamp-url"
+_TOKEN = "--pkcs11-uri! --password --timestamp-url"  # noqa: S105
+_CERTIFIED = "--signing-certificate! --certificate-chain"
+_TSA = "--tsa-certificate-chain"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,50 +109,56 @@ def _parser(given: Sequence[str]) -> console.Parser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for command, methods in _METHODS.items():
-        group = commands.add_parser(
-            command,
-            help=f"{command} a model",
-            description=f"{command.capitalize()} a model. Without METHOD: sigstore.",
-        )
+        purpose = f"{command} a model"
+        group = _add(commands, command, purpose, ". Without METHOD: sigstore")
         choices = group.add_subparsers(metavar="METHOD", dest="method", required=True)
-        for method, (purpose, options, make, example) in (
-            methods.items() if command in given else ()
-        ):
-            sub = choices.add_parser(
-                method,
-                help=purpose,
-                description=_sentence(purpose),
-                epilog=f"example:\n  model_signing {command} {method} my-model {example}",
-            )
-            if method in given:
-                _add(sub, options)
+        for method, (purpose, options, make, example) in methods.items():
+            sub = _add(choices, method, purpose)
+            sub.epilog = f"example:\n  model_signing {command} {method} my-model {example}"
             sub.set_defaults(run=_COMMANDS[command], make=make)
+            _add_options(sub, options if command in given and method in given else "")
     for command, run, purpose, options in (
-        (
-            "digest",
-            _digest,
-            "print the digest that a signature of the model names",
-            (*_WALK, *_OUTPUT, *_HASH),
-        ),
-        ("inspect", _inspect, "print what a signature claims: UNVERIFIED", ("bundle", "--format")),
+        ("digest", _digest, "print the digest that a signature of the model names", _HASH),
+        ("inspect", _inspect, "print what a signature claims: UNVERIFIED", "bundle --format"),
     ):
-        sub = commands.add_parser(command, help=purpose, description=_sentence(purpose))
-        _add(sub, options)
+        sub = _add(commands, command, purpose)
         sub.set_defaults(run=run)
+        _add_options(sub, options)
     return parser
 
 
-def _add(parser: argparse.ArgumentParser, options: Iterable[str]) -> None:
-    for option in options:
+def _add(choices: Any, name: str, purpose: str, more: str = "") -> console.Parser:  # noqa: ANN401
+    description = f"{purpose[0].upper()}{purpose[1:]}{more}."
+    parser: console.Parser = choices.add_parser(name, help=purpose, description=description)
+    return parser
+
+
+def _add_options(parser: console.Parser, options: str) -> None:
+    for option in options.split():
         name = option.rstrip("!")
-        keywords = dict(_OPTIONS[name])
+        value, text = _OPTIONS[name]
+        keywords: dict[str, Any] = {"help": text}
+        if value == "":
+            keywords["action"] = "store_true"
+        elif value in ("yes", "no"):
+            keywords.update(action=argparse.BooleanOptionalAction, default=value == "yes")
+        elif "|" in value:
+            keywords.update(choices=value.split("|"), default=value.split("|")[0])
+        else:
+            kind = value.removesuffix("...")
+            keywords["type"] = {"FILE": _path, "N": int, "BYTES": int}.get(kind, str)
+            keywords["metavar"] = kind if name.startswith("-") else name.upper()
+            if value.endswith("..."):
+                keywords.update(action="append", default=[])
         if option.endswith("!"):
             keywords["required"] = True
         parser.add_argument(name, **keywords)
 
 
-def _sentence(purpose: str) -> str:
-    return f"{purpose[0].upper()}{purpose[1:]}."
+def _path(text: str) -> Path:
+    from pathlib import Path
+
+    return Path(text)
 
 
 class _LogLevel(argparse.Action):
@@ -219,12 +198,12 @@ def _default_method(argv: list[str]) -> list[str]:
 # --- commands
 
 
-def _sign(args: argparse.Namespace) -> int:
-    from model_signing import api, inspection
+def _sign(args: _Args) -> int:
+    from model_signing import inspection
 
     signature, signer = args.signature or _path("model.sig"), args.make(args)
     with _progress(args) as progress:
-        signed = api.sign(
+        signed = model_signing.sign(
             args.model_path, signature, signer, _hash_options(args), progress=progress
         )
     who = inspection.claims(signature)  # what was just written
@@ -233,13 +212,11 @@ def _sign(args: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(args: argparse.Namespace) -> int:
-    from model_signing import api
-
+def _verify(args: _Args) -> int:
     if not args.ignore_git_paths:
         raise UsageError("--no-ignore-git-paths is for signing", fix="the signature records it")
     with _progress(args) as progress:
-        verified = api.verify(
+        verified = model_signing.verify(
             args.model_path,
             args.signature,
             args.make(args),
@@ -254,11 +231,9 @@ def _verify(args: argparse.Namespace) -> int:
     return 0
 
 
-def _digest(args: argparse.Namespace) -> int:
-    from model_signing import api
-
+def _digest(args: _Args) -> int:
     with _progress(args) as progress:
-        digest = api.digest(args.model_path, _hash_options(args), progress=progress)
+        digest = model_signing.digest(args.model_path, _hash_options(args), progress=progress)
     if args.format == "json":
         _show(args, "digest", {"algorithm": "sha256", "digest": digest})
     else:
@@ -266,7 +241,7 @@ def _digest(args: argparse.Namespace) -> int:
     return 0
 
 
-def _inspect(args: argparse.Namespace) -> int:
+def _inspect(args: _Args) -> int:
     from model_signing import inspection
 
     _show(args, "UNVERIFIED", inspection.claims(args.bundle))
@@ -276,16 +251,14 @@ def _inspect(args: argparse.Namespace) -> int:
 # --- methods: command-line arguments to signers and verifiers
 
 
-def _sigstore_signer(args: argparse.Namespace) -> Signer:
-    from model_signing.signers import SigstoreSigning, sigstore_signer
-
+def _sigstore_signer(args: _Args) -> Signer:
     token = args.identity_token
     if args.identity_token_file:
         if token:
             raise UsageError("one of --identity-token and --identity-token-file, not both")
         token = _read(args.identity_token_file).decode("ascii", "replace").strip()
-    return sigstore_signer(
-        SigstoreSigning(
+    return model_signing.sigstore_signer(
+        model_signing.SigstoreSigning(
             trust_config=args.trust_config,
             staging=args.use_staging,
             offline=args.offline,
@@ -298,39 +271,7 @@ def _sigstore_signer(args: argparse.Namespace) -> Signer:
     )
 
 
-def _key_signer(args: argparse.Namespace) -> Signer:
-    from model_signing.signers import key_signer
-
-    key = _read(args.private_key)
-    return key_signer(key, _password(args, key), args.timestamp_url)
-
-
-def _certificate_signer(args: argparse.Namespace) -> Signer:
-    from model_signing.signers import certificate_signer
-
-    key = _read(args.private_key)
-    leaf, chain = _read(args.signing_certificate), _read_all(args.certificate_chain)
-    return certificate_signer(key, leaf, chain, _password(args, key), args.timestamp_url)
-
-
-def _pkcs11_key_signer(args: argparse.Namespace) -> Signer:
-    from model_signing.signers import pkcs11_key_signer
-
-    return pkcs11_key_signer(args.pkcs11_uri, _secret(args), args.timestamp_url)
-
-
-def _pkcs11_certificate_signer(args: argparse.Namespace) -> Signer:
-    from model_signing.signers import pkcs11_certificate_signer
-
-    leaf, chain = _read(args.signing_certificate), _read_all(args.certificate_chain)
-    return pkcs11_certificate_signer(
-        args.pkcs11_uri, leaf, chain, _secret(args), args.timestamp_url
-    )
-
-
-def _sigstore_verifier(args: argparse.Namespace) -> Verifier:
-    from model_signing.verifiers import SigstoreTrust, sigstore_verifier
-
+def _sigstore_verifier(args: _Args) -> Verifier:
     if not args.identity or not args.identity_provider:
         from model_signing import inspection
 
@@ -342,80 +283,96 @@ def _sigstore_verifier(args: argparse.Namespace) -> Verifier:
                 found=str(claims["method"]),
                 fix=f"verify it with `model_signing verify {claims['method']}`",
             )
+        import shlex
+
         identity, issuer = claims["identity"], claims["issuer"]
         raise UsageError(
             "who must have signed? --identity and --identity-provider are required",
             where=str(args.signature),
             found=f"an UNVERIFIED claim to be {identity} of {issuer}",
             fix="compare that with what you know of the publisher, then pass "
-            f"--identity '{identity}' --identity-provider '{issuer}'",
+            f"--identity {shlex.quote(identity)} --identity-provider {shlex.quote(issuer)}",
         )
-    trust = SigstoreTrust(args.trust_config, args.use_staging, args.offline)
-    return sigstore_verifier(args.identity, args.identity_provider, args.source_repository, trust)
+    trust = model_signing.SigstoreTrust(args.trust_config, args.use_staging, args.offline)
+    who = (args.identity, args.identity_provider, args.source_repository)
+    return model_signing.sigstore_verifier(*who, trust)
 
 
-def _key_verifier(args: argparse.Namespace) -> Verifier:
-    from model_signing.verifiers import key_verifier
+def _certificate_signer(args: _Args) -> Signer:
+    (key, password), (leaf, chain) = _key(args), _leaf_and_chain(args)
+    return model_signing.certificate_signer(key, leaf, chain, password, args.timestamp_url)
 
-    return key_verifier(_read(args.public_key), _read_all(args.tsa_certificate_chain))
 
-
-def _certificate_verifier(args: argparse.Namespace) -> Verifier:
-    from model_signing.verifiers import certificate_verifier
-
-    log = (lambda line: print(line, file=sys.stderr)) if args.log_fingerprints else None
+def _certificate_verifier(args: _Args) -> Verifier:
     if not args.certificate_chain:
         raise UsageError("--certificate-chain is required: whose certificates do you trust?")
-    return certificate_verifier(
-        _read_all(args.certificate_chain), _read_all(args.tsa_certificate_chain), log
+    return model_signing.certificate_verifier(
+        _read_all(args.certificate_chain),
+        _read_all(args.tsa_certificate_chain),
+        (lambda line: print(line, file=sys.stderr)) if args.log_fingerprints else None,
     )
 
 
-_METHODS: dict[str, _Methods] = {
+def _leaf_and_chain(args: _Args) -> tuple[bytes, list[bytes]]:
+    return _read(args.signing_certificate), _read_all(args.certificate_chain)
+
+
+_METHODS: dict[str, dict[str, _Row]] = {
     "sign": {
         "sigstore": (
             "sign with an OIDC identity, without keys (Sigstore)",
-            (*_SIGN, *_INSTANCE, *_OAUTH),
+            f"{_SIGN} {_INSTANCE} {_OAUTH}",
             _sigstore_signer,
             "--signature model.sig",
         ),
-        "key": ("sign with a private key", (*_SIGN, *_KEY), _key_signer, "--private-key key.pem"),
+        "key": (
+            "sign with a private key",
+            f"{_SIGN} {_KEY}",
+            lambda args: model_signing.key_signer(*_key(args), args.timestamp_url),
+            "--private-key key.pem",
+        ),
         "certificate": (
             "sign with a private key and its certificate",
-            (*_SIGN, *_KEY, *_CERTIFIED),
+            f"{_SIGN} {_KEY} {_CERTIFIED}",
             _certificate_signer,
             "--private-key key.pem --signing-certificate cert.pem --certificate-chain ca.pem",
         ),
         "pkcs11-key": (
             "sign with a key on a PKCS #11 token",
-            (*_SIGN, *_TOKEN),
-            _pkcs11_key_signer,
+            f"{_SIGN} {_TOKEN}",
+            lambda args: model_signing.pkcs11_key_signer(
+                args.pkcs11_uri, _secret(args), args.timestamp_url
+            ),
             "--pkcs11-uri 'pkcs11:token=t;object=k?module-name=softhsm2'",
         ),
         "pkcs11-certificate": (
             "sign with a certified key on a PKCS #11 token",
-            (*_SIGN, *_TOKEN, *_CERTIFIED),
-            _pkcs11_certificate_signer,
+            f"{_SIGN} {_TOKEN} {_CERTIFIED}",
+            lambda args: model_signing.pkcs11_certificate_signer(
+                args.pkcs11_uri, *_leaf_and_chain(args), _secret(args), args.timestamp_url
+            ),
             "--pkcs11-uri 'pkcs11:object=k?module-name=softhsm2' --signing-certificate cert.pem",
         ),
     },
     "verify": {
         "sigstore": (
             "verify that an OIDC identity signed (Sigstore)",
-            (*_VERIFY, *_INSTANCE, *_SIGNER_ID),
+            f"{_VERIFY} {_INSTANCE} {_SIGNER}",
             _sigstore_verifier,
             "--signature model.sig --identity me@example.com "
             "--identity-provider https://accounts.google.com",
         ),
         "key": (
             "verify that a key signed",
-            (*_VERIFY, "--public-key!", *_TSA),
-            _key_verifier,
+            f"{_VERIFY} --public-key! {_TSA}",
+            lambda args: model_signing.key_verifier(
+                _read(args.public_key), _read_all(args.tsa_certificate_chain)
+            ),
             "--signature model.sig --public-key key.pub",
         ),
         "certificate": (
             "verify that somebody with a certificate of a trusted authority signed",
-            (*_VERIFY, "--certificate-chain", "--log-fingerprints", *_TSA),
+            f"{_VERIFY} --certificate-chain --log-fingerprints {_TSA}",
             _certificate_verifier,
             "--signature model.sig --certificate-chain ca.pem",
         ),
@@ -437,23 +394,22 @@ def _read_all(paths: Sequence[Path]) -> list[bytes]:
     return [_read(path) for path in paths]
 
 
-def _secret(args: argparse.Namespace) -> str | None:
+def _secret(args: _Args) -> str | None:
     return args.password or os.environ.get("MODEL_SIGNING_PASSWORD")
 
 
-def _password(args: argparse.Namespace, pem: bytes) -> bytes | None:
-    """The key's password: option, environment, or a question at a terminal."""
-    if b"ENCRYPTED" not in pem:
-        return args.password.encode() if args.password else None
-    secret = _secret(args)
-    if secret is None and sys.stdin.isatty():
+def _key(args: _Args) -> tuple[bytes, bytes | None]:
+    """The private key and its password: by option, environment, or a question at a terminal."""
+    pem = _read(args.private_key)
+    secret = _secret(args) if b"ENCRYPTED" in pem else args.password
+    if secret is None and b"ENCRYPTED" in pem and sys.stdin.isatty():
         import getpass
 
         secret = getpass.getpass(f"password of {args.private_key}: ")
-    return secret.encode() if secret else None
+    return pem, secret.encode() if secret else None
 
 
-def _ignored(args: argparse.Namespace) -> tuple[str, ...]:
+def _ignored(args: _Args) -> tuple[str, ...]:
     """Paths from here, as a shell completes them, if they are in the model; else from its root."""
     root = os.path.abspath(args.model_path)  # noqa: PTH100  (symbolic links stay)
     here = [os.path.abspath(path) for path in args.ignore_paths]  # noqa: PTH100
@@ -463,10 +419,8 @@ def _ignored(args: argparse.Namespace) -> tuple[str, ...]:
     )
 
 
-def _hash_options(args: argparse.Namespace) -> HashOptions:
-    from model_signing.api import HashOptions
-
-    return HashOptions(
+def _hash_options(args: _Args) -> HashOptions:
+    return model_signing.HashOptions(
         method="files" if args.shard_size is None else "shards",
         algorithm=args.hash_algorithm,
         shard_size=args.shard_size,
@@ -477,7 +431,7 @@ def _hash_options(args: argparse.Namespace) -> HashOptions:
     )
 
 
-def _progress(args: argparse.Namespace) -> AbstractContextManager[Progress | None]:
+def _progress(args: _Args) -> AbstractContextManager[Progress | None]:
     from contextlib import nullcontext
 
     from model_signing import progress

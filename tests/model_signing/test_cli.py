@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,9 +17,13 @@ from typing import Any
 
 import jsonschema
 import pytest
+from cryptography import x509
 from material import (
     ROOT,
     authority,
+    base64_of,
+    certify,
+    der,
     edited,
     leaf,
     make_model,
@@ -233,7 +238,22 @@ class TestOptions:
             code, out, err = run(f"verify model --signature model.sig {given}")
             assert (code, out) == (2, "")
             assert "UNVERIFIED" in err
-            assert f"--identity '{PERSON}' --identity-provider '{sigstore.url}'" in err
+            assert f"--identity {PERSON} --identity-provider {sigstore.url}\n" in err
+
+    def test_a_claimed_identity_is_quoted_for_the_shell(self, here: Path, run: Run) -> None:
+        evil = "'; rm -rf ~; echo '"
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(evil)])
+        issuer = x509.UnrecognizedExtension(
+            x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8"), b"\x0c\x02ok"
+        )
+        forged = {"rawBytes": base64_of(der(certify("evil", None, [names, issuer]).certificate))}
+        material = {"certificate": forged, "tlogEntries": [{"logIndex": "1"}]}
+        data = edited((here / "model.sig").read_bytes(), "verificationMaterial", to=material)
+        (here / "model.sig").write_bytes(data)
+        code, _, err = run("verify model --signature model.sig")
+        assert code == 2
+        command = err.split("then pass ")[1].strip()
+        assert shlex.split(command)[:2] == ["--identity", evil]
 
     def test_passwords(self, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         sign = "sign key model --private-key encrypted.pem"
