@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ def claims(**changes: str) -> dict[str, str]:
         "run_attempt": "1",
         **changes,
     }
+
+
+@cache
+def _signing_context(trust_config: Path) -> SigningContext:
+    return SigningContext.from_trust_config(ClientTrustConfig.from_json(trust_config.read_text()))
 
 
 @dataclass(frozen=True)
@@ -127,9 +133,7 @@ class Workshop:
     def sign(self, statement: Json | bytes, token: str) -> bytes:
         """A bundle of any payload, by stock sigstore-python."""
         payload = statement if isinstance(statement, bytes) else provenance.encode(statement)
-        config = ClientTrustConfig.from_json(self.trust_config.read_text())
-        context = SigningContext.from_trust_config(config)
-        with context.signer(IdentityToken(token)) as signer:
+        with _signing_context(self.trust_config).signer(IdentityToken(token)) as signer:
             return signer.sign_dsse(_AnyStatement(payload)).to_json().encode()
 
     def sign_model(self, model: Path, **changes: str) -> Path:
