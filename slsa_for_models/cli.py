@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from model_signing.trust import SigstoreTrust
     from slsa_for_models.lineage import Lineage
     from slsa_for_models.policy import Builder, Expectations, Signer
+    from slsa_for_models.report import Verdict
 
 # argparse has no public name for it, and its own annotation does not admit our Parser.
 _Commands = Any
@@ -318,7 +319,7 @@ def _verify(args: argparse.Namespace) -> int:
     verdict = lineage.verdict
     sys.stdout.write(report.as_json(verdict) if args.format == "json" else report.text(verdict))
     if args.summary is not None:
-        _append(args.summary, report.markdown(verdict))
+        _append(args.summary, _page(args, verdict))
     if args.attest_verdict is not None and verdict.accepted:
         _attest_verdict(args, lineage)
     return verdict.exit_code
@@ -405,6 +406,17 @@ def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
         now=datetime.now(timezone.utc),
     )
     write_atomic(args.attest_verdict, sign(provenance.encode(statement)))
+
+
+def _page(args: argparse.Namespace, verdict: Verdict) -> str:
+    from model_signing.bundle import read_bounded
+    from slsa_for_models import record, summary
+
+    found = args.training_record
+    trained = (
+        record.parse(read_bounded(found, record.MAX_BYTES)) if verdict.accepted and found else None
+    )
+    return summary.page(verdict, trained, args.model, vars(args))
 
 
 def _append(path: Path, text: str) -> None:
