@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -228,7 +228,7 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
     # 2. Sigstore client specification, by sigstore-python: trusted time, certificate chain at
     #    that time, SCT, inclusion proof and checkpoint, DSSE signature, consistency of the log
     #    entry with the envelope.
-    payload, times = _verify_sigstore(data, parsed, trust)
+    payload, log, times = _verify_sigstore(data, parsed, trust)
     # 3. Two parsers read the same bytes; they must agree.
     if payload != parsed.payload:
         raise BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
@@ -240,7 +240,7 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
         identity=claims.identity,
         issuer=claims.issuer,
         certificate=parsed.certificates[0],
-        log=_log_entry(parsed.log_entries[0]),
+        log=log,
         **times,
     )
 
@@ -254,7 +254,7 @@ class _AnyIdentity:
 
 def _verify_sigstore(
     data: bytes, parsed: Bundle, trusted: SigstoreTrust
-) -> tuple[bytes, dict[str, Any]]:
+) -> tuple[bytes, LogEntry, dict[str, Any]]:
     from sigstore import models
     from sigstore.verify import verifier
 
@@ -263,14 +263,16 @@ def _verify_sigstore(
         verify = verifier.Verifier(trusted_root=root).verify_dsse
         _, payload = verify(models.Bundle.from_json(data), _AnyIdentity())
         entry = parsed.log_entries[0]
+        logs = [base64.b64encode(log.log_id.key_id).decode() for log in root._inner.tlogs]
+        log = _log_entry(entry, logs)
         if entry.get("integratedTime") and entry.get("inclusionPromise"):
             when = datetime.fromtimestamp(int(entry["integratedTime"]), timezone.utc)
-            return payload, {"signed_at": when, "time_source": "transparency log"}
+            return payload, log, {"signed_at": when, "time_source": "transparency log"}
         for authority in root.get_timestamp_authorities():
             with contextlib.suppress(LogError):  # another authority's; one of them has passed
                 chain = authority.certificates(allow_expired=True)
-                return payload, _timestamped(parsed, chain)
-    return payload, {}
+                return payload, log, _timestamped(parsed, chain)
+    return payload, log, {}
 
 
 def _timestamped(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[str, Any]:
@@ -297,19 +299,29 @@ def _signed_at(
 
 def _certificate(der: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(der)
+        certificate = x509.load_der_x509_certificate(der)
+        _ = certificate.subject, certificate.issuer  # parsed only when they are asked for
     except ValueError as error:
         raise BundleError(
             "a certificate is malformed", where="verificationMaterial", found=str(error)
         ) from None
+    return certificate
 
 
-def _log_entry(entry: dict[str, Any]) -> LogEntry:
-    """Fields of a verified entry: the key id decides the log, the checkpoint names it."""
+def _log_entry(entry: dict[str, Any], logs: Collection[str]) -> LogEntry:
+    """What is proven about a verified entry.
+
+    Rekor v1's promise covers `logIndex`; of v2's fields only those in the inclusion proof are
+    covered. The key id is a hint to sigstore-python, so it must at least be a trusted log's.
+    """
+    proof, log_id = entry["inclusionProof"], entry["logId"]["keyId"]
+    if log_id not in logs:
+        raise LogError("the entry is of a log that is not trusted", found=log_id)
+    promised = entry.get("inclusionPromise") and entry.get("integratedTime")
     return LogEntry(
-        log_index=int(entry.get("logIndex", 0)),
-        log_id=base64.b64decode(entry["logId"]["keyId"]).hex(),
-        origin=str(entry["inclusionProof"]["checkpoint"]["envelope"]).split("\n", 1)[0],
+        log_index=int(entry["logIndex"] if promised else proof["logIndex"]),
+        log_id=base64.b64decode(log_id).hex(),
+        origin=str(proof["checkpoint"]["envelope"]).split("\n", 1)[0],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -549,6 +550,21 @@ class TestLog:
         instance, config = own
         instance.rekor.key = ed25519.Ed25519PrivateKey.generate()
         self.refuse(sign_unchecked(instance, config), config, LogError, "log entry")
+
+    def test_fields_that_nothing_proves_are_not_believed(
+        self, good: bytes, trust_config: Path
+    ) -> None:
+        found = authenticate_sigstore(good, SigstoreTrust(trust_config))
+        lying = edited(good, *ENTRY, "logIndex", to="123456")
+        assert authenticate_sigstore(lying, SigstoreTrust(trust_config)).log == found.log
+        foreign = b"\1" * 32
+        envelope = json.loads(good)["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]
+        head, signature = envelope["checkpoint"]["envelope"].split("\n\n")
+        name, raw = signature.split()[1:]
+        raw = base64_of(foreign[:4] + base64.b64decode(raw)[4:])  # sigstore-python is content
+        data = edited(good, *ENTRY, "logId", "keyId", to=base64_of(foreign))
+        data = edited(data, *PROOF, "checkpoint", "envelope", to=f"{head}\n\n\u2014 {name} {raw}\n")
+        self.refuse(data, trust_config, LogError, "not trusted")
 
     @pytest.mark.parametrize("what", ["of an unknown log", "absent"])
     def test_a_certificate_timestamp(
