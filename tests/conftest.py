@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sandbox.sigstore import LocalSigstore
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +26,31 @@ def sigstore() -> Iterator[LocalSigstore]:
 def trust_config(sigstore: LocalSigstore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The path of that Sigstore's client trust config."""
     return sigstore.write_trust_config(tmp_path_factory.mktemp("sigstore") / "trust-config.json")
+
+
+@pytest.fixture(scope="session")
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What `make demo` printed, and the folder that it left. Copy the folder to do harm to it.
+
+    The demonstration runs once, whichever of pytest-xdist's processes asks for it first.
+    """
+    import fcntl  # not on Windows, where this runs nothing either
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    output, printed = shared / "demonstration/out", shared / "demonstration/printed.txt"
+    with (shared / "demonstration.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not printed.exists():
+            command = [sys.executable, "-m", "sandbox", "demo", "--model=pytorch_model.pth"]
+            done = subprocess.run(
+                [*command, "--epochs=1", f"--output={output}"],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            printed.write_text(done.stdout, encoding="utf-8")
+    return printed.read_text(encoding="utf-8"), output
