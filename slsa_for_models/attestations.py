@@ -45,11 +45,6 @@ class Attestation:
     data: bytes
     document: dict[str, Any]
 
-    @property
-    def sha256(self) -> str:
-        """The digest of the envelope's bytes, hexadecimal."""
-        return sha256(self.data).hexdigest()
-
 
 def load(path: Path) -> tuple[Attestation, ...]:
     """The envelopes of a file: one JSON document, JSON lines, or base64 of either.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from model_signing import strict_json
@@ -122,7 +122,7 @@ class Provenance:
     dependencies: tuple[Resource, ...]
     invocation: str
     finished: str = ""
-    record: Resource | None = field(default=None)
+    record: Resource | None = None
 
 
 def read(payload: bytes) -> Provenance:
@@ -207,60 +207,34 @@ def split_source(uri: str, where: str) -> tuple[str, str | None]:
 
 # slsa-github-generator, generic generator (SLSA v0.2) ---------------------------------------------
 
+_GENERATOR_CLAIMS = {
+    "builder.id": "builder",
+    "metadata.buildInvocationID": "run-attempt",
+    "invocation.configSource.uri": "source at ref",
+    "invocation.configSource.digest.sha1": "commit",
+    "invocation.configSource.entryPoint": "workflow path",
+    "invocation.environment.github_run_id": "run",
+    "invocation.environment.github_run_attempt": "attempt",
+    "invocation.environment.github_event_name": "event",
+    "invocation.environment.github_ref": "ref",
+    "invocation.environment.github_sha1": "commit",
+    "materials.0.uri": "source at ref",
+    "materials.0.digest.sha1": "commit",
+}
+_GENERATOR_OPTIONAL_CLAIMS = {
+    "invocation.environment.github_repository_owner": "owner",
+    "invocation.environment.github_repository_id": "repository id",
+    "invocation.environment.github_repository_owner_id": "owner id",
+}
+
 
 def _generator(build_type: str, subjects: tuple[Resource, ...], predicate: Json) -> Provenance:
+    parameters = _object(predicate, "invocation").get("parameters") or {}
+    _only(parameters, {"event_inputs", "vars"}, "invocation.parameters")
     environment = _object(predicate, "invocation.environment")
-    invocation = _object(predicate, "invocation")
-    parameters = invocation.get("parameters")
-    if parameters is not None:
-        _only(parameters, {"event_inputs", "vars"}, "invocation.parameters")
-
-    materials = _resources(predicate, "materials")
-    source = _text(predicate, "invocation.configSource.uri")
-    if not materials or materials[0].uri != source:
-        raise ProvenanceError(
-            "The source in `materials` is not the source in `configSource`.",
-            where="materials[0].uri",
-            expected=source,
-            found=materials[0].uri if materials else "no materials",
-        )
-    source_uri, _ = split_source(source, "invocation.configSource.uri")
-
-    run, attempt = (_text(environment, f"github_run_{name}") for name in ("id", "attempt"))
-    where = "invocation.environment."
-    claims = [
-        Claim("builder.id", _text(predicate, "builder.id"), "builder"),
-        Claim("invocation.configSource.uri", source, "source at ref"),
-        Claim(
-            "invocation.configSource.digest.sha1",
-            _text(predicate, "invocation.configSource.digest.sha1"),
-            "commit",
-        ),
-        Claim(
-            "invocation.configSource.entryPoint",
-            _text(predicate, "invocation.configSource.entryPoint"),
-            "workflow path",
-        ),
-        Claim("materials[0].digest.sha1", materials[0].commit or "", "commit"),
-        Claim(
-            "metadata.buildInvocationID",
-            _text(predicate, "metadata.buildInvocationID"),
-            "run-attempt",
-        ),
-        Claim(f"{where}github_run_id", run, "run"),
-        Claim(f"{where}github_run_attempt", attempt, "attempt"),
-        Claim(f"{where}github_event_name", _text(environment, "github_event_name"), "event"),
-        Claim(f"{where}github_ref", _text(environment, "github_ref"), "ref"),
-        Claim(f"{where}github_sha1", _text(environment, "github_sha1"), "commit"),
-    ]
-    for name, certified in (
-        ("github_repository_owner", "owner"),
-        ("github_repository_id", "repository id"),
-        ("github_repository_owner_id", "owner id"),
-    ):
-        if name in environment:
-            claims.append(Claim(where + name, _text(environment, name), certified))
-
+    claims = _claims(predicate, _GENERATOR_CLAIMS, _GENERATOR_OPTIONAL_CLAIMS)
+    where = "invocation.configSource.uri"
+    source_uri, _ = split_source(_text(predicate, where), where)
     branch, tag = _generator_refs(environment)
     return Provenance(
         kind="slsa-github-generator",
@@ -272,9 +246,9 @@ def _generator(build_type: str, subjects: tuple[Resource, ...], predicate: Json)
         branch=branch,
         tag=tag,
         inputs=_generator_inputs(environment),
-        claims=tuple(claims),
-        dependencies=materials,
-        invocation=f"{run}-{attempt}",
+        claims=claims,
+        dependencies=_resources(predicate, "materials"),
+        invocation=_text(predicate, "metadata.buildInvocationID"),
     )
 
 
@@ -283,103 +257,90 @@ def _generator_refs(environment: Json) -> tuple[str | None, str | None]:
     ref = _text(environment, "github_ref")
     if _text(environment, "github_ref_type") != "tag":
         return ref, None
-    event = environment.get("github_event_payload")
-    event = event if isinstance(event, dict) else {}
-    branch = environment.get("github_base_ref") or event.get("base_ref")
-    release = event.get("release")
-    if environment["github_event_name"] == "release" and isinstance(release, dict):
-        branch = f"refs/heads/{release.get('target_commitish')}"
-    return (branch if isinstance(branch, str) else None), ref
+    if environment["github_event_name"] == "release":
+        target = _value(environment, "github_event_payload.release.target_commitish")
+        return f"refs/heads/{target}", ref
+    named = environment.get("github_base_ref") or _value(
+        environment, "github_event_payload.base_ref"
+    )
+    return (named if isinstance(named, str) else None), ref
 
 
 def _generator_inputs(environment: Json) -> Mapping[str, str] | None:
     """The inputs of a dispatched workflow; other events carry none (as in slsa-verifier)."""
     if environment["github_event_name"] != "workflow_dispatch":
         return None
-    inputs = _object(environment, "github_event_payload").get("inputs")
+    inputs = _value(environment, "github_event_payload.inputs")
     return _as_text(inputs if isinstance(inputs, dict) else {})
 
 
 # GitHub artifact attestations, and our own training build type (SLSA v1) --------------------------
 
+_GITHUB_CLAIMS = {
+    "runDetails.builder.id": "builder",
+    "runDetails.metadata.invocationId": "invocation",
+    "buildDefinition.externalParameters.workflow.repository": "repository",
+    "buildDefinition.externalParameters.workflow.ref": "ref",
+    "buildDefinition.externalParameters.workflow.path": "workflow path",
+    "buildDefinition.resolvedDependencies.0.uri": "source at ref",
+    "buildDefinition.resolvedDependencies.0.digest.gitCommit": "commit",
+}
+_GITHUB_OPTIONAL_CLAIMS = {
+    "buildDefinition.internalParameters.github.event_name": "event",
+    "buildDefinition.internalParameters.github.repository_id": "repository id",
+    "buildDefinition.internalParameters.github.repository_owner_id": "owner id",
+    "buildDefinition.internalParameters.github.runner_environment": "runner",
+}
+_TRAIN_CLAIMS = {
+    **_GITHUB_CLAIMS,
+    "buildDefinition.resolvedDependencies.1.uri": "builder source at ref",
+    "buildDefinition.resolvedDependencies.1.digest.gitCommit": "builder commit",
+}
+
 
 def _github_attestation(
     build_type: str, subjects: tuple[Resource, ...], predicate: Json
 ) -> Provenance:
-    return _github(build_type, subjects, predicate, "github-attestation", {"workflow"})
-
-
-def _train(build_type: str, subjects: tuple[Resource, ...], predicate: Json) -> Provenance:
-    return _github(build_type, subjects, predicate, "train", {"workflow", "inputs"})
-
-
-def _github(
-    build_type: str,
-    subjects: tuple[Resource, ...],
-    predicate: Json,
-    kind: str,
-    parameters: set[str],
-) -> Provenance:
-    """GitHub's build type v1; ours is the same plus `inputs`, named dependencies and a record."""
-    definition = _object(predicate, "buildDefinition")
-    external = _object(definition, "externalParameters")
-    _only(external, parameters, "externalParameters")
+    external = _object(predicate, "buildDefinition.externalParameters")
+    _only(external, {"workflow"}, "externalParameters")
     workflow = _object(external, "workflow")
     _only(workflow, {"ref", "repository", "path"}, "externalParameters.workflow")
 
-    dependencies = _resources(definition, "resolvedDependencies")
-    if not dependencies:
-        raise ProvenanceError("The provenance names no source.", where="resolvedDependencies")
-    source = dependencies[0]
-    source_uri, ref = split_source(source.uri, "resolvedDependencies[0].uri")
-    builder_id = _text(predicate, "runDetails.builder.id")
-    invocation = _text(predicate, "runDetails.metadata.invocationId")
-    where = "externalParameters.workflow."
-    claims = [
-        Claim("builder.id", builder_id, "builder"),
-        Claim("metadata.invocationId", invocation, "invocation"),
-        Claim(f"{where}repository", _text(workflow, "repository"), "repository"),
-        Claim(f"{where}ref", _text(workflow, "ref"), "ref"),
-        Claim(f"{where}path", _text(workflow, "path"), "workflow path"),
-        Claim("resolvedDependencies[0].uri", source.uri, "source at ref"),
-        Claim("resolvedDependencies[0].digest.gitCommit", source.commit or "", "commit"),
-    ]
-    github = _object(definition, "internalParameters.github")
-    for name, certified in (
-        ("event_name", "event"),
-        ("repository_id", "repository id"),
-        ("repository_owner_id", "owner id"),
-        ("runner_environment", "runner"),
-    ):
-        if name in github:
-            field_name = f"internalParameters.github.{name}"
-            claims.append(Claim(field_name, _text(github, name), certified))
-
-    inputs, record = None, None
-    if kind == "train":
-        inputs = _as_text(_object(external, "inputs"))
-        builders = [resource for resource in dependencies if resource.name == "workflow"]
-        for resource in builders or [Resource("", "", {})]:
-            path = "resolvedDependencies.workflow"
-            claims.append(Claim(f"{path}.uri", resource.uri, "builder source at ref"))
-            claims.append(Claim(f"{path}.digest", resource.commit or "", "builder commit"))
-        by_products = _resources(_object(predicate, "runDetails"), "byproducts")
-        record = next((item for item in by_products if item.name == "training.json"), None)
+    claims = _claims(predicate, _GITHUB_CLAIMS, _GITHUB_OPTIONAL_CLAIMS)
+    dependencies = _resources(_object(predicate, "buildDefinition"), "resolvedDependencies")
+    source_uri, ref = split_source(dependencies[0].uri, "resolvedDependencies[0].uri")
     return Provenance(
-        kind=kind,
+        kind="github-attestation",
         build_type=build_type,
         subjects=subjects,
-        builder_id=builder_id,
+        builder_id=_text(predicate, "runDetails.builder.id"),
         source_uri=source_uri,
-        source_commit=source.commit or "",
+        source_commit=dependencies[0].commit or "",
         branch=ref if ref and ref.startswith("refs/heads/") else None,
         tag=ref if ref and ref.startswith("refs/tags/") else None,
-        inputs=inputs,
-        claims=tuple(claims),
+        inputs=None,
+        claims=claims,
         dependencies=dependencies,
-        invocation=invocation,
+        invocation=_text(predicate, "runDetails.metadata.invocationId"),
         finished=_text(predicate, "runDetails.metadata.finishedOn", default=""),
-        record=record,
+    )
+
+
+def _train(build_type: str, subjects: tuple[Resource, ...], predicate: Json) -> Provenance:
+    """GitHub's build type plus `inputs`, a second dependency and a record (docs/buildtypes)."""
+    external = dict(_object(predicate, "buildDefinition.externalParameters"))
+    inputs = external.pop("inputs", None)
+    if not isinstance(inputs, dict):
+        raise ProvenanceError("A field is missing or not a JSON object.", where="inputs")
+    definition = {**predicate["buildDefinition"], "externalParameters": external}
+    like_github = {**predicate, "buildDefinition": definition}
+    by_products = _resources(_object(predicate, "runDetails"), "byproducts")
+    return replace(
+        _github_attestation(build_type, subjects, like_github),
+        kind="train",
+        inputs=_as_text(inputs),
+        claims=_claims(predicate, _TRAIN_CLAIMS, _GITHUB_OPTIONAL_CLAIMS),
+        record=next((item for item in by_products if item.name == "training.json"), None),
     )
 
 
@@ -493,9 +454,23 @@ _READERS: dict[tuple[str, str], _Reader] = {
 
 
 def _value(document: object, path: str) -> object:
+    """What stands at a path of names and list indexes, or None."""
     for name in path.split("."):
-        document = document.get(name) if isinstance(document, dict) else None
+        if isinstance(document, list) and name.isdecimal() and int(name) < len(document):
+            document = document[int(name)]
+        else:
+            document = document.get(name) if isinstance(document, dict) else None
     return document
+
+
+def _claims(
+    predicate: Json, required: Mapping[str, str], optional: Mapping[str, str]
+) -> tuple[Claim, ...]:
+    """Path in the predicate -> certified fact; what is optional counts where it is stated."""
+    stated = {path: name for path, name in optional.items() if _value(predicate, path) is not None}
+    return tuple(
+        Claim(path, _text(predicate, path), name) for path, name in {**required, **stated}.items()
+    )
 
 
 def _text(document: object, path: str, *, default: str | None = None) -> str:

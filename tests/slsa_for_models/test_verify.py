@@ -76,8 +76,6 @@ CERTIFIED = {
     "predicate.buildDefinition.resolvedDependencies.0.digest.gitCommit": "e" * 40,
     "predicate.buildDefinition.resolvedDependencies.1.uri": "git+https://github.com/a/b@main",
     "predicate.buildDefinition.resolvedDependencies.1.digest.gitCommit": "e" * 40,
-    "predicate.buildDefinition.resolvedDependencies.1.name": "other",
-    "predicate.buildDefinition.resolvedDependencies.0.digest": {"sha256": "e" * 64},
 }
 
 
@@ -302,6 +300,9 @@ def test_nothing_to_verify_against(workshop: Workshop) -> None:
         ("predicate.buildDefinition.resolvedDependencies", [], "ProvenanceError"),
         ("predicate.buildDefinition.resolvedDependencies", None, "ProvenanceError"),
         ("predicate.buildDefinition.resolvedDependencies.0.uri", "http://x", "ProvenanceError"),
+        ("predicate.buildDefinition.resolvedDependencies.1", None, "ProvenanceError"),
+        ("predicate.buildDefinition.resolvedDependencies.0.digest", {}, "ProvenanceError"),
+        ("predicate.buildDefinition", [], "ProvenanceError"),
         ("predicate.runDetails.byproducts.0.content", "no base64!", "ProvenanceError"),
         ("predicate.runDetails.byproducts.0.content", "AAAA", "RecordError"),
         ("predicate.runDetails.byproducts.0.digest.sha256", "e" * 64, "RecordError"),

@@ -143,11 +143,15 @@ def test_predicate_against_certificate(workshop: Workshop, field: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "refusal"),
     [
-        (f"{WHERE}.configSource.uri", f"git+https://{SOURCE}@refs/tags/v1", "ProvenanceError"),
+        (f"{WHERE}.configSource.uri", f"git+https://{SOURCE}@refs/tags/v1",
+         "CertificateClaimError"),
+        (f"{WHERE}.configSource.uri", f"https://{SOURCE}@refs/tags/v1", "ProvenanceError"),
+        ("predicate.materials.0.uri", f"git+https://{SOURCE}@refs/tags/v1",
+         "CertificateClaimError"),
         ("predicate.materials", [], "ProvenanceError"),
         ("predicate.materials", None, "ProvenanceError"),
         (f"{WHERE}.parameters.extra", 1, "ParameterError"),
-        (f"{WHERE}.parameters", [], "ParameterError"),
+        (f"{WHERE}.parameters", ["x"], "ParameterError"),
         (f"{WHERE}.environment", None, "ProvenanceError"),
         (f"{WHERE}.environment.github_ref_type", None, "ProvenanceError"),
         ("predicate.buildType", "https://github.com/slsa-framework/slsa-github-generator/go@v1",
