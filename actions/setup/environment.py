@@ -8,7 +8,7 @@ Environments live in `$MODEL_TRANSPARENCY_CACHE` (default `~/.cache/model-transp
 digest of everything that went into them, so a second run installs nothing, and a changed lock or
 changed source never meets an old environment. Standard library only: this runs before anything is
 installed. Every package is checked against its SHA-256 and none is built from source, except our
-own, from the checkout that this file lies in.
+own, from the checkout that this file lies in, and `SOURCE_ONLY`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ FRAMEWORK_ROLES = ("pytorch", "tensorflow", "dev")
 FRAMEWORK_PYTHON = "3.11"
 # Roles that are an environment *for* something else and do not contain our own packages.
 WITHOUT_OURS = ("bootstrap", "dev", "test", "peer", "kubeflow")
+# The one package that is published without a wheel: pure Python, built by the locked setuptools.
+SOURCE_ONLY = {"kubeflow": "kfp-server-api"}
 # Where PyTorch publishes its CPU build; PyPI's build for Linux carries CUDA, several gigabytes.
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SOURCE = ("pyproject.toml", "README.md", "LICENSE", "model_signing", "slsa_for_models")
@@ -164,6 +166,8 @@ def _build(role: str, python: str, target: Path) -> None:
     into = ["--quiet", "--python", str(target / PROGRAMS / "python")]
     lock = REQUIREMENTS / f"{role}.txt"
     strictly = ["--require-hashes", "--only-binary", ":all:"]
+    if role in SOURCE_ONLY:
+        strictly += ["--no-binary", SOURCE_ONLY[role], "--build-constraints", str(lock)]
     _run([*uv, "pip", "sync", *into, *strictly, *_torch_source(lock), str(lock)])
     if role in WITHOUT_OURS:
         return

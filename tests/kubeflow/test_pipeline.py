@@ -1,0 +1,140 @@
+"""The Kubeflow pipeline: its compiled form, and a run by KFP's own local runner."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from model_signing.cli import main
+from sandbox import gcp, kubeflow
+
+FOLDER = gcp.ROOT / "slsa_for_models" / "kubeflow"
+IMAGE = f"europe-west4-docker.pkg.dev/octo/models/kubeflow-pytorch@sha256:{'1' * 64}"
+
+
+@pytest.fixture(scope="session")
+def kfp() -> Path:
+    """The programs of the locked environment with KFP."""
+    try:
+        return gcp.environment("kubeflow")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no environment with KFP could be built: Kubeflow not tested ({error})")
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory) -> Path:
+    """A folder of programs that stands for the image: this Python, and our code as it is here."""
+    folder = tmp_path_factory.mktemp("image")
+    for name in ("slsa_for_models", "model_signing"):
+        path = folder / name
+        path.write_text(
+            f'#!/bin/sh\nPYTHONPATH="{gcp.ROOT}" exec "{sys.executable}" -m {name} "$@"\n'
+        )
+        path.chmod(0o755)
+    return folder
+
+
+def compile_pipeline(kfp: Path, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [kfp / "python", "-m", "slsa_for_models.kubeflow.pipeline", *options, output],
+        cwd=gcp.ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def executors(path: Path) -> dict:
+    document = next(yaml.safe_load_all(path.read_text()))
+    return {
+        name.removeprefix("exec-"): executor["container"]
+        for name, executor in document["deploymentSpec"]["executors"].items()
+    }
+
+
+def test_the_compiled_pipeline_is_that_of_the_source(kfp, tmp_path):
+    done = compile_pipeline(kfp, tmp_path / "pipeline.yaml")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "pipeline.yaml").read_text() == (FOLDER / "pipeline.yaml").read_text()
+
+
+def test_what_can_be_chosen_is_a_parameter():
+    document = next(yaml.safe_load_all((FOLDER / "pipeline.yaml").read_text()))
+    parameters = document["root"]["inputDefinitions"]["parameters"]
+    assert {"dataset", "epochs", "model_format", "accelerator_type", "accelerator_count"} <= set(
+        parameters
+    )
+
+
+def test_for_vertex_image_and_accelerator_are_fixed(kfp, tmp_path):
+    """Vertex AI Pipelines takes them as plain values of the step."""
+    options = (f"--image={IMAGE}", "--accelerator=NVIDIA_TESLA_T4:1")
+    done = compile_pipeline(kfp, tmp_path / "vertex.yaml", *options)
+    assert done.returncode == 0, done.stderr
+    found = executors(tmp_path / "vertex.yaml")
+    assert {container["image"] for container in found.values()} == {IMAGE}
+    accelerator = found["train"]["resources"]["accelerator"]
+    assert accelerator["resourceType"] == "NVIDIA_TESLA_T4"
+    assert accelerator["resourceCount"] == "1"
+    assert "resources" not in found["sign"]
+
+
+def test_without_accelerator_none_is_asked_for(kfp, tmp_path):
+    done = compile_pipeline(kfp, tmp_path / "p.yaml", f"--image={IMAGE}", "--accelerator=none")
+    assert done.returncode == 0, done.stderr
+    assert "resources" not in executors(tmp_path / "p.yaml")["train"]
+
+
+def test_a_wrong_accelerator_is_a_usage_error(kfp, tmp_path):
+    done = compile_pipeline(kfp, tmp_path / "p.yaml", "--accelerator=GPU")
+    assert done.returncode == 2
+    assert "TYPE:COUNT" in done.stderr
+    assert not (tmp_path / "p.yaml").exists()
+
+
+def test_no_component_installs_anything_when_it_starts():
+    assert "pip install" not in (FOLDER / "pipeline.yaml").read_text()
+
+
+TINY = ("--train-images=320", "--test-images=100", "--minimum-accuracy=0")
+
+
+def test_a_run_here_signs_what_it_trained(kfp, programs, sigstore, trust_config, tmp_path):
+    outcome = kubeflow.run(
+        "pytorch_model.pth",
+        tmp_path,
+        sigstore=sigstore,
+        kubeflow=kfp,
+        programs=programs,
+        training_options=TINY,
+        dataset="synthetic",
+        epochs=1,
+    )
+    assert 0 <= outcome.metrics["test_accuracy"] <= 1
+    command = [
+        *("verify", "sigstore", str(outcome.model), "--signature", str(outcome.signature)),
+        *("--identity", gcp.IDENTITY, "--identity-provider", gcp.ISSUER),
+        *("--trust-config", str(trust_config)),
+    ]
+    assert main(command) == 0
+    outcome.model.write_bytes(outcome.model.read_bytes() + b"\0")
+    assert main(command) == 1
+
+
+def test_a_component_that_fails_ends_the_run(kfp, programs, sigstore, tmp_path, capfd):
+    with pytest.raises(kubeflow.KubeflowError, match="exit code 1"):
+        kubeflow.run(
+            "pytorch_model.onyx",
+            tmp_path,
+            sigstore=sigstore,
+            kubeflow=kfp,
+            programs=programs,
+            dataset="synthetic",
+        )
+    output = "".join(capfd.readouterr())
+    assert "unknown model format" in output
+    assert "'train'" in output
+    assert not list(tmp_path.rglob("signature"))
