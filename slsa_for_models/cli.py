@@ -38,12 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands with their options."""
-    from slsa_for_models import train
+    from slsa_for_models import load, reproduce, train
     from slsa_for_models.gcp import steps
 
     parser = console.Parser(prog=PROG, description=DESCRIPTION)
     commands: _Commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    train.configure(commands)
+    for module in (train, load, reproduce):
+        module.configure(commands)
     _configure_subjects(commands)
     _configure_provenance(commands)
     _configure_verify(commands)

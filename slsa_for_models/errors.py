@@ -38,7 +38,7 @@ class ReproductionError(Error):
 
 
 class UnsafeModelError(Error):
-    """A model file that loading would let run code, read other files or exhaust memory."""
+    """A model file that is malformed, or that could run code, read other files or fill memory."""
 
 
 class PolicyError(Error):

@@ -39,14 +39,14 @@ FORMATS = {
             "tensorflow_model.keras",
             "tensorflow",
             "save_keras",
-            "load_model",
+            "load_keras",
             "architecture and weights, Keras 3",
         ),
         Format(
             "tensorflow_hdf5_model.h5",
             "tensorflow",
             "save_hdf5",
-            "load_model",
+            "load_hdf5",
             "architecture and weights, HDF5",
         ),
         Format(

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from model_signing.errors import Error
 from slsa_for_models import formats
 from slsa_for_models.cifar10 import Array
 from slsa_for_models.errors import TrainingError
 from slsa_for_models.formats import Format
+from slsa_for_models.load import load_unverified
 
-TOLERANCE = 1e-3
-"""Largest difference between two logits of one image (logits span about 10) that is rounding."""
+TOLERANCE = 1e-4
+"""Two engines' logits differ by rounding, relative to the largest, by less than this."""
 
 
 def predict_in_new_process(format: Format, model: Path, images: Array, scratch: Path) -> Array:
@@ -56,11 +58,15 @@ def predict_in_new_process(format: Format, model: Path, images: Array, scratch: 
 
 
 def difference(first: Array, second: Array) -> float:
-    """The largest absolute difference of any logit; infinite for different shapes or NaN."""
+    """The largest difference of two values, relative to the largest value (at least 1).
+
+    Infinite for different shapes, and where one is not a number.
+    """
     if first.shape != second.shape:
         return float("inf")
-    largest = float(np.max(np.abs(first - second), initial=0))
-    return largest if largest == largest else float("inf")
+    scale = np.max(np.abs(first), initial=1)
+    largest = float(np.max(np.abs(first - second), initial=0) / scale)
+    return largest if np.isfinite(largest) else float("inf")
 
 
 def score(logits: Array, labels: Array) -> tuple[float, float]:
@@ -74,10 +80,13 @@ def score(logits: Array, labels: Array) -> tuple[float, float]:
 
 def _main(name: str, model: str, images: str, output: str) -> None:
     format = formats.find(name)
-    framework = formats.framework(format)
-    loaded = getattr(framework, format.load)(Path(model))
-    np.save(output, framework.predict(loaded, np.load(images, allow_pickle=False)))
+    loaded = load_unverified(Path(model), format)
+    logits = formats.framework(format).predict(loaded, np.load(images, allow_pickle=False))
+    np.save(output, logits)
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    try:
+        _main(*sys.argv[1:])
+    except Error as error:
+        sys.exit(" ".join(str(error).split()))

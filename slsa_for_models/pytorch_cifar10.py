@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from slsa_for_models import archives
+from slsa_for_models import archives, safety
 from slsa_for_models.cifar10 import Array, Split
 
 PARAMETERS: dict[str, float] = {
@@ -106,8 +106,10 @@ def predict(model: nn.Module | onnxruntime.InferenceSession, images: Array) -> A
     return np.concatenate([model.run(None, {name: part.numpy()})[0] for part in pixels])
 
 
-def weights(model: nn.Module) -> dict[str, Array]:
-    """Weights and statistics by name."""
+def weights(model: nn.Module | onnxruntime.InferenceSession) -> dict[str, Array]:
+    """Weights and statistics by name; none of an ONNX session, which does not show them."""
+    if not isinstance(model, nn.Module):
+        return {}
     return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
 
@@ -118,6 +120,7 @@ def save_state_dict(model: nn.Module, path: Path) -> None:
 
 def load_state_dict(path: Path) -> nn.Sequential:
     """Read weights with the restricted unpickler, which builds tensors and nothing else."""
+    safety.check_zip(path)
     return _with_weights(torch.load(path, weights_only=True))
 
 
@@ -128,6 +131,7 @@ def save_full_model(model: nn.Module, path: Path) -> None:
 
 def load_full_model(path: Path) -> nn.Sequential:
     """Read a module with the restricted unpickler, which knows the classes of `network` only."""
+    safety.check_zip(path)
     known = [nn.BatchNorm2d, nn.Conv2d, nn.Flatten, nn.Linear, nn.MaxPool2d, nn.ReLU, nn.Sequential]
     with torch.serialization.safe_globals([*known, set]):
         model: nn.Sequential = torch.load(path, weights_only=True)
@@ -153,10 +157,12 @@ def save_torchscript(model: nn.Module, path: Path) -> None:
 
 
 def load_torchscript(path: Path) -> torch.jit.ScriptModule:
-    """Read a TorchScript program; it can compute, but not reach Python."""
+    """Read a TorchScript program that only computes."""
+    safety.check_torchscript(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         model: torch.jit.ScriptModule = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    safety.check_torchscript_graph(model)
     return model
 
 
@@ -187,7 +193,8 @@ def save_onnx(model: nn.Module, path: Path) -> None:
 
 
 def load_onnx(path: Path) -> onnxruntime.InferenceSession:
-    """Read an ONNX graph; weights outside the file are not looked for."""
+    """Read an ONNX graph that is all in this file."""
+    safety.check_onnx(path)
     return onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
 

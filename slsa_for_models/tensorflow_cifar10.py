@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from slsa_for_models import archives
+from slsa_for_models import archives, safety
 from slsa_for_models.cifar10 import Array, Split
 from slsa_for_models.errors import TrainingError
 
@@ -145,8 +145,15 @@ def save_hdf5(model: keras.Model, path: Path) -> None:
     _for_inference(model).save(path)
 
 
-def load_model(path: Path) -> keras.Model:
-    """Read architecture and weights, in either layout, in Keras' safe mode."""
+def load_keras(path: Path) -> keras.Model:
+    """Read a Keras archive of layers that only compute, in Keras' safe mode."""
+    safety.check_keras(path)
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def load_hdf5(path: Path) -> keras.Model:
+    """Read an HDF5 model of layers that only compute, in Keras' safe mode."""
+    safety.check_hdf5_model(path)
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
@@ -157,6 +164,8 @@ def save_hdf5_weights(model: keras.Model, path: Path) -> None:
 
 def load_hdf5_weights(path: Path) -> keras.Model:
     """Read weights into `network`."""
+    with path.open("rb") as file:
+        safety.check_hdf5(file)
     model = network()
     model.load_weights(path)
     return model
@@ -169,7 +178,8 @@ def save_saved_model(model: keras.Model, path: Path) -> None:
 
 
 def load_saved_model(path: Path) -> keras.Model:
-    """Read a TensorFlow graph; it can compute, and read and write files."""
+    """Read a TensorFlow graph that only computes."""
+    safety.check_saved_model(path)
     pixels = keras.Input((32, 32, 3))
     outputs = keras.layers.TFSMLayer(path, call_endpoint="serving_default")(pixels)
     return keras.Model(pixels, next(iter(outputs.values())))

@@ -53,6 +53,10 @@ class Choices:
     minimum_accuracy: float
     requirements: Path | None = None
 
+    def numbers(self) -> dict[str, int | float]:
+        """Those that decide the model's bytes."""
+        return {"epochs": self.epochs, "seed": self.seed, "threads": self.threads}
+
 
 def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `train` to the command line; imports nothing heavy."""
@@ -207,7 +211,12 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
 
         # 3. Save under the final name in a private folder: some formats contain their name.
         saved = staging / format.name
-        getattr(framework, format.save)(model, saved)
+        try:
+            getattr(framework, format.save)(model, saved)
+        except (OSError, RuntimeError) as error:  # PyTorch reports a full disk as the latter
+            raise FileError(
+                "the model cannot be saved", where=str(output), found=str(error).split("\n")[0]
+            ) from error
 
         # 4. What counts is what a stranger would load: a new process, the safe loader.
         logits = predictions.predict_in_new_process(format, saved, data.test.images, staging)
@@ -216,7 +225,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
             raise TrainingError(
                 "the saved model does not predict what the trained one does",
                 where=format.name,
-                expected=f"logits at most {predictions.TOLERANCE} apart",
+                expected=f"logits that differ by at most {predictions.TOLERANCE} of the largest",
                 found=f"{apart:.3g}",
             )
         accuracy, loss = predictions.score(logits, data.test.labels)
@@ -233,12 +242,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
         result = record.TrainingRecord(
             model=record.describe_model(saved, format),
             dataset=data.description,
-            parameters={
-                "epochs": choices.epochs,
-                "seed": choices.seed,
-                "threads": choices.threads,
-                **framework.PARAMETERS,
-            },
+            parameters={**choices.numbers(), **framework.PARAMETERS},
             metrics=record.Metrics(accuracy, loss, choices.minimum_accuracy, tuple(watch.epochs)),
             environment=describe(format.framework, choices.requirements),
             started=started,
