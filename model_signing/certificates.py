@@ -105,8 +105,6 @@ def _extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
-    except ValueError as error:
-        raise CertificateError("the certificate is malformed", found=str(error)) from None
 
 
 def timestamp(signature: bytes, url: str) -> bytes:

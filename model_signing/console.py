@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 from model_signing.errors import Error, UsageError
@@ -92,6 +93,8 @@ def run(
         `--format json`, on stdout as JSON: `error`, `message`, `where`, `expected`, `found`, `fix`.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' remarks about hostile input, for developers
     try:
         args = build_parser().parse_args(argv)
         code: int = args.run(args)

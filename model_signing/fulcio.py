@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from model_signing.errors import CertificateError, UsageError
+from model_signing.keys import parse_certificate
 
 _ARC = "1.3.6.1.4.1.57264.1."
 _ISSUER_V1 = 1  # raw text; every later extension is a DER UTF8String
@@ -66,11 +67,11 @@ def certificate_claims(der: bytes) -> Claims:
         CertificateError: Not an X.509 certificate, not exactly one identity, no issuer, two
             different issuers, or an extension that is not a DER UTF8String.
     """
+    extensions = parse_certificate(der).extensions
     try:
-        extensions = x509.load_der_x509_certificate(der).extensions
         names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
-        raise CertificateError("the certificate names no identity", found=str(error)) from None
+    except x509.ExtensionNotFound:
+        names = []
     if len(names) != 1:
         raise CertificateError(
             "the certificate must name one identity", expected="1", found=str(len(names))

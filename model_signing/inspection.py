@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-
-from model_signing import bundle, strict_json
-from model_signing.errors import BundleError, Error
+from model_signing import bundle, keys, strict_json
+from model_signing.errors import BundleError
 from model_signing.fulcio import certificate_claims
 
 
@@ -22,6 +20,7 @@ def claims(path: Path) -> dict[str, Any]:
     Raises:
         FileError: It cannot be read.
         BundleError: It is not a bundle around a JSON object.
+        CertificateError: Its certificate cannot be read.
     """
     parsed = bundle.parse(bundle.read_bounded(path))
     statement = strict_json.loads(parsed.payload, BundleError, "the payload")
@@ -50,16 +49,12 @@ def claims(path: Path) -> dict[str, Any]:
 def _signer(parsed: bundle.Bundle) -> dict[str, Any]:
     if parsed.method == "key":
         return {"identity": f"sha256:{parsed.key_hint}", "issuer": None}
-    try:
-        leaf = x509.load_der_x509_certificate(parsed.certificates[0])
-        validity = [leaf.not_valid_before_utc.isoformat(), leaf.not_valid_after_utc.isoformat()]
-        if parsed.method == "certificate":
-            identity, issuer = leaf.subject.rfc4514_string(), leaf.issuer.rfc4514_string()
-        else:
-            fulcio = certificate_claims(parsed.certificates[0])
-            identity, issuer = fulcio.identity, fulcio.issuer
-    except (ValueError, Error) as error:
-        raise BundleError("the certificate cannot be read", found=str(error)) from None
+    leaf = keys.parse_certificate(parsed.certificates[0])
+    validity = [leaf.not_valid_before_utc.isoformat(), leaf.not_valid_after_utc.isoformat()]
+    identity, issuer = leaf.subject.rfc4514_string(), leaf.issuer.rfc4514_string()
+    if parsed.method == "sigstore":
+        fulcio = certificate_claims(parsed.certificates[0])
+        identity, issuer = fulcio.identity, fulcio.issuer
     return {"identity": identity, "issuer": issuer, "certificate_validity": validity}
 
 

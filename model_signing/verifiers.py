@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from model_signing import bundle, keys, trust
 from model_signing.bundle import Bundle, Method
 from model_signing.certificates import check_leaf, timestamp_time, verify_chain
-from model_signing.errors import BundleError, IdentityError, LogError, SignatureError
+from model_signing.errors import BundleError, IdentityError, LogError, SignatureError, UsageError
 from model_signing.fulcio import Claims, certificate_claims, repository_uri
 from model_signing.trust import SigstoreTrust
 
@@ -134,16 +134,19 @@ def certificate_verifier(
             when the verifier is called, if None.
 
     Raises:
-        FileError: A certificate cannot be read. The verifier raises `BundleError`,
+        FileError: A certificate cannot be read.
+        UsageError: There is none. The verifier raises `BundleError`,
             `CertificateError`, `SignatureError` and `LogError`.
     """
     anchors = keys.load_certificates(certificate_chain)
+    if not anchors:
+        raise UsageError("no trusted certificate was named")
     authority = keys.load_certificates(tsa_certificate_chain)
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
         parsed = _parse(data, "certificate")
-        leaf, *others = (_certificate(der) for der in parsed.certificates)
+        leaf, *others = map(keys.parse_certificate, parsed.certificates)
         for name, certificate in [("anchor", one) for one in anchors] + [
             ("bundle", one) for one in (leaf, *others)
         ]:
@@ -295,17 +298,6 @@ def _signed_at(
 ) -> dict[str, Any]:
     when = timestamp_time(stamp, parsed.signature, authority)
     return {"signed_at": when, "time_source": "timestamp authority"}
-
-
-def _certificate(der: bytes) -> x509.Certificate:
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        _ = certificate.subject, certificate.issuer  # parsed only when they are asked for
-    except ValueError as error:
-        raise BundleError(
-            "a certificate is malformed", where="verificationMaterial", found=str(error)
-        ) from None
-    return certificate
 
 
 def _log_entry(entry: dict[str, Any], logs: Collection[str]) -> LogEntry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,12 +32,20 @@ from material import (
     pem,
     private_pem,
     shared,
+    sign_raw,
     statement,
 )
 
 from model_signing import bundle
 from model_signing.certificates import timestamp
-from model_signing.errors import BundleError, CertificateError, FileError, LogError, SignatureError
+from model_signing.errors import (
+    BundleError,
+    CertificateError,
+    FileError,
+    LogError,
+    SignatureError,
+    UsageError,
+)
 from model_signing.signers import certificate_signer
 from model_signing.verifiers import Authenticated, certificate_verifier
 from sandbox.sigstore import LocalSigstore
@@ -297,8 +306,10 @@ def test_a_certificate_that_is_none_is_refused() -> None:
         "x509CertificateChain",
         to={"certificates": [{"rawBytes": base64_of(b"junk")}]},
     )
-    with pytest.raises(BundleError, match="certificate is malformed"):
+    with pytest.raises(CertificateError, match="malformed"):
         verify(junk)
+    with pytest.raises(UsageError, match="no trusted certificate"):
+        certificate_verifier([])
     with pytest.raises(FileError, match="not a certificate"):
         certificate_verifier([b"junk"])
     with pytest.raises(FileError, match="not a certificate"):
@@ -329,3 +340,29 @@ def test_an_expired_certificate_of_the_public_suite() -> None:
     with pytest.raises(CertificateError, match="has expired") as refusal:
         certificate_verifier([root])((case / "bundle.sig").read_bytes())
     assert "2020-01-02" in (refusal.value.expected or "")
+
+
+@pytest.mark.filterwarnings("ignore")  # cryptography's remarks
+def test_mutated_certificates_are_refused() -> None:
+    """Bytes of leaf and intermediate changed at random; the seed makes it repeatable."""
+    chance = random.Random(7)
+    good = [der(SIGNER.certificate), der(INTERMEDIATE.certificate)]
+    verifier = certificate_verifier([pem(ROOT.certificate)])
+    payload = statement()
+    signature = sign_raw(SIGNER.key, payload)
+    assert verifier(bundle.encode(payload, signature, certificates=good))
+    for _ in range(3000):
+        mutated = [bytearray(one) for one in good]
+        victim = chance.choice(mutated)
+        victim[chance.randrange(len(victim))] ^= 1 << chance.randrange(8)
+        data = bundle.encode(payload, signature, certificates=[bytes(one) for one in mutated])
+        with pytest.raises(CertificateError) as refusal:
+            verifier(data)
+        assert refusal.value.message
+
+
+def test_odd_certificates_are_refused() -> None:
+    versions = der(SIGNER.certificate).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x12")
+    data = bundle.encode(b"{}", b"0", certificates=[versions])
+    with pytest.raises(CertificateError, match="malformed"):
+        verify(data)

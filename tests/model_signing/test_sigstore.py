@@ -658,8 +658,8 @@ class TestClaims:
         long = b"\x0c\x81\xc8" + b"x" * 200
         assert certificate_claims(self.with_extensions(("8", long))).issuer == "x" * 200
         for data, words in (
-            (b"junk", "no identity"),
-            (self.with_extensions(good, names=0), "no identity"),
+            (b"junk", "malformed"),
+            (self.with_extensions(good, names=0), "one identity"),
             (self.with_extensions(good, names=2), "one identity"),
             (self.with_extensions(), "one issuer"),
             (self.with_extensions(("8", b"ok")), "UTF8String"),
