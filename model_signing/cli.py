@@ -96,7 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # One short run makes no cycles worth looking for; the search costs a fifth of the time that
     # 20,000 files take.
     gc.disable()
-    return console.run(lambda: _parser(given), given, "model_signing")
+    try:
+        return console.run(lambda: _parser(given), given, "model_signing")
+    finally:
+        gc.enable()
 
 
 def _parser(given: Sequence[str]) -> console.Parser:

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -80,18 +81,13 @@ class Manifest:
 
 
 class Range(NamedTuple):
-    """One resource: bytes `start` to `end` of a file that must still have this stamp."""
+    """One resource: `size` bytes from `start` of a file that must still have this stamp."""
 
     resource: str
     path: str
     start: int
-    end: int
+    size: int
     stamp: Stamp
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.end - self.start
 
 
 class Work(NamedTuple):
@@ -129,7 +125,7 @@ def build(
     if serialization.shard_size and total // serialization.shard_size > MAX_FILES:
         raise UsageError("the shards are too small", expected=f"at most {MAX_FILES} shards")
     ranges = [
-        Range(resource, tree.path(name), start, end, seen)
+        Range(resource, tree.path(name), start, end - start, seen)
         for name, seen in tree.files.items()
         for resource, start, end in resources(name, seen.size, serialization.shard_size)
     ]
@@ -160,17 +156,15 @@ def _batches(ranges: list[Range], *, own_threads: bool) -> list[list[Range]]:
     thread is faster than two. So all tiny files are one batch there.
     """
     batches: list[list[Range]] = []
-    batch: list[Range] = []
-    cost = 0
-    for part in sorted(ranges, key=lambda part: part.start - part.end):
-        tiny = own_threads and part.size <= _TINY
-        if cost >= _BATCH_COST and not (tiny and batch[0].size <= _TINY):
-            batches.append(batch)
-            batch, cost = [], 0
-        batch.append(part)
-        cost += part.size + _FILE_COST
-    batches.append(batch)
-    return sorted(batches, key=lambda batch: -sum(part.size + _FILE_COST for part in batch))
+    costs: list[int] = []
+    tiny = _TINY if own_threads else -1
+    for part in sorted(ranges, key=attrgetter("size"), reverse=True):
+        if not batches or (costs[-1] >= _BATCH_COST and batches[-1][0].size > tiny):
+            batches.append([])
+            costs.append(0)
+        batches[-1].append(part)
+        costs[-1] += part.size + _FILE_COST
+    return [batches[i] for i in sorted(range(len(batches)), key=lambda i: -costs[i])]
 
 
 def _run(
@@ -190,7 +184,7 @@ def _run(
                 done += count
                 progress(done, total)
 
-    if executor is None and (jobs == 1 or len(work) == 1):
+    if executor is None and (jobs == 1 or len(work) <= 1):
         for item in work:  # a small model does not pay for threads, nor for importing them
             yield hash_ranges(item, report)
         return
@@ -242,13 +236,13 @@ def new_hash(algorithm: Algorithm, threads: int = 1) -> Any:  # noqa: ANN401 - a
 
 
 def _hash_range(part: Range, work: Work, report: Callable[[int], None] | None) -> str:
-    length = part.end - part.start
-    state = new_hash(work.algorithm, work.threads if length >= _READ_AHEAD_FROM else 1)
+    large = part.size >= _READ_AHEAD_FROM
+    state = new_hash(work.algorithm, work.threads if large else 1)
     descriptor = open_model_file(part.path, follow=work.follow_symlinks)
     try:
         if part.start:
             os.lseek(descriptor, part.start, os.SEEK_SET)
-        for piece in pieces(descriptor, length):
+        for piece in pieces(descriptor, part.size):
             state.update(piece)
             if report is not None:
                 report(len(piece))
