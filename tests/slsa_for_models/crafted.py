@@ -233,7 +233,7 @@ def generator_statement(model: Path, **changes: str) -> Json:
                     "github_ref": on["ref"],
                     "github_ref_type": "tag" if is_tag else "branch",
                     "github_repository_id": "1001",
-                    "github_repository_owner": "octo-org",
+                    "github_repository_owner": on["repository"].split("/")[0],
                     "github_repository_owner_id": "2002",
                     "github_run_attempt": on["run_attempt"],
                     "github_run_id": on["run_id"],

@@ -25,6 +25,8 @@ from slsa_for_models import json_schema, policy_file
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.policy import GENERATOR, Expectations, Pattern
 
+ROOT = Path(__file__).resolve().parents[2]
+
 FULL = f"""
 version = 1
 
@@ -190,6 +192,26 @@ def test_an_option_may_repeat_but_not_contradict_the_policy(workshop: Workshop) 
     code, error = workshop.verify(model, *options, "--source-uri", "github.com/octo-org/other")
     assert (code, error["error"]) == (2, "UsageError")
     assert workshop.verify(model, *options, "--builder-id", TRAIN)[0] == 2
+
+
+def fenced(document: str, language: str) -> str:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return text.split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_documents_example_says_everything(workshop: Workshop) -> None:
+    workshop.write("chains.pub", public_pem(new_key()))
+    text = fenced("docs/policy.md", "toml")
+    loaded = policy_file.load(write(workshop, text))
+    assert loaded.branch == "main"
+    assert (loaded.minimum_level, loaded.base_models) == (2, True)
+    for name in json_schema.load("policy.v1.json")["properties"]:
+        assert name in text
+
+
+def test_the_documents_predicate_follows_its_schema() -> None:
+    predicate = json.loads(fenced("docs/buildtypes/train-v1.md", "json"))
+    jsonschema.validate(predicate, json_schema.load("buildtype-train.v1.json"))
 
 
 def test_the_schema_is_a_schema() -> None:
