@@ -82,7 +82,7 @@ def load_archive(path: Path, sha256: str = SHA256) -> Data:
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise DatasetError(
-            "The archive is not the CIFAR-10 archive.",
+            "the archive is not the CIFAR-10 archive",
             where=path.name,
             expected=f"SHA-256 {sha256}",
             found=f"{found} ({len(data):,} bytes)",
@@ -104,7 +104,7 @@ def load_folder(folder: Path) -> Data:
             batches = {name: _read(place / name, _MAX_BATCH_BYTES) for name in BATCHES}
             return _decode(batches, name="cifar10-directory")
     raise DatasetError(
-        "There is no CIFAR-10 in this folder.",
+        "there is no CIFAR-10 in this folder",
         where=str(folder),
         expected=f"{ARCHIVE}, or {BATCHES[0]} to {BATCHES[-1]}, here or in cifar-10-batches-bin/",
     )
@@ -226,25 +226,27 @@ def _unpack(archive: bytes) -> dict[str, bytes]:
                 path = PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:
                     raise DatasetError(
-                        "The archive has a path that leaves it.", where=ascii(member.name)
+                        "the archive has a path that leaves it", where=ascii(member.name)
                     )
                 if not (member.isfile() or member.isdir()):
                     raise DatasetError(
-                        "The archive has something that is neither file nor folder.",
+                        "the archive has something that is neither file nor folder",
                         where=ascii(member.name),
                     )
                 if path.name in BATCHES and member.isfile():
+                    if path.name in batches:
+                        raise DatasetError("the archive has a batch twice", where=path.name)
                     if member.size > _MAX_BATCH_BYTES:
                         raise DatasetError(
-                            "The archive has a batch that is too large.", where=ascii(member.name)
+                            "the archive has a batch that is too large", where=ascii(member.name)
                         )
                     content = tar.extractfile(member)
                     batches[path.name] = content.read() if content else b""
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise DatasetError("The archive is damaged.", found=str(error)) from error
+        raise DatasetError("the archive is damaged", found=str(error)) from error
     missing = [name for name in BATCHES if name not in batches]
     if missing:
-        raise DatasetError("The archive lacks a batch.", expected=missing[0])
+        raise DatasetError("the archive lacks a batch", expected=missing[0])
     return batches
 
 
@@ -260,7 +262,7 @@ def _decode(
     for file, data in batches.items():
         if not data or len(data) % _RECORD_BYTES:
             raise DatasetError(
-                "A batch is not made of CIFAR-10 records.",
+                "a batch is not made of CIFAR-10 records",
                 where=file,
                 expected=f"a multiple of {_RECORD_BYTES} bytes",
                 found=f"{len(data):,} bytes",
@@ -268,7 +270,7 @@ def _decode(
         labels = np.frombuffer(data, np.uint8)[::_RECORD_BYTES]
         if labels.max() > 9:
             raise DatasetError(
-                "A batch has a label that CIFAR-10 does not have.",
+                "a batch has a label that CIFAR-10 does not have",
                 where=f"{file}, record {int((labels > 9).argmax())}",
                 expected="0 to 9",
                 found=str(labels.max()),
@@ -304,14 +306,15 @@ def _read(path: Path, most: int) -> bytes:
     """The file's bytes, at most `most` of them."""
     try:
         with path.open("rb") as file:
-            data = file.read(most + 1)
+            too_large = path.stat().st_size > most
+            data = b"" if too_large else file.read(most + 1)
     except OSError as error:
         raise DatasetError(
-            "The data set cannot be read.", where=str(path), found=error.strerror or str(error)
+            "the data set cannot be read", where=str(path), found=error.strerror or str(error)
         ) from error
-    if len(data) > most:
+    if too_large or len(data) > most:
         raise DatasetError(
-            "A file of the data set is too large.",
+            "a file of the data set is too large",
             where=str(path),
             expected=f"at most {most:,} bytes",
         )

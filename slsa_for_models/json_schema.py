@@ -48,7 +48,7 @@ def check(value: object, schema: dict[str, Any], refusal: type[Error], what: str
     problem = _problem(value, schema, schema, "$")
     if problem:
         where, expected = problem
-        raise refusal(f"{what} does not follow its schema.", where=where, expected=expected)
+        raise refusal(f"{what} does not follow its schema", where=where, expected=expected)
 
 
 def _problem(

@@ -123,7 +123,7 @@ def parse(data: bytes) -> TrainingRecord:
     """
     if len(data) > MAX_BYTES:
         raise RecordError(
-            "The training record is too large.",
+            "the training record is too large",
             expected=f"at most {MAX_BYTES} bytes",
             found=f"{len(data)} bytes",
         )
