@@ -33,6 +33,21 @@ STAGES = {
     "verify": "verify all of it: one verdict",
 }
 
+# Lines of the runner's own in its log; the others are what the jobs printed.
+RUNNER_MARKS = (
+    "⭐",
+    "✅",
+    "❌",
+    "⚙",
+    "❓",
+    "❗",
+    "🏁",
+    "🧪",
+    "LocalRepo",
+    "Cleaning up",
+    "exit status",
+)
+
 
 @dataclass
 class Display:
@@ -123,7 +138,7 @@ def explain_failure(result: Run) -> None:
         line
         for line in result.log.read_text(encoding="utf-8").splitlines()
         if line.startswith(tuple(f"[{job}] " for job in failed))
-        and not line.partition("] ")[2].startswith(("⭐", "LocalRepo", " ", "🏁", "Cleaning"))
+        and not line.partition("] ")[2].lstrip().startswith(RUNNER_MARKS)
     ]
     print("The last lines of the log:", file=sys.stderr)
     for line in printed[-8:]:

@@ -444,6 +444,9 @@ def _act(
         "TMPDIR": str(temporary),
         # Environments and data that an earlier run made; jobs have no home to find them in.
         "MODEL_TRANSPARENCY_CACHE": str(cache.expanduser().resolve()),
+        # Threads that wait for each other sleep. By default they spin, which makes training
+        # several times slower on a machine that does something else, too. Same results.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
     process = subprocess.Popen(
         [sys.executable, supervise.__file__, str(scratch), *command],

@@ -14,6 +14,9 @@ from sandbox.sigstore import LocalSigstore
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Several workers train at once: threads that wait for each other sleep, and do not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture(scope="session")
 def sigstore() -> Iterator[LocalSigstore]:
