@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from slsa_for_models.record import Environment, TrainingRecord
     from slsa_for_models.train import Choices, Say
 
-_MOST = {"epochs": 1000, "threads": 1024}  # what a record may ask of this machine
-
 
 def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `reproduce` to the command line; imports nothing heavy."""
@@ -128,31 +126,44 @@ def reproduce(model: Path, said: TrainingRecord, load_data: Callable[[], Data], 
 
 
 def _choices(said: TrainingRecord) -> Choices:
-    """The record's parameters as those of a run."""
-    from slsa_for_models.train import Choices
+    """The record's parameters as those of a run, within what the command line accepts."""
+    from slsa_for_models.train import MOST_EPOCHS, MOST_SEED, MOST_THREADS, Choices
 
-    numbers = {name: said.parameters.get(name) for name in ("epochs", "seed", "threads")}
-    for name, value in numbers.items():
-        least, most = (-(2**31), 2**31) if name == "seed" else (1, _MOST[name])
-        if type(value) is not int or not least <= value <= most:
+    numbers: dict[str, int] = {}
+    for name, least, most in (
+        ("epochs", 1, MOST_EPOCHS),
+        ("seed", 0, MOST_SEED),
+        ("threads", 1, MOST_THREADS),
+    ):
+        value = said.parameters.get(name)
+        if not isinstance(value, int) or not least <= value <= most:
             raise RecordError(
                 "the training record asks for a run that cannot be",
                 where=f"parameters.{name}",
                 expected=f"a whole number from {least} to {most}",
                 found=str(value),
             )
-    return Choices(format=said.model.format, minimum_accuracy=0, **numbers)  # type: ignore[arg-type]
+        numbers[name] = value
+    return Choices(
+        format=said.model.format,
+        epochs=numbers["epochs"],
+        seed=numbers["seed"],
+        threads=numbers["threads"],
+        minimum_accuracy=0,
+    )
 
 
 def _load_data(args: argparse.Namespace, said: TrainingRecord, say: Say) -> Data:
     """The data set that the record names, made or found again."""
-    from slsa_for_models.train import load_data
+    from slsa_for_models.train import MOST_IMAGES, load_data
 
     sizes = {"train_images": said.dataset.train_images, "test_images": said.dataset.test_images}
     if said.dataset.name == "cifar10-directory" and not args.data_dir:
         raise UsageError("the model was trained on a folder's images", fix="give it by --data-dir")
-    if said.dataset.name == "synthetic" and max(sizes.values()) > 1_000_000:
-        raise RecordError("the training record asks for too many images", found=str(sizes))
+    if said.dataset.name == "synthetic" and not all(
+        10 <= size <= MOST_IMAGES for size in sizes.values()
+    ):
+        raise RecordError("the training record asks for a set that cannot be", found=str(sizes))
     dataset = "synthetic" if said.dataset.name == "synthetic" else "cifar10"
     return load_data(argparse.Namespace(**{**vars(args), **sizes, "dataset": dataset}), say)
 

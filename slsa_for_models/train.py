@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 RECORD = "training.json"
 
+MOST_EPOCHS = 1000
+MOST_THREADS = 1024
+MOST_SEED = 2**32 - 1
+MOST_IMAGES = 1_000_000  # of each split of the synthetic set
+
 Say = Callable[[str], None]
 
 
@@ -74,21 +79,23 @@ def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add_data_options(parser)
     parser.add_argument(
         "--epochs",
-        type=_positive,
+        type=_number(1, MOST_EPOCHS),
         metavar="N",
         help="passes over the training images (default: 6 on photographs, 3 on synthetic ones)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--seed", type=_number(0, MOST_SEED), default=0, metavar="N", help="default: 0"
+    )
     parser.add_argument(
         "--threads",
-        type=_positive,
+        type=_number(1, MOST_THREADS),
         default=2,
         metavar="N",
         help="default: 2, on any machine: another number gives other bytes",
     )
     parser.add_argument(
         "--minimum-accuracy",
-        type=float,
+        type=_number(0, 1, float),
         metavar="FRACTION",
         help="fail below this accuracy on the test images (default: what guessing will not reach)",
     )
@@ -123,17 +130,24 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     for split, images in (("train", 6000), ("test", 1000)):
         parser.add_argument(
             f"--{split}-images",
-            type=_positive,
+            type=_number(10, MOST_IMAGES),
             default=images,
             metavar="N",
             help=f"size of the synthetic set (default: {images})",
         )
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
+def _number(least: float, most: float, kind: type = int) -> Callable[[str], float]:
+    """An argparse type: a number in a range."""
+
+    def convert(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            value: float = kind(text)
+            if least <= value <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+
+    return convert
 
 
 def run(args: argparse.Namespace) -> int:
@@ -206,7 +220,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
 
         # 2. Train.
         started = _now()
-        watch = _Watch(choices.epochs, data.description.train_images, say)
+        watch = Watch(choices.epochs, data.description.train_images, say)
         model = framework.fit(data.train, choices.epochs, choices.seed, choices.threads, watch)
 
         # 3. Save under the final name in a private folder: some formats contain their name.
@@ -253,7 +267,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
     return result
 
 
-class _Watch:
+class Watch:
     """Called by the framework after each epoch: progress, metrics, and the check for NaN."""
 
     def __init__(self, epochs: int, images: int, say: Say) -> None:
