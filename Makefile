@@ -25,6 +25,14 @@ demo: ## Train, prove, sign and verify a model by train.yml on this machine (MOD
 	@bin=$(call environment,dev); \
 	"$$bin/python" -m sandbox demo --model "$(MODEL)" --dataset "$(DATA)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") --output "$(OUTPUT)"
 
+.PHONY: demo-tekton
+demo-tekton: ## Run the Tekton pipeline of slsa_for_models/gcp on this machine (MODEL=, OUTPUT=)
+	@bin=$(call environment,dev); "$$bin/python" -m sandbox.gcp --model "$(MODEL)" --output "$(OUTPUT)/tekton"
+
+.PHONY: demo-kubeflow
+demo-kubeflow: ## Run the Kubeflow pipeline of slsa_for_models/kubeflow on this machine (MODEL=, OUTPUT=)
+	@bin=$(call environment,dev); "$$bin/python" -m sandbox.kubeflow --model "$(MODEL)" --output "$(OUTPUT)/kubeflow"
+
 .PHONY: test
 test: ## Run the tests (every area, quick cases)
 	@bin=$(call environment,dev); \
