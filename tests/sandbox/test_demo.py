@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.demo import PRODUCT, REF, WORKFLOW, programs_of, verify_command
+from sandbox.demo import PRODUCT, WORKFLOW, programs_of, verify_command
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "pytorch_model.pth"
@@ -25,15 +25,6 @@ def run_demo(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
     )
-
-
-@pytest.fixture(scope="module")
-def demonstration(tmp_path_factory) -> tuple[str, Path]:
-    """What the demonstration printed, and the folder that it left."""
-    output = tmp_path_factory.mktemp("demo") / "out"
-    result = run_demo(output, f"--model={MODEL}", "--epochs=1")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout, output
 
 
 @pytest.fixture
@@ -161,7 +152,3 @@ def test_a_failed_training_is_explained(tmp_path):
     assert f"All of it: {tmp_path / 'out/run/log.txt'}" in result.stderr
     assert "[train] " in (tmp_path / "out/run/log.txt").read_text()
     assert not (tmp_path / "out" / MODEL).exists()
-
-
-def test_the_workflow_runs_under_the_name_of_its_branch():
-    assert (WORKFLOW, REF) == (".github/workflows/train.yml", "refs/heads/main")
