@@ -281,8 +281,8 @@ def _hash_model(
             raise UsageError("not a shard size", expected="1 or more", found=str(shard_size))
     elif options.method != "files" or shard_size is not None:
         raise UsageError('the method is "files", or "shards" if there is a shard size')
-    ignored = {files.ignored_path(model, path) for path in options.ignore_paths}
-    ignored.update(_inside(model, signature))
+    own = _inside(model, signature)
+    ignored = {files.ignored_path(model, path) for path in (*options.ignore_paths, *own)}
     default = files.GIT_PATHS if options.ignore_git_paths else ()
     how = Serialization(
         method=options.method,
@@ -329,7 +329,7 @@ def _check_output(model: Path, signature: Path) -> None:
 def _inside(model: Path, signature: Path | None) -> set[str]:
     """6.2: the signature file's own name in the model, which is excluded."""
     name = files.name_inside(model, signature) if signature else None
-    return {files.ignored_path(model, name)} if name else set()
+    return {name} if name else set()
 
 
 def _named_as(tree: Tree, signed: Manifest) -> Manifest:

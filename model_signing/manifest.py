@@ -132,7 +132,10 @@ def build(
     jobs = default_jobs() if jobs is None else jobs
     if jobs < 1:
         raise UsageError("not a number of jobs", expected="1 or more", found=str(jobs))
-    how = (serialization.hash_type, serialization.allow_symlinks, jobs)
+    # Twice the cores in all: whoever is left when others have ended has some to spare (BLAKE3).
+    large = sum(part.size >= _READ_AHEAD_FROM for part in ranges)
+    threads = min(jobs, max(1, 2 * jobs // max(1, large)))
+    how = (serialization.hash_type, serialization.allow_symlinks, threads)
     work = [Work(*how, batch) for batch in _batches(ranges, own_threads=executor is None)]
     digests: dict[str, str] = {}
     for item, results in zip(work, _run(work, jobs, executor, progress, total), strict=True):
