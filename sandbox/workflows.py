@@ -462,6 +462,8 @@ def _substitute(document: Document, literals: Mapping[str, str]) -> Document:
 
 def _replace_contexts(document: Document, replacements: Mapping[str, str]) -> Document:
     """Replaces contexts in every `${{ }}`, and in the bare expressions of `if:`."""
+    if not replacements:
+        return document
     names = "|".join(re.escape(name) for name in sorted(replacements, key=len, reverse=True))
     context = re.compile(rf"(?<![\w.-])(?:{names})(?![\w-])")
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jwt
 import pytest
 
-from sandbox.github import Run, run
+from sandbox.github import GENERATOR, STAND_INS, Run, run
 from sandbox.oidc import GITHUB_ISSUER
 from sandbox.repositories import Repository, snapshot
 from sandbox.supervise import marked_processes
-from sandbox.workflows import WorkflowError
+from sandbox.workflows import Planner, Source, WorkflowError
 
 ROOT = Path(__file__).resolve().parents[2]
 GET_TOKEN = """python3 -c "
@@ -431,6 +433,29 @@ def test_a_workflow_that_github_would_refuse_is_refused(sigstore, tools, tmp_pat
         )
     assert message in str(refusal.value)
     assert not (tmp_path / "out/log.txt").exists()
+
+
+def test_in_train_yml_only_the_jobs_that_sign_have_an_identity(tmp_path):
+    """The job that runs training code has none, and neither has the one that verifies."""
+    shutil.copytree(ROOT / ".github", tmp_path / "copy/.github")
+    shutil.copytree(ROOT / "actions", tmp_path / "copy/actions")
+    product = Source("a/b", "refs/heads/main", "0" * 40, ROOT, tmp_path / "copy")
+    planner = Planner(
+        caller=product,
+        others=[replace(GENERATOR, copy=tmp_path / "generator")],
+        stand_ins=STAND_INS,
+        event_name="workflow_dispatch",
+        contexts={},
+        job_environment=lambda job: {},
+        reports=tmp_path,
+    )
+    jobs = planner.plan(".github/workflows/train.yml", {}).jobs
+    assert {path for path, job in jobs.items() if job.may_have_identity} == {
+        *("provenance/detect-env", "provenance/generator"),
+        *("attest", "sign"),
+    }
+    assert {"train", "verify"} <= set(jobs)
+    assert jobs["train"].permissions == {}
 
 
 # Runs that fail, or read only
