@@ -106,18 +106,24 @@ def authenticate(
     if "payloadType" in attestation.document:
         return _authenticate_envelope(attestation, tuple(public_keys))
     _refuse_unsupported_log(attestation)
-    parsed = bundle.parse(attestation.data)
+    return authenticate_bundle(attestation.label, attestation.data, trust, public_keys)
+
+
+def authenticate_bundle(
+    label: str, data: bytes, trust: SigstoreTrust, public_keys: Iterable[bytes]
+) -> Authenticated:
+    """The same for the bytes of a Sigstore bundle."""
+    parsed = bundle.parse(data)
     if parsed.method == "sigstore":
-        return verifiers.authenticate_sigstore(attestation.data, trust)
+        return verifiers.authenticate_sigstore(data, trust)
     if parsed.method == "certificate":
         raise UnsupportedError(
-            "Provenance signed with a private certificate chain is not supported.",
-            where=attestation.label,
-            expected="a keyless signature, or a public key",
+            "Signed with a private certificate chain, which is not supported here.",
+            where=label,
+            expected="a Sigstore identity, or a public key",
+            fix="A model's signature alone is verified by `model_signing verify certificate`.",
         )
-    return _authenticated_by_key(
-        attestation.label, parsed.payload, parsed.signature, tuple(public_keys)
-    )
+    return _authenticated_by_key(label, parsed.payload, parsed.signature, tuple(public_keys))
 
 
 def fingerprint(public_key: bytes) -> str:

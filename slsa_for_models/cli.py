@@ -391,7 +391,7 @@ def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
     from slsa_for_models import attest, provenance, vsa
 
     if args.private_key is not None:
-        sign = signers.key_signer(args.private_key.read_bytes())
+        sign = signers.key_signer(_key(args.private_key))
     else:
         sign = attest.signer(args.identity_token, _trust(args))
     evidence = [*args.provenance, *(path for path in (args.signature, args.vsa) if path)]
@@ -402,7 +402,7 @@ def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
         resource_uri=args.resource_uri,
         policy_name=args.policy.name,
         policy_sha256=sha256(args.policy.read_bytes()).hexdigest(),
-        inputs={path.name: sha256(path.read_bytes()).hexdigest() for path in evidence},
+        inputs={path.name: sha256(_key(path)).hexdigest() for path in evidence},
         base_levels=lineage.levels,
         now=datetime.now(timezone.utc),
     )
@@ -472,7 +472,7 @@ def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
     if args.builder_key is not None and not args.builder_id:
         raise UsageError("--builder-key needs --builder-id: whose key is it?")
     path = args.builder_key or args.public_key
-    key = None if path is None else path.read_bytes()
+    key = None if path is None else _key(path)
     return tuple(policy.builder_from_option(text, key) for text in args.builder_id)
 
 
@@ -484,7 +484,7 @@ def _signer(args: argparse.Namespace) -> Signer | None:
     if args.identity is None and args.identity_provider is not None:
         raise UsageError("--identity-provider needs --identity")
     if args.public_key is not None:
-        return Signer(public_key=args.public_key.read_bytes())
+        return Signer(public_key=_key(args.public_key))
     if args.identity is None:
         return None
     return Signer(identity=args.identity, issuer=args.identity_provider)
@@ -517,6 +517,12 @@ def _trust(args: argparse.Namespace) -> SigstoreTrust:
     from model_signing.trust import SigstoreTrust
 
     return SigstoreTrust(trust_config=args.trust_config, offline=args.offline)
+
+
+def _key(path: Path) -> bytes:
+    from model_signing.bundle import read_bounded
+
+    return read_bounded(path, 64 * 1024)
 
 
 def _moment(text: str) -> datetime:

@@ -55,10 +55,18 @@ def check_model_signer(label: str, authenticated: Authenticated, expected: Expec
     Raises:
         SignerError: They may not.
     """
+    signer = expected.signer
     if authenticated.method == "key":
         return Signed(label, authenticated, {})
     claims = certificate_claims(authenticated.certificate or b"")
-    signer = expected.signer
+    if signer is not None and signer.public_key is not None:
+        raise SignerError(
+            "Signed keyless, and a key was expected.",
+            where=label,
+            expected=f"key {attestations.fingerprint(signer.public_key)}",
+            found=f"{claims.identity} ({claims.issuer})",
+            fix="Name a builder's key with --builder-key instead.",
+        )
     if signer is not None and signer.identity is not None:
         check_identity(claims, signer.identity, signer.issuer or GITHUB_ISSUER)
     elif claims.issuer != GITHUB_ISSUER or not any(

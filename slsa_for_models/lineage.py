@@ -103,7 +103,7 @@ def verify_lineage(
                 complete = False
                 table.not_checked(name, "Base model", f"{SLSA}, 3", "its files were not given")
 
-    descend(result, (None if evidence.signature is None else payload_digest(evidence),))
+    descend(result, (result.model.payload_sha256 if result.signed else None,))
     for digest in given.keys() - levels.keys():
         name = given[digest].evidence.model.name
         table.refused(name, "Base model", f"{SLSA}, 3", _not_named(name, digest))

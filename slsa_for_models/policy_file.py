@@ -234,15 +234,15 @@ def _who(signed: Signed, public_key: str | None) -> list[str]:
 def _build_lines(result: Result, expected: Expectations) -> list[str]:
     lines = []
     if expected.inputs:
-        pairs = [
-            f"{_text(name)} = {_text(value)}"
-            for name, value in expected.inputs.items()
-            if isinstance(value, str)
-        ]
+        pairs = [f"{_text(name)} = {_toml(value)}" for name, value in expected.inputs.items()]
         lines.append(f"inputs = {{ {', '.join(pairs)} }}")
     if result.verdict.chain.dataset_sha256:
         lines.append(f"dataset_sha256 = {_text(result.verdict.chain.dataset_sha256)}")
     return ["", "[build]", *lines] if lines else []
+
+
+def _toml(value: Expected) -> str:
+    return f"{{ pattern = {_text(value.regex)} }}" if isinstance(value, Pattern) else _text(value)
 
 
 def _text(value: str) -> str:

@@ -12,6 +12,7 @@ formatters slsa/v2alpha3 and v2alpha4; docs/buildtypes/train-v1.md.
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -502,18 +503,19 @@ def _only(value: object, known: set[str], where: str) -> None:
 
 
 def _as_text(inputs: Json) -> Mapping[str, str]:
-    """Inputs as GitHub's expressions print them: `true`, `5`, `0.1`, text as it is."""
-    return {name: _as_scalar(name, value) for name, value in inputs.items()}
+    """Inputs as GitHub's expressions print them: `true`, `5`, text as it is; null was not given.
+
+    A list of texts is joined with commas; anything else is JSON.
+    """
+    return {name: _scalar(value) for name, value in inputs.items() if value is not None}
 
 
-def _as_scalar(name: str, value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (str, int, float)):
-        return str(value)
+def _scalar(value: object) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)
-    raise ParameterError("An external parameter is not a plain value.", where=name)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _list(document: Json, path: str) -> list[Json]:

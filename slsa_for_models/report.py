@@ -172,7 +172,8 @@ def as_json(verdict: Verdict) -> str:
 
 def markdown(verdict: Verdict) -> str:
     """The verdict for a job summary: a headline, the chain as a mermaid graph, the table."""
-    lines = [f"## {_SYMBOLS['passed' if verdict.accepted else 'refused']} {_headline(verdict)}", ""]
+    symbol = _SYMBOLS["passed" if verdict.accepted else "refused"]
+    lines = [f"## {symbol} {_cell(_headline(verdict))}", ""]
     if verdict.refusal is not None:
         details = verdict.refusal.as_dict()
         lines += [f"- {name}: {_cell(value)}" for name, value in details.items()]

@@ -112,7 +112,7 @@ def _signature(
     keys = [signer.public_key] if signer and signer.public_key else []
 
     def authenticate(data: bytes) -> Authenticated:
-        return attestations.authenticate(attestations.parse(path.name, data), evidence.trust, keys)
+        return attestations.authenticate_bundle(path.name, data, evidence.trust, keys)
 
     # OMS 8: the envelope, the statement, the same files with the same bytes.
     verified = table.step(

@@ -278,6 +278,20 @@ def test_init_from_a_tag(workshop: Workshop, tag: str, accepts: str | None) -> N
         assert code == expected
 
 
+def test_init_keeps_patterns_of_inputs(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = ("--provenance", workshop.train_provenance(model))
+    text = FULL.replace('"pytorch_model.pth"', '{ pattern = "pytorch_.*" }')
+    text = text.replace('["signature", "train"]', "[]")
+    output = workshop.folder / "made.toml"
+    code, _ = workshop.run(
+        *("policy", "init", model, *provenance, "--output", output),
+        *("--policy", write(workshop, text)),
+    )
+    assert code == 0
+    assert policy_file.load(output).inputs == {"model": Pattern("pytorch_.*")}
+
+
 def test_init_with_a_key(workshop: Workshop) -> None:
     key, model = new_key(), workshop.model()
     attestation = workshop.write(

@@ -301,7 +301,16 @@ def test_identities_that_cannot_speak_for_training(
 
 @pytest.mark.parametrize(
     "token",
-    ["", "a.b", "a.!!!.c", "a.bm9uc2Vuc2U.c", "a.W10.c", "a.e30.c", "a." + "A" * 70_000 + ".c"],
+    [
+        "",
+        "a.b",
+        "a.A.c",
+        "a.!!!.c",
+        "a.bm9uc2Vuc2U.c",
+        "a.W10.c",
+        "a.e30.c",
+        "a." + "A" * 70_000 + ".c",
+    ],
 )
 def test_tokens_that_are_none(token: str) -> None:
     with pytest.raises(ContextError) as caught:

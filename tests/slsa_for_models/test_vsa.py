@@ -7,8 +7,17 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from crafted import SOURCE, TRAIN, Json, Workshop, changed, new_key, public_pem, refusals
-from cryptography.hazmat.primitives import serialization
+from crafted import (
+    SOURCE,
+    TRAIN,
+    Json,
+    Workshop,
+    changed,
+    new_key,
+    private_pem,
+    public_pem,
+    refusals,
+)
 
 from model_signing import bundle
 from model_signing.signers import key_signer
@@ -57,11 +66,7 @@ def attest(workshop: Workshop, model: Path, *options: object, policy: str = PUBL
 def with_key(workshop: Workshop) -> tuple[object, ...]:
     key = new_key()
     workshop.write("verifier.pub", public_pem(key))
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
+    pem = private_pem(key)
     return ("--private-key", workshop.write("verifier.pem", pem))
 
 
@@ -111,6 +116,24 @@ def test_fields_of_the_specification(workshop: Workshop) -> None:
             "slsaVersion": "1.2",
         },
     }
+
+
+def test_no_claim_about_base_models_that_were_not_verified(workshop: Workshop) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    definition = statement["predicate"]["buildDefinition"]
+    base = {"name": "base-model", "digest": {"sha256": "e" * 64}}
+    definition["resolvedDependencies"].append(base)
+    provenance_file = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+    code, _ = workshop.verify(
+        model,
+        *("--provenance", provenance_file),
+        *("--policy", workshop.write("publisher.toml", PUBLISHER.encode())),
+        *("--attest-verdict", workshop.folder / "vsa.json", "--verifier-id", VERIFIER),
+        *("--resource-uri", RESOURCE, *with_key(workshop)),
+    )
+    assert code == 0
+    assert "dependencyLevels" not in statement_of(workshop)["predicate"]
 
 
 def test_relied_on_with_a_key_and_keyless(workshop: Workshop) -> None:
