@@ -112,7 +112,7 @@ class Verified:
         copy = TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
             source = files.open_model_file(self._tree.path(name), follow=how.allow_symlinks)
-            try:
+            with os.fdopen(source, "rb", buffering=0):
                 size = self.manifest.files[name] or 0
                 for resource, start, end in manifest.resources(name, size, how.shard_size):
                     state = manifest.new_hash(how.hash_type)
@@ -126,8 +126,6 @@ class Verified:
                             expected=self.manifest.digests[resource],
                             found=state.hexdigest(),
                         )
-            finally:
-                os.close(source)
             copy.seek(0)
         except BaseException as error:
             copy.close()

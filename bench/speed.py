@@ -1,0 +1,612 @@
+"""Measures signing and verifying: ours beside the peer and the machine's limits.
+
+usage: python bench/speed.py --ours BIN --peer BIN [--large] [--json FILE [--page FILE]]
+
+BIN is the folder of an environment's programs (`actions/setup/environment.py base` and `peer`
+print them). Models are generated once, in `--cache`. What is measured:
+
+- whole processes, start-up included, and their peak memory, as the kernel reports both (wait4);
+- in pairs: each round runs the peer, ours and the limit one after the other, so that what else
+  the machine does meets all three; the table shows medians of the rounds;
+- warm, that is from the page cache, unless a row says "cold".
+
+The limits are what this machine's cores need for hashing the same bytes from the page cache,
+without start-up, in this interpreter: `sha256 x2` is two threads with half of the bytes each.
+
+This process must stay small: a child's peak memory starts at its parent's. So whatever needs
+packages (the sandbox, the plot) runs in processes of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+MB, GB = 10**6, 10**9
+SHARE = (0.36, 0.27, 0.18, 0.12, 0.07)  # of a model in five files
+
+MODELS: dict[str, list[int]] = {  # name -> sizes of its files in bytes
+    "8 KB": [8 * 1024],
+    "1 MB in 5 files": [int(MB * share) for share in SHARE],
+    "30 MB in 5 files": [int(30 * MB * share) for share in SHARE],
+    "215 MB in 150 files": [10 * MB] * 10 + [820_000] * 140,
+    "1 GB in 5 files": [int(GB * share) for share in SHARE],
+    "3.3 GB in 5 files": [int(3.3 * GB * share) for share in SHARE],
+    "14.4 GB in 2 files": [int(9.9 * GB), int(4.5 * GB)],
+    "2,000 files of 1 KB": [1024] * 2_000,
+    "20,000 files of 1 KB": [1024] * 20_000,
+    "200,000 files of 1 KB": [1024] * 200_000,
+}
+LARGE = "14.4 GB in 2 files"
+ACTIONS, WHO = ("sign", "verify"), ("peer", "ours")
+CORES, MEMORY_RATE, NVME_RATE = 48, 100 * GB, 7 * GB  # of the machine that is estimated
+PLOTTED = [name for name in MODELS if "files of" not in name]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        model: Which of `MODELS`.
+        option: "", or what is asked for beyond the defaults: "blake3", "shards".
+        limit: The hash and number of threads that set the limit: ("sha256", 2).
+        longest: Whether the limit is about the largest file alone.
+        faster: The least ratio of the peer's time to ours, signing and verifying; 0: not set.
+        within: The greatest ratio of our time to limit plus start-up; 0: not set.
+        memory: The greatest peak in MiB; 0: not set.
+        cold: Whether the files are dropped from the page cache before each run.
+    """
+
+    model: str
+    option: str = ""
+    limit: tuple[str, int] = ("sha256", 2)
+    longest: bool = False
+    faster: tuple[float, float] = (0, 0)
+    within: float = 0
+    memory: float = 0
+    cold: bool = False
+
+
+ROWS = [
+    Row("8 KB", faster=(5, 5), memory=80),
+    Row("1 MB in 5 files"),
+    Row("30 MB in 5 files"),
+    Row("215 MB in 150 files", faster=(2.5, 2.5), memory=80),
+    Row("1 GB in 5 files"),
+    Row("3.3 GB in 5 files", faster=(1.4, 1.4), within=1.15, memory=80),
+    Row("3.3 GB in 5 files", "blake3", ("blake3", 2), memory=80),
+    Row("3.3 GB in 5 files", cold=True),
+    Row(LARGE, limit=("sha256", 1), longest=True, within=1.1, memory=80),
+    Row(LARGE, "shards", within=1.15, memory=80),
+    Row(LARGE, "blake3", ("blake3", 2), within=1.15, memory=80),
+    Row("2,000 files of 1 KB"),
+    Row("20,000 files of 1 KB", faster=(10, 7), memory=110),
+    Row("200,000 files of 1 KB"),
+]
+
+PEER_API = """
+import sys, model_signing
+from model_signing import hashing, signing, verifying
+action, option, model, signature, key = sys.argv[1:]
+config = hashing.Config()
+if option == "shards":
+    config.use_shard_serialization()
+else:
+    config.use_file_serialization(hashing_algorithm=option)
+if action == "sign":
+    signer = signing.Config().use_elliptic_key_signer(private_key=key)
+    signer.set_hashing_config(config).sign(model, signature)
+else:
+    verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
+    verifier.set_hashing_config(config).verify(model, signature)
+"""
+SIGSTORE = """
+import sys
+from pathlib import Path
+from sandbox.sigstore import LocalSigstore
+folder = Path(sys.argv[1])
+with LocalSigstore() as sigstore:
+    sigstore.write_trust_config(folder / "trust-config.json")
+    (folder / "token").write_text(sigstore.oidc.token("dev@example.test"))
+    print(sigstore.url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: wall-clock and processor seconds, peak memory in MiB."""
+
+    seconds: float
+    processor: float
+    memory: float
+
+
+class Bench:
+    """Where everything lies, and how often it is measured."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.ours: Path = args.ours
+        self.peer: Path = args.peer
+        self.cache: Path = args.cache
+        self.rounds: int = args.rounds
+        self.large_rounds = max(1, args.rounds // 3)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        self.key = self.cache / "key.pem"
+        self.public = self.cache / "key.pub"
+        if not self.public.exists():
+            ec = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+            subprocess.run(["openssl", "genpkey", *ec, "-out", self.key], check=True)
+            command = ["openssl", "pkey", "-in", self.key, "-pubout", "-out", self.public]
+            subprocess.run(command, check=True)
+
+    def model(self, name: str) -> Path:
+        """The model of that name, generated if it is not there yet."""
+        folder = self.cache / "models" / name.replace(" ", "-").replace(",", "")
+        done = folder.with_suffix(".done")
+        if not done.exists():
+            print(f"generating {name}", file=sys.stderr)
+            block = os.urandom(16 * MB)
+            for index, size in enumerate(MODELS[name]):
+                path = folder / f"part-{index // 1000:03}" / f"{index:06}.bin"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    while size > 0:  # no two blocks of a model are alike
+                        start = (index + size) % (len(block) - 1)
+                        size -= file.write(memoryview(block)[start : start + size])
+            done.touch()
+        return folder
+
+    def files(self, name: str) -> list[Path]:
+        """The model's files, the largest first."""
+        paths = [path for path in self.model(name).rglob("*") if path.is_file()]
+        return sorted(paths, key=lambda path: -path.stat().st_size)
+
+    def command(self, who: str, action: str, option: str, model: Path) -> list[str]:
+        """The command line that signs or verifies."""
+        signature = self.cache / f"{who}-{model.name}-{option or 'default'}.sig"
+        key = self.key if action == "sign" else self.public
+        common = [action, "key", str(model), "--signature", str(signature)]
+        if who == "ours":
+            options = {"": [], "blake3": ["--hash-algorithm", "blake3"]}
+            options["shards"] = ["--shard-size", str(GB)]
+            kind = "--private-key" if action == "sign" else "--public-key"
+            extra = options[option] if action == "sign" else []
+            return [str(self.ours / "model_signing"), *common, kind, str(key), *extra]
+        if option:  # the peer's command line has neither
+            script = [str(self.peer / "python"), "-c", PEER_API, action, option]
+            return [*script, str(model), str(signature), str(key)]
+        kind = "--private_key" if action == "sign" else "--public_key"
+        return [str(self.peer / "model_signing"), *common, kind, str(key)]
+
+    def run(self, command: Sequence[str]) -> Run | None:
+        """Runs a process to its end; None if the peer fails, the end of the bench if we do."""
+        start = time.perf_counter()
+        errors = self.cache / "stderr.txt"
+        with errors.open("wb") as stderr:
+            process = subprocess.Popen(
+                command, cwd=self.cache, stdout=subprocess.DEVNULL, stderr=stderr
+            )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            message = f"{' '.join(map(str, command))}\n{errors.read_text()[-500:]}"
+            if str(self.ours) in str(command[0]):
+                sys.exit(message)
+            print(message, file=sys.stderr)
+            return None
+        return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def hash_limit(paths: Sequence[Path], algorithm: str, threads: int) -> float:
+    """Seconds that the cores need for these bytes, each thread an equal share of them."""
+    total = sum(path.stat().st_size for path in paths)
+    shares: list[list[tuple[Path, int, int]]] = [[]]
+    room = share = -(-total // threads)
+    for path in paths:
+        start, size = 0, path.stat().st_size
+        while start < size:
+            if room == 0:
+                shares.append([])
+                room = share
+            count = min(room, size - start)
+            shares[-1].append((path, start, count))
+            start, room = start + count, room - count
+
+    def work(parts: list[tuple[Path, int, int]]) -> None:
+        buffer = memoryview(bytearray(1 << 20))
+        for path, start, count in parts:
+            state = new_hash(algorithm)
+            with path.open("rb", buffering=0) as file:
+                file.seek(start)
+                while count and (got := file.readinto(buffer[:count])):
+                    state.update(buffer[:got])
+                    count -= got
+
+    workers = [threading.Thread(target=work, args=(parts,)) for parts in shares]
+    began = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return time.perf_counter() - began
+
+
+def new_hash(algorithm: str) -> Any:  # noqa: ANN401 - hashlib's type is private
+    """As in hashlib, and BLAKE3 on one thread."""
+    if algorithm == "blake3":
+        from blake3 import blake3
+
+        return blake3()
+    return hashlib.new(algorithm)
+
+
+def drop(paths: Sequence[Path]) -> None:
+    """Lets the kernel forget the files' pages."""
+    os.sync()  # only clean pages can be dropped
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def warm(paths: Sequence[Path]) -> None:
+    """Reads the files into the page cache."""
+    buffer = bytearray(1 << 20)
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def measure(bench: Bench, row: Row, startup: float) -> dict[str, Any]:
+    """One row: all times, their medians, and how they compare."""
+    model, paths = bench.model(row.model), bench.files(row.model)
+    rounds = bench.large_rounds if row.model == LARGE else bench.rounds
+    runs: dict[str, list[Run | None]] = {}
+    limits: list[float] = []
+    warm(paths)
+    for _ in range(rounds):
+        for action in ACTIONS:
+            for who in WHO:
+                if row.cold:
+                    drop(paths)
+                command = bench.command(who, action, row.option, model)
+                runs.setdefault(f"{who} {action}", []).append(bench.run(command))
+        if row.cold:
+            drop(paths)
+        limits.append(hash_limit(paths[:1] if row.longest else paths, *row.limit))
+    found: dict[str, Any] = {
+        "model": row.model,
+        "option": row.option,
+        "cold": row.cold,
+        "bytes": sum(MODELS[row.model]),
+        "files": len(MODELS[row.model]),
+        "limit": f"{row.limit[0]} x{row.limit[1]}" + (" of the larger file" if row.longest else ""),
+        "limit seconds": statistics.median(limits),
+        "startup seconds": startup,
+        "seconds": {},
+        "processor seconds": {},
+        "MiB": {},
+        "all seconds": {},
+    }
+    for name, each in runs.items():
+        done = [run for run in each if run is not None]
+        found["all seconds"][name] = [round(run.seconds, 4) for run in done]
+        for what, value in (
+            ("seconds", [run.seconds for run in done]),
+            ("processor seconds", [run.processor for run in done]),
+        ):
+            found[what][name] = statistics.median(value) if done else None
+        found["MiB"][name] = max(run.memory for run in done) if done else None
+    judge(row, found)
+    return found
+
+
+def judge(row: Row, found: dict[str, Any]) -> None:
+    """Adds the ratios, and whether each target is reached."""
+    targets: dict[str, bool] = {}
+    ratios: dict[str, float] = {}
+    for action, faster in zip(ACTIONS, row.faster, strict=True):
+        peer, ours = (found["seconds"][f"{who} {action}"] for who in WHO)
+        if ours and peer:
+            ratios[f"peer / ours, {action}"] = peer / ours
+            if faster:
+                targets[f"{action} at least {faster:g} times faster"] = peer / ours >= faster
+        if ours:
+            bound = found["limit seconds"] + (found["startup seconds"] or ours)
+            ratios[f"ours / limit, {action}"] = ours / bound
+            if row.within:
+                name = f"{action} within {row.within:g} of the limit"
+                targets[name] = ours / bound <= row.within
+    if row.memory:
+        peak = max(found["MiB"]["ours sign"], found["MiB"]["ours verify"])
+        targets[f"at most {row.memory:g} MiB"] = peak <= row.memory
+    found["ratios"], found["targets"] = ratios, targets
+
+
+@contextmanager
+def local_sigstore(bench: Bench) -> Iterator[str]:
+    """The sandbox's Sigstore in a process of its own; its people's issuer."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SIGSTORE, bench.cache],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process.stdout.readline().strip() if process.stdout else ""
+    finally:
+        process.communicate()
+
+
+def measure_keyless(bench: Bench) -> dict[str, Any]:
+    """Sigstore beside the key method: hashing should hide the imports and the network."""
+    name = "3.3 GB in 5 files"
+    model = bench.model(name)
+    signature = str(bench.cache / "keyless.sig")
+    config = ["--trust-config", str(bench.cache / "trust-config.json")]
+    program = str(bench.ours / "model_signing")
+    times: dict[str, list[float]] = {"key sign": [], "sign": [], "key verify": [], "verify": []}
+    with local_sigstore(bench) as issuer:
+        whom = ["--identity", "dev@example.test", "--identity-provider", issuer]
+        token = ["--identity-token", (bench.cache / "token").read_text()]
+        common = [str(model), "--signature", signature, *config]
+        warm(bench.files(name))
+        for _ in range(bench.rounds):
+            for kind, command in (
+                ("key sign", bench.command("ours", "sign", "", model)),
+                ("sign", [program, "sign", "sigstore", *common, *token]),
+                ("key verify", bench.command("ours", "verify", "", model)),
+                ("verify", [program, "verify", "sigstore", *common, *whom]),
+            ):
+                run = bench.run(command)
+                if run is not None:
+                    times[kind].append(run.seconds)
+    medians = {kind: statistics.median(each) for kind, each in times.items() if each}
+    return {
+        "model": name,
+        "seconds": medians,
+        "targets": {
+            f"{action} at most 1.1 of the key method + 0.5 s": medians[action]
+            <= 1.1 * medians[f"key {action}"] + 0.5
+            for action in ACTIONS
+            if action in medians
+        },
+    }
+
+
+def measure_startup(bench: Bench) -> dict[str, Any]:
+    """`--help` beside a bare interpreter of the same environment."""
+    commands = {
+        "python -c pass": [str(bench.ours / "python"), "-c", "pass"],
+        "model_signing --help": [str(bench.ours / "model_signing"), "--help"],
+    }
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(4 * bench.rounds):
+        for name, command in commands.items():
+            run = bench.run(command)
+            if run is not None:
+                times[name].append(run.seconds)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    ratio = medians["model_signing --help"] / medians["python -c pass"]
+    targets = {"--help within 3 of a bare interpreter": ratio <= 3}
+    return {"seconds": medians, "ratio": ratio, "targets": targets}
+
+
+def machine(bench: Bench) -> dict[str, Any]:
+    """What the figures were taken on."""
+    model = ""
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
+    return {
+        "processor": model or platform.processor(),
+        "cores": os.cpu_count(),
+        "memory GB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "load before": os.getloadavg()[0],
+        "rounds": bench.rounds,
+        "rounds of large models": bench.large_rounds,
+    }
+
+
+def estimate(rates: dict[str, float], startup: float) -> list[dict[str, Any]]:
+    """What models too large for this machine would take on a large one. Computed, not measured.
+
+    Args:
+        rates: Bytes per second that one of *this* machine's cores hashes.
+        startup: Seconds.
+    """
+    rows = []
+    for size, largest in ((14.4 * GB, 9.9 * GB), (140 * GB, 5 * GB), (1000 * GB, 5 * GB)):
+        for way, algorithm, longest in (
+            ("files, SHA-256", "sha256", largest),
+            ("shards of 1 GB, SHA-256", "sha256", 1 * GB),
+            ("files, BLAKE3", "blake3", 0),  # one file may use every core
+        ):
+            rate = rates[algorithm]
+            cores = max(size / (CORES * rate), longest / rate)
+            rows.append(
+                {
+                    "bytes": size,
+                    "largest file": largest,
+                    "way": way,
+                    "from memory": startup + max(cores, size / MEMORY_RATE),
+                    "from NVMe": startup + max(cores, size / NVME_RATE),
+                }
+            )
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Measured rows as a Markdown table."""
+    lines = [
+        "| Work | peer, sign / verify (s) | ours, sign / verify (s) | peer ÷ ours | limit (s) "
+        "| ours ÷ (limit + start-up) | peak MiB, peer / ours | target |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for found in rows:
+        title = ", ".join(filter(None, [found["model"], found["option"], "cold" * found["cold"]]))
+        ratios = found["ratios"]
+        missed = [name for name, reached in found["targets"].items() if not reached]
+        cells = [
+            title,
+            *(_both(found["seconds"].get(f"{who} {a}") for a in ACTIONS) for who in WHO),
+            _both(ratios.get(f"peer / ours, {action}") for action in ACTIONS),
+            f"{_number(found['limit seconds'])} ({found['limit']})",
+            _both(ratios.get(f"ours / limit, {action}") for action in ACTIONS),
+            " / ".join(
+                f"{max(found['MiB'].get(f'{who} {a}') or 0 for a in ACTIONS):.0f}" for who in WHO
+            ),
+            "missed: " + "; ".join(missed) if missed else "reached" if found["targets"] else "–",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _both(values: Iterable[float | None]) -> str:
+    return " / ".join(map(_number, values))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def document(results: dict[str, Any]) -> str:
+    """All results as Markdown, for docs/speed.md."""
+    on, startup, keyless = (results[part] for part in ("machine", "startup", "keyless"))
+    times, keyed = startup["seconds"], keyless["seconds"]
+    lines = [
+        f"Taken on {on['date']}: {on['processor']}, {on['cores']} cores, {on['memory GB']} GB, "
+        f"{on['system']}, Python {on['python']}; load average before: {on['load before']:.1f}; "
+        f"medians of {on['rounds']} rounds ({on['rounds of large models']} for 14.4 GB).",
+        "",
+        table(results["rows"]),
+        "",
+        f"`model_signing --help` takes {1000 * times['model_signing --help']:.0f} ms, a bare "
+        f"`python -c pass` {1000 * times['python -c pass']:.0f} ms: {startup['ratio']:.1f} times.",
+        "",
+        f"Sigstore (the sandbox's, on the same machine), {keyless['model']}: sign "
+        f"{keyed['sign']:.2f} s and verify {keyed['verify']:.2f} s, beside "
+        f"{keyed['key sign']:.2f} s and {keyed['key verify']:.2f} s with a key in the same rounds.",
+        "",
+        "### Estimates, not measurements",
+        "",
+        f"For {CORES} cores as fast as this machine's "
+        f"({results['rates']['sha256'] / GB:.2f} GB/s SHA-256 and "
+        f"{results['rates']['blake3'] / GB:.2f} GB/s BLAKE3 each), memory that gives "
+        f"{MEMORY_RATE // GB} GB/s and NVMe that gives {NVME_RATE // GB} GB/s:",
+        "",
+        "| Model | largest file | hashed as | from memory (s) | from NVMe (s) |",
+        "|---|---|---|---|---|",
+    ]
+    lines.extend(
+        f"| {row['bytes'] / GB:g} GB | {row['largest file'] / GB:g} GB | {row['way']} "
+        f"| {row['from memory']:.1f} | {row['from NVMe']:.1f} |"
+        for row in results["estimates, not measured"]
+    )
+    return "\n".join(lines)
+
+
+def replace_figures(page: Path, figures: str) -> None:
+    """Puts the figures between the page's two marks."""
+    begin, end = "<!-- figures: written by `make bench` -->", "<!-- end of figures -->"
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(f"{before}{begin}\n{figures}\n{end}{rest.partition(end)[2]}")
+
+
+PLOT = """
+import json, sys
+import matplotlib
+matplotlib.use("svg")
+matplotlib.rcParams["svg.hashsalt"] = "speed"
+from matplotlib import pyplot
+results = json.load(open(sys.argv[1]))
+figure, axes = pyplot.subplots(figsize=(7.5, 4.5))
+rows = [row for row in results["rows"]
+        if row["model"] in sys.argv[3:] and not row["option"] and not row["cold"]]
+rows.sort(key=lambda row: row["bytes"])
+sizes = [row["bytes"] for row in rows]
+for label, key, style in (("peer, sign", "peer sign", "o-"), ("ours, sign", "ours sign", "s-"),
+                          ("ours, verify", "ours verify", "^--")):
+    axes.plot(sizes, [row["seconds"][key] for row in rows], style, label=label)
+axes.plot(sizes, [row["limit seconds"] for row in rows], "k:", label="limit: hashing alone")
+axes.set(xscale="log", yscale="log", xlabel="bytes of the model", ylabel="seconds",
+         title="Signing and verifying with a key, whole process, warm")
+axes.grid(True, which="major", alpha=0.3)
+axes.legend()
+figure.tight_layout()
+figure.savefig(sys.argv[2], metadata={"Date": None})
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; 1 if a target is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE", "~/.cache/model-transparency"))
+    parser.add_argument("--ours", type=Path, required=True, metavar="BIN")
+    parser.add_argument("--peer", type=Path, required=True, metavar="BIN")
+    parser.add_argument("--cache", type=Path, default=cache.expanduser() / "bench", metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=5, help="per row; default 5")
+    parser.add_argument(
+        "--large", action="store_true", help="also 14.4 GB: needs as much disk and page cache"
+    )
+    parser.add_argument("--only", metavar="TEXT", help="only rows whose model contains TEXT")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="write the figures into this page, with a plot"
+    )
+    args = parser.parse_args(arguments)
+    if args.page and not args.json:
+        parser.error("--page needs --json")
+    bench = Bench(args)
+    results: dict[str, Any] = {"machine": machine(bench), "rows": []}
+    results["startup"] = measure_startup(bench)
+    startup = measure(bench, ROWS[0], startup=0)["seconds"]["ours verify"]
+    for row in ROWS:
+        if (args.large or row.model != LARGE) and (args.only or "") in row.model:
+            results["rows"].append(measure(bench, row, startup))
+            print(table(results["rows"][-1:]).splitlines()[-1], flush=True)
+    if not args.only or args.only == "keyless":
+        results["keyless"] = measure_keyless(bench)
+        one = bench.files("1 GB in 5 files")[:1]
+        results["rates"] = {
+            name: one[0].stat().st_size / hash_limit(one, name, 1) for name in ("sha256", "blake3")
+        }
+        results["estimates, not measured"] = estimate(results["rates"], startup)
+        print(document(results))
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    if args.page:
+        replace_figures(args.page, document(results))
+        plot = args.page.with_suffix(".svg")
+        command = [sys.executable, "-c", PLOT, args.json, plot, *PLOTTED]
+        subprocess.run(command, check=True)
+    parts = [*results["rows"], results["startup"], results.get("keyless", {"targets": {}})]
+    return 0 if all(reached for part in parts for reached in part["targets"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
