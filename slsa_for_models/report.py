@@ -170,15 +170,21 @@ def as_json(verdict: Verdict) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def markdown(verdict: Verdict) -> str:
-    """The verdict for a job summary: a headline, the chain as a mermaid graph, the table."""
+def markdown(verdict: Verdict, trained: str = "") -> str:
+    """The verdict for a job summary: a headline, the chain as a mermaid graph, the table.
+
+    Args:
+        verdict: The verdict.
+        trained: Markdown about the training, shown before the table.
+    """
     symbol = _SYMBOLS["passed" if verdict.accepted else "refused"]
     lines = [f"## {symbol} {_cell(_headline(verdict))}", ""]
     if verdict.refusal is not None:
         details = verdict.refusal.as_dict()
         lines += [f"- {name}: {_cell(value)}" for name, value in details.items()]
         lines.append("")
-    lines += ["```mermaid", *_graph(verdict), "```", ""]
+    lines += ["```mermaid", *_graph(verdict), "```", trained]
+    lines += ["### What was checked", ""] if trained else []
     lines += ["| | Evidence | Check | Found |", "|---|---|---|---|"]
     lines += [
         f"| {_SYMBOLS[step.outcome]} | {_cell(step.subject)} | {_cell(step.title)} "
@@ -248,7 +254,7 @@ def _cell(value: str) -> str:
 
 def _label(value: str) -> str:
     """The same for a mermaid label, whose entities are written `#NUMBER;`."""
-    shown = printable(value)[:120]
+    shown = printable(value)[:200]
     return "".join(f"#{ord(char)};" if char in _MARKUP else char for char in shown)
 
 

@@ -38,7 +38,7 @@ def page(
         options: The command line's options by name, as argparse has them.
     """
     shown = training(record) if record is not None and verdict.accepted else ""
-    return markdown(verdict) + shown + at_home(model, options)
+    return markdown(verdict, shown) + at_home(model, options)
 
 
 def training(record: TrainingRecord) -> str:
@@ -55,7 +55,8 @@ def training(record: TrainingRecord) -> str:
     lines += ["| | |", "|---|---|"]
     lines += [f"| {name} | <code>{_html(value)}</code> |" for name, value in rows.items()]
     lines += [
-        *("", "```mermaid", "xychart-beta"),
+        *("", "```mermaid", '%%{init: {"xyChart": {"width": 500, "height": 240}}}%%'),
+        "xychart-beta",
         '  title "Accuracy on the training images, by epoch"',
         f"  x-axis [{', '.join(str(int(epoch.epoch)) for epoch in epochs)}]",
         '  y-axis "percent" 0 --> 100',
