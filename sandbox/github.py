@@ -8,6 +8,7 @@ its identity, serves artifacts and other people's actions (`stand_ins/`), and re
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -19,12 +20,13 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from . import supervise
 from .api import TOKEN, GitHubApi, workflow_run
+from .context import ACTOR, PULL_REQUEST_REF, Context
 from .repositories import Repository, snapshot
 from .sigstore import LocalSigstore
 from .workflows import (
@@ -36,6 +38,7 @@ from .workflows import (
     Source,
     WorkflowError,
     parse_reports,
+    workflow_name,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,72 +161,48 @@ def run(
     Raises:
         WorkflowError: GitHub would not start the run, or the sandbox lacks something it uses.
     """
-    output.mkdir(parents=True, exist_ok=True)
     with _scratch() as scratch, GitHubApi(_api_answers(earlier)) as api:
-        caller = _source(repository, scratch / "repositories/caller")
-        sources = [
-            _source(other, scratch / f"repositories/other-{number}")
-            for number, other in enumerate(others)
-        ]
-        generator = _generator(scratch / "repositories/generator")
-        context = _Context(
+        folders = (scratch / "repositories" / str(number) for number in itertools.count())
+        if event_name == "pull_request":
+            repository = replace(repository, ref=PULL_REQUEST_REF)
+        caller, *sources = (_source(item, next(folders)) for item in (repository, *others))
+        context = Context(
             caller,
             workflow,
+            workflow_name(caller.original / workflow),
             event_name,
             run_id or str(10**10 + secrets.randbelow(10**10)),
             run_attempt,
         )
-        bearers: list[str] = []
-
-        def job_environment(job: Job) -> Mapping[str, str]:
-            if not job.may_have_identity:
-                return {}
-            bearers.append(sigstore.oidc.request_token_for(context.claims(job)))
-            return {
-                "ACTIONS_ID_TOKEN_REQUEST_URL": sigstore.job_token_url,
-                "ACTIONS_ID_TOKEN_REQUEST_TOKEN": bearers[-1],
+        with _job_tokens(sigstore, context) as job_environment:
+            planner = Planner(
+                caller=caller,
+                others=[*sources, _generator(next(folders))],
+                stand_ins=STAND_INS,
+                event_name=event_name,
+                contexts=context.expressions(),
+                job_environment=job_environment,
+                reports=scratch / "reports",
+            )
+            plan = planner.plan(workflow, inputs or {})
+            artifacts, log = output / "artifacts", output / "log.txt"
+            shutil.rmtree(artifacts, ignore_errors=True)
+            artifacts.mkdir(parents=True)
+            _describe_repositories(scratch, [caller, *sources])
+            variables = {
+                **context.environment(),
+                **_stand_in_environment(artifacts, earlier),
+                "GITHUB_API_URL": api.url,
+                "MODEL_TRANSPARENCY_TRUST_CONFIG": str(
+                    sigstore.write_trust_config(scratch / "trust-config.json")
+                ),
             }
-
-        reports = scratch / "reports"
-        reports.mkdir()
-        planner = Planner(
-            caller=caller,
-            others=[*sources, generator],
-            stand_ins=STAND_INS,
-            event_name=event_name,
-            contexts=context.expressions(),
-            job_environment=job_environment,
-            reports=reports,
-        )
-        plan = planner.plan(workflow, inputs or {})
-        artifacts = output / "artifacts"
-        shutil.rmtree(artifacts, ignore_errors=True)
-        artifacts.mkdir()
-        _describe_repositories(scratch, [caller, *sources])
-        trust_config = sigstore.write_trust_config(scratch / "trust-config.json")
-        variables = {
-            **context.environment(),
-            "SANDBOX_ARTIFACTS": str(artifacts.resolve()),
-            "SANDBOX_PYTHON": sys.executable,
-            "SANDBOX_ROOT": str(ROOT),
-            "SANDBOX_EARLIER_RUNS": json.dumps(
-                {f"{run.repository} {run.run_id}": str(run.artifacts.resolve()) for run in earlier}
-            ),
-            "GITHUB_API_URL": api.url,
-            "MODEL_TRANSPARENCY_TRUST_CONFIG": str(trust_config),
-        }
-        (scratch / "event.json").write_text(json.dumps(context.payload(plan.inputs)))
-        log = output / "log.txt"
-        try:
+            (scratch / "event.json").write_text(json.dumps(context.payload(plan.inputs)))
             with log.open("w", encoding="utf-8") as log_file:
-                observed = _act(scratch, caller.copy, plan, context, variables, log_file, on_event)
-        finally:
-            for bearer in bearers:
-                sigstore.oidc.revoke(bearer)
-        jobs = _job_results(plan, observed.results, reports)
+                observed = _act(scratch, plan, context, variables, log_file, on_event)
         return Run(
             "success" if observed.exit_code == 0 else "failure",
-            jobs,
+            _job_results(plan, observed.results, scratch / "reports"),
             observed.summaries,
             observed.annotations,
             log,
@@ -234,13 +213,47 @@ def run(
         )
 
 
+@contextmanager
+def _job_tokens(
+    sigstore: LocalSigstore, context: Context
+) -> Iterator[Callable[[Job], Mapping[str, str]]]:
+    """Gives the variables with which a job gets identity tokens, until the run ends."""
+    bearers: list[str] = []
+
+    def job_environment(job: Job) -> Mapping[str, str]:
+        if not job.may_have_identity:
+            return {}
+        bearers.append(sigstore.oidc.request_token_for(context.claims(job)))
+        return {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": sigstore.job_token_url,
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": bearers[-1],
+        }
+
+    try:
+        yield job_environment
+    finally:
+        for bearer in bearers:
+            sigstore.oidc.revoke(bearer)
+
+
+def _stand_in_environment(artifacts: Path, earlier: Sequence[Run]) -> dict[str, str]:
+    """What the stand-ins of actions need to know."""
+    runs = {f"{item.repository} {item.run_id}": str(item.artifacts.resolve()) for item in earlier}
+    return {
+        "SANDBOX_ARTIFACTS": str(artifacts.resolve()),
+        "SANDBOX_EARLIER_RUNS": json.dumps(runs),
+        "SANDBOX_PYTHON": sys.executable,
+        "SANDBOX_ROOT": str(ROOT),
+    }
+
+
 def _api_answers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """What GitHub's API says of runs, by path."""
     return {
-        f"/repos/{run.repository}/actions/runs/{run.run_id}": workflow_run(
-            run.repository, run.run_id, run.commit, run.conclusion
+        f"/repos/{item.repository}/actions/runs/{item.run_id}": workflow_run(
+            item.repository, item.run_id, item.commit, item.conclusion
         )
-        for run in runs
+        for item in runs
     }
 
 
@@ -248,6 +261,7 @@ def _api_answers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 def _scratch() -> Iterator[Path]:
     """A folder for one run; removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="sandbox-run-")).resolve()
+    (folder / "reports").mkdir()
     try:
         yield folder
     finally:
@@ -282,110 +296,6 @@ def _describe_repositories(scratch: Path, sources: Sequence[Source]) -> None:
     (scratch / "repositories.json").write_text(json.dumps(table))
 
 
-@dataclass(frozen=True)
-class _Context:
-    """What is the same for all jobs of a run, in the forms in which jobs meet it."""
-
-    caller: Source
-    workflow: str
-    event_name: str
-    run_id: str
-    run_attempt: int
-    actor: str = "developer"
-
-    @property
-    def ref(self) -> str:
-        return "refs/pull/1/merge" if self.event_name == "pull_request" else self.caller.ref
-
-    @property
-    def workflow_ref(self) -> str:
-        return f"{self.caller.name}/{self.workflow}@{self.ref}"
-
-    def expressions(self) -> dict[str, str]:
-        """Contexts that act leaves empty."""
-        ids = self._ids()
-        return {
-            "github.workflow_ref": self.workflow_ref,
-            "github.workflow_sha": self.caller.commit,
-            "github.repository_id": ids["repository_id"],
-            "github.repository_owner_id": ids["repository_owner_id"],
-            "github.repository_visibility": "public",
-            "github.actor_id": ids["actor_id"],
-            "github.triggering_actor": self.actor,
-            "runner.environment": "github-hosted",
-        }
-
-    def environment(self) -> dict[str, str]:
-        """Variables that GitHub sets; `SHA_REF` is act's name for `github.sha`."""
-        owner = self.caller.name.partition("/")[0]
-        is_pull_request = self.event_name == "pull_request"
-        variables = {
-            "SHA_REF": self.caller.commit,
-            "GITHUB_REPOSITORY": self.caller.name,
-            "GITHUB_REPOSITORY_OWNER": owner,
-            "GITHUB_REF": self.ref,
-            "GITHUB_REF_NAME": re.sub(r"^refs/(heads|tags|pull)/", "", self.ref),
-            "GITHUB_REF_TYPE": "tag" if self.ref.startswith("refs/tags/") else "branch",
-            "GITHUB_BASE_REF": "main" if is_pull_request else "",
-            "GITHUB_HEAD_REF": "change" if is_pull_request else "",
-            "GITHUB_RUN_ID": self.run_id,
-            "GITHUB_RUN_NUMBER": "1",
-            "GITHUB_RUN_ATTEMPT": str(self.run_attempt),
-        }
-        for name, value in self.expressions().items():
-            variables[name.upper().replace(".", "_")] = value
-        return variables
-
-    def claims(self, job: Job) -> dict[str, str]:
-        """What the job's identity tokens say."""
-        return {
-            **self._ids(),
-            "repository": self.caller.name,
-            "ref": self.ref,
-            "sha": self.caller.commit,
-            "workflow": self.workflow,
-            "workflow_ref": self.workflow_ref,
-            "workflow_sha": self.caller.commit,
-            "job_workflow_ref": job.workflow_ref,
-            "job_workflow_sha": job.workflow_sha,
-            "event_name": self.event_name,
-            "run_id": self.run_id,
-            "run_attempt": str(self.run_attempt),
-            "actor": self.actor,
-        }
-
-    def _ids(self) -> dict[str, str]:
-        return {"repository_id": "1001", "repository_owner_id": "2002", "actor_id": "3003"}
-
-    def payload(self, inputs: Mapping[str, str]) -> dict[str, Any]:
-        """The event, as far as workflows look into it."""
-        owner, _, name = self.caller.name.partition("/")
-        repository = {
-            "id": 1001,
-            "name": name,
-            "full_name": self.caller.name,
-            "owner": {"login": owner, "id": 2002},
-            "private": False,
-            "visibility": "public",
-            "html_url": f"https://github.com/{self.caller.name}",
-            "default_branch": "main",
-        }
-        payload: dict[str, Any] = {
-            "repository": repository,
-            "sender": {"login": self.actor, "id": 3003},
-            "ref": self.ref,
-        }
-        if self.event_name == "workflow_dispatch":
-            payload |= {"inputs": dict(inputs), "workflow": self.workflow}
-        elif self.event_name == "push":
-            payload |= {"after": self.caller.commit, "deleted": False, "forced": False}
-        elif self.event_name == "pull_request":
-            head = {"ref": "change", "sha": self.caller.commit, "repo": {"fork": True}}
-            base = {"ref": "main", "repo": repository}
-            payload |= {"number": 1, "pull_request": {"number": 1, "head": head, "base": base}}
-        return payload
-
-
 @dataclass
 class _Observed:
     """What act said of a run."""
@@ -398,9 +308,8 @@ class _Observed:
 
 def _act(
     scratch: Path,
-    folder: Path,
     plan: Plan,
-    context: _Context,
+    context: Context,
     variables: Mapping[str, str],
     log: IO[str],
     on_event: Callable[[Event], None],
@@ -422,7 +331,7 @@ def _act(
         "--eventpath",
         str(scratch / "event.json"),
         "--actor",
-        context.actor,
+        ACTOR,
         "--platform",
         "ubuntu-latest=-self-hosted",
         "--action-offline-mode",
@@ -450,7 +359,7 @@ def _act(
     }
     process = subprocess.Popen(
         [sys.executable, supervise.__file__, str(scratch), *command],
-        cwd=folder,
+        cwd=context.caller.copy,
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -168,7 +168,7 @@ class Planner:
     ) -> Path:
         """Writes one call's copy of a workflow; `granted` and `name` are the caller's, if any."""
         document = load(source.original / file)
-        name = name or str(document.get("name") or file)
+        name = name or workflow_name(source.original / file)
         document["name"] = name  # on GitHub a called workflow runs under its caller's name
         inherited = DEFAULT_PERMISSIONS if granted is None else granted
         default = _permissions(document.pop("permissions", None), inherited)
@@ -512,6 +512,17 @@ def load(path: Path) -> Document:
     if not isinstance(document, dict):
         raise WorkflowError(f"{path.name}: not a table")
     return document
+
+
+def workflow_name(path: Path) -> str:
+    """What GitHub calls a workflow: its `name`, or its path in the repository.
+
+    Raises:
+        WorkflowError: There is no such file, or it is not a workflow.
+    """
+    if not path.is_file():
+        raise WorkflowError(f"{path.name}: workflow was not found")
+    return str(load(path).get("name") or f".github/workflows/{path.name}")
 
 
 def dump(document: Document) -> str:

@@ -259,6 +259,7 @@ def test_a_jobs_token_is_its_own(finished, tmp_path):
         "sha": finished.commit,
         "run_id": finished.run_id,
         "event_name": "workflow_dispatch",
+        "workflow": "Main",
         "workflow_ref": workflow,
         "job_workflow_ref": workflow,
         "job_workflow_sha": finished.commit,
@@ -536,7 +537,8 @@ def test_a_pull_request_gets_no_identity(sigstore, tmp_path):
       seen: ${{ steps.s.outputs.seen }}
     steps:
       - id: s
-        run: echo "seen=${ACTIONS_ID_TOKEN_REQUEST_TOKEN:-none} $GITHUB_REF" >> "$GITHUB_OUTPUT"
+        env: {WORKFLOW: "${{ job.workflow_ref }}"}
+        run: echo "seen=${ACTIONS_ID_TOKEN_REQUEST_TOKEN:-none} $WORKFLOW" >> "$GITHUB_OUTPUT"
 """,
         "on: pull_request",
     )
@@ -548,7 +550,10 @@ def test_a_pull_request_gets_no_identity(sigstore, tmp_path):
         tmp_path / "out",
         event_name="pull_request",
     )
-    assert result.jobs["a"].outputs["seen"] == "none refs/pull/1/merge"
+    assert result.jobs["a"].outputs["seen"].split() == [
+        "none",
+        "acme/caller/.github/workflows/w.yml@refs/pull/1/merge",
+    ]
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked up in /proc")
