@@ -24,13 +24,16 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
 MAX_BUNDLE_SIZE = 512 * 1024 * 1024
 
+_MAX_CHAIN = 32
+
 Method = Literal["key", "certificate", "sigstore"]
-_METHOD_FIELDS: dict[str, Method] = {  # OMS 4.1: the field that decides the method
+_METHODS: dict[str, Method] = {  # OMS 4.1: the field that decides the method
     "publicKey": "key",
     "x509CertificateChain": "certificate",
     "certificate": "sigstore",
 }
-_MATERIAL_FIELDS = {*_METHOD_FIELDS, "tlogEntries", "timestampVerificationData"}
+_MATERIAL_FIELDS = f"{' '.join(_METHODS)} tlogEntries timestampVerificationData"
+_TIMESTAMPS = "rfc3161Timestamps"
 
 
 @dataclass(frozen=True)
@@ -98,73 +101,52 @@ def parse(data: bytes) -> Bundle:
         BundleError: It is not a Sigstore bundle with one DSSE-signed in-toto statement and
             exactly one kind of verification material.
     """
-    # 1. OMS 8.1: JSON, validated against the bundle schema; `mediaType` per Sigstore.
+    # 1. OMS 8.1: JSON as in the bundle schema; `mediaType` per Sigstore.
     if len(data) > MAX_BUNDLE_SIZE:
-        _refuse("the bundle is too large", expected=f"at most {MAX_BUNDLE_SIZE} bytes")
-    document = _object(
-        strict_json.loads(data, BundleError, "the signature file"),
-        "bundle",
-        {"mediaType", "verificationMaterial", "dsseEnvelope"},
-    )
-    media_type = document.get("mediaType")
-    if media_type not in MEDIA_TYPES:
-        _refuse("not a Sigstore bundle", "mediaType", expected=MEDIA_TYPE, found=media_type)
+        _refuse("the bundle is too large", "bundle", f"at most {MAX_BUNDLE_SIZE} bytes")
+    document = strict_json.loads(data, BundleError, "the signature file")
+    _fields(document, "bundle", "mediaType verificationMaterial dsseEnvelope")
+    if document["mediaType"] not in MEDIA_TYPES:
+        _refuse("not a Sigstore bundle", "mediaType", MEDIA_TYPE, document["mediaType"])
 
     # 2. OMS 4.1: exactly one of key, certificate chain and Sigstore certificate.
-    material = _object(
-        document.get("verificationMaterial"), "verificationMaterial", _MATERIAL_FIELDS
-    )
-    fields = [field for field in _METHOD_FIELDS if material.get(field) is not None]
-    if len(fields) != 1:
-        _refuse(
-            "the signing method is not clear",
-            "verificationMaterial",
-            expected=f"exactly one of {', '.join(_METHOD_FIELDS)}",
-            found=", ".join(fields) or "none",
-        )
-    hint, certificates = _key_or_certificates(fields[0], material[fields[0]])
-    log_entries = _objects(material.get("tlogEntries"), "verificationMaterial.tlogEntries")
-    if fields == ["certificate"] and not log_entries:
-        _refuse("a Sigstore bundle needs a log entry", "verificationMaterial.tlogEntries")
-    where = "verificationMaterial.timestampVerificationData"
-    timestamps = _object(
-        material.get("timestampVerificationData") or {}, where, {"rfc3161Timestamps"}
-    )
+    where = "verificationMaterial"
+    material = _fields(document[where], where, "", _MATERIAL_FIELDS)
+    given = [name for name in _METHODS if material.get(name) is not None]
+    if len(given) != 1:
+        one_of = f"exactly one of {', '.join(_METHODS)}"
+        _refuse("the signing method is not clear", where, one_of, ", ".join(given) or "none")
+    hint, certificates = _key_or_certificates(given[0], material[given[0]])
+    log_entries = _objects(material.get("tlogEntries"), f"{where}.tlogEntries")
+    if given == ["certificate"] and not log_entries:
+        _refuse("a Sigstore bundle needs a log entry", f"{where}.tlogEntries")
+    where += ".timestampVerificationData"
+    stamps = _fields(material.get("timestampVerificationData") or {}, where, "", _TIMESTAMPS)
+    timestamps = [
+        _base64(stamp.get("signedTimestamp"), f"{where}.rfc3161Timestamps")
+        for stamp in _objects(stamps.get("rfc3161Timestamps"), where)
+    ]
 
     # 3. DSSE envelope: one signature; `keyid` is no part of verification (OMS 4.1).
-    envelope = _object(
-        document.get("dsseEnvelope"), "dsseEnvelope", {"payload", "payloadType", "signatures"}
-    )
-    if envelope.get("payloadType") != PAYLOAD_TYPE:
-        _refuse(
-            "the payload is not an in-toto statement",
-            "dsseEnvelope.payloadType",
-            expected=PAYLOAD_TYPE,
-            found=envelope.get("payloadType"),
-        )
-    signatures = _objects(envelope.get("signatures"), "dsseEnvelope.signatures")
+    where = "dsseEnvelope"
+    envelope = _fields(document[where], where, "payload payloadType signatures")
+    kind = envelope["payloadType"]
+    if kind != PAYLOAD_TYPE:
+        _refuse("the payload is no in-toto statement", f"{where}.payloadType", PAYLOAD_TYPE, kind)
+    signatures = _objects(envelope["signatures"], f"{where}.signatures")
     if len(signatures) != 1:
-        _refuse(
-            "the envelope must carry one signature",
-            "dsseEnvelope.signatures",
-            expected="1",
-            found=str(len(signatures)),
-        )
-    where_signature = "dsseEnvelope.signatures[0]"
-    signature = _object(signatures[0], where_signature, {"sig", "keyid"})
+        _refuse("there must be one signature", f"{where}.signatures", "1", len(signatures))
+    signature = _fields(signatures[0], f"{where}.signatures[0]", "sig", "keyid")
     if not isinstance(signature.get("keyid") or "", str):
-        _refuse("the key id is not text", f"{where_signature}.keyid")
+        _refuse("the key id is not text", f"{where}.signatures[0].keyid")
     return Bundle(
-        method=_METHOD_FIELDS[fields[0]],
-        payload=_base64(envelope.get("payload"), "dsseEnvelope.payload"),
+        method=_METHODS[given[0]],
+        payload=_base64(envelope["payload"], f"{where}.payload"),
         payload_type=PAYLOAD_TYPE,
-        signature=_base64(signature.get("sig"), f"{where_signature}.sig"),
+        signature=_base64(signature["sig"], f"{where}.signatures[0].sig"),
         key_hint=hint,
         certificates=certificates,
-        timestamps=tuple(
-            _base64(entry.get("signedTimestamp"), f"{where}.rfc3161Timestamps[{index}]")
-            for index, entry in enumerate(_objects(timestamps.get("rfc3161Timestamps"), where))
-        ),
+        timestamps=tuple(timestamps),
         log_entries=log_entries,
         document=document,
     )
@@ -179,26 +161,20 @@ def encode(
     timestamps: Sequence[bytes] = (),
 ) -> bytes:
     """A bundle of method `key` (with `key_hint`) or `certificate` as JSON (OMS 6.7, 6.8)."""
-    material: dict[str, Any] = {"tlogEntries": []}
-    if key_hint is not None:
-        material["publicKey"] = {"hint": key_hint}
-    else:
+    material: dict[str, Any] = {"publicKey": {"hint": key_hint}}
+    if key_hint is None:
         chain = [{"rawBytes": _encode64(certificate)} for certificate in certificates]
-        material["x509CertificateChain"] = {"certificates": chain}
+        material = {"x509CertificateChain": {"certificates": chain}}
+    material["tlogEntries"] = []
     if timestamps:
-        material["timestampVerificationData"] = {
-            "rfc3161Timestamps": [{"signedTimestamp": _encode64(stamp)} for stamp in timestamps]
-        }
+        stamps = [{"signedTimestamp": _encode64(stamp)} for stamp in timestamps]
+        material["timestampVerificationData"] = {"rfc3161Timestamps": stamps}
     envelope = {
         "payload": _encode64(payload),
         "payloadType": PAYLOAD_TYPE,
         "signatures": [{"sig": _encode64(signature), "keyid": ""}],
     }
-    document = {
-        "mediaType": MEDIA_TYPE,
-        "verificationMaterial": material,
-        "dsseEnvelope": envelope,
-    }
+    document = {"mediaType": MEDIA_TYPE, "verificationMaterial": material, "dsseEnvelope": envelope}
     return json.dumps(document).encode() + b"\n"
 
 
@@ -206,38 +182,31 @@ def _key_or_certificates(field: str, value: object) -> tuple[str | None, tuple[b
     """Field by field of OMS 4.1, with the variants of OMS 11.1."""
     where = f"verificationMaterial.{field}"
     if field == "publicKey":
-        key = _object(value, where, {"hint", "rawBytes", "keyDetails"})
+        key = _fields(value, where, "", "hint rawBytes keyDetails")
         hint = key.get("hint")
         if hint is None and isinstance(key.get("rawBytes"), str):
             return None, ()
         if not isinstance(hint, str) or not hint:
-            _refuse("the public key is not identified", where, expected="hint or rawBytes")
+            _refuse("the public key is not identified", where, "hint or rawBytes")
         return hint.lower(), ()
-    if field == "certificate":
-        entries: tuple[dict[str, Any], ...] = (_object(value, where, {"rawBytes"}),)
-    else:
-        chain = _object(value, where, {"certificates"})
-        entries = _objects(chain.get("certificates"), f"{where}.certificates")
-        if not 1 <= len(entries) <= 32:
-            _refuse("the certificate chain is empty or too long", where, expected="1 to 32")
-    return None, tuple(_base64(entry.get("rawBytes"), f"{where}.rawBytes") for entry in entries)
+    chain: tuple[object, ...] = (value,)
+    if field == "x509CertificateChain":
+        chain = _objects(_fields(value, where, "certificates")["certificates"], where)
+        if not 1 <= len(chain) <= _MAX_CHAIN:
+            _refuse("no certificate, or too many", where, f"1 to {_MAX_CHAIN}", len(chain))
+    ders = [_base64(_fields(one, where, "rawBytes")["rawBytes"], where) for one in chain]
+    return None, tuple(ders)
 
 
 def _refuse(
-    message: str, where: str | None = None, expected: str | None = None, found: object = None
+    message: str, where: str, expected: str | None = None, found: object = None
 ) -> NoReturn:
     shown = None if found is None else str(found)[:200]
     raise BundleError(message, where=where, expected=expected, found=shown)
 
 
-def _object(value: object, where: str, known: set[str]) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        found = "nothing" if value is None else "another kind of JSON value"
-        _refuse("a part of the bundle is missing", where, "a JSON object", found)
-    unknown = sorted(set(value) - known)
-    if unknown:
-        _refuse("the bundle has an unknown field", where, ", ".join(sorted(known)), unknown[0])
-    return value
+def _fields(value: object, where: str, required: str, optional: str = "") -> dict[str, Any]:
+    return strict_json.fields(value, BundleError, where, required, optional)
 
 
 def _objects(value: object, where: str) -> tuple[dict[str, Any], ...]:
@@ -255,7 +224,7 @@ def _encode64(data: bytes) -> str:
 def _base64(value: object, where: str) -> bytes:
     """RFC 4648 section 4, canonical: no junk, no other alphabet, no missing padding."""
     if not isinstance(value, str) or not value:
-        _refuse("a part of the bundle is missing", where, "base64")
+        _refuse("a part is missing", where, "base64")
     try:
         data = base64.b64decode(value, validate=True)
     except ValueError:

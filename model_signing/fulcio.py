@@ -5,33 +5,16 @@ Source: sigstore/fulcio docs/oid-info.md; OIDs 1.3.6.1.4.1.57264.1.*
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cryptography import x509
 
 from model_signing.errors import CertificateError, UsageError
 from model_signing.keys import parse_certificate
 
-_ARC = "1.3.6.1.4.1.57264.1."
-_ISSUER_V1 = 1  # raw text; every later extension is a DER UTF8String
-_OTHER_NAME = x509.ObjectIdentifier(_ARC + "7")
-_EXTENSIONS = {
-    8: "issuer",
-    9: "build_signer_uri",
-    10: "build_signer_digest",
-    11: "runner_environment",
-    12: "source_repository_uri",
-    13: "source_repository_digest",
-    14: "source_repository_ref",
-    15: "source_repository_identifier",
-    16: "source_repository_owner_uri",
-    17: "source_repository_owner_identifier",
-    18: "build_config_uri",
-    19: "build_config_digest",
-    20: "build_trigger",
-    21: "run_invocation_uri",
-    22: "source_repository_visibility",
-}
+_ARC = "1.3.6.1.4.1.57264.1"
+_ISSUER_V1 = "1"  # raw text; every later extension is a DER UTF8String
+_OTHER_NAME = x509.ObjectIdentifier(_ARC + ".7")
 
 
 @dataclass(frozen=True)
@@ -60,6 +43,10 @@ class Claims:
     source_repository_visibility: str | None = None
 
 
+# Extension .8 is the issuer; the others follow in the order of the fields.
+_EXTENSIONS = dict(enumerate([field.name for field in fields(Claims)][1:], start=8))
+
+
 def certificate_claims(der: bytes) -> Claims:
     """Decodes the claims of a certificate. Verifies nothing: authenticate the bundle first.
 
@@ -78,14 +65,13 @@ def certificate_claims(der: bytes) -> Claims:
         )
     values: dict[str, str] = {}
     for extension in extensions:
-        oid = extension.oid.dotted_string
-        if not oid.startswith(_ARC) or not isinstance(extension.value, x509.UnrecognizedExtension):
-            continue
-        number = int(oid.removeprefix(_ARC).split(".")[0])
-        if number == _ISSUER_V1:
-            values["issuer_v1"] = extension.value.value.decode(errors="replace")
-        elif number in _EXTENSIONS:
-            values[_EXTENSIONS[number]] = _utf8_string(extension.value.value, oid)
+        arc, _, number = extension.oid.dotted_string.rpartition(".")
+        if arc == _ARC and isinstance(extension.value, x509.UnrecognizedExtension):
+            raw, name = extension.value.value, _EXTENSIONS.get(int(number))
+            if name is not None:
+                values[name] = _utf8_string(raw, f"extension .{number}")
+            elif number == _ISSUER_V1:
+                values["issuer_v1"] = raw.decode(errors="replace")
     issuer_v1 = values.pop("issuer_v1", None)
     issuer = values.pop("issuer", issuer_v1)
     if issuer is None or (issuer_v1 is not None and issuer_v1 != issuer):

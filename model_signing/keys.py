@@ -125,6 +125,8 @@ def parse_certificate(der: bytes) -> x509.Certificate:
         _ = certificate.extensions, certificate.public_key(), certificate.not_valid_after_utc
     except _MALFORMED as error:
         raise CertificateError("the certificate is malformed", found=str(error)) from None
+    if not der.endswith(b"\0" + certificate.signature):  # RFC 5280 4.1.1.3: no unused bits
+        raise CertificateError("the certificate is malformed", where="signatureValue")
     return certificate
 
 

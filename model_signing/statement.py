@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -23,7 +23,6 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
 
-_SERIALIZATION_KEYS = {"method", "hash_type", "shard_size", "allow_symlinks", "ignore_paths"}
 _MAX_SHARD_SIZE = 1 << 62  # bytes
 _SHARD_NAME = re.compile(r"(.+):(0|[1-9][0-9]{0,18}):([1-9][0-9]{0,18})", re.DOTALL)
 _DIGEST = {name: re.compile(f"[0-9a-f]{{{2 * size}}}") for name, size in DIGEST_SIZES.items()}
@@ -97,8 +96,9 @@ def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement
     """
     # 1. INTOTO-STATEMENT: one JSON object with these fields and no others.
     document = strict_json.loads(payload, StatementError, "the signed statement")
-    keys = {"_type", "subject", "predicateType", "predicate"}
-    _object(document, "statement", keys, keys, StatementError)
+    strict_json.fields(
+        document, StatementError, "statement", "_type subject predicateType predicate"
+    )
     # 2. OMS 8.3.1 and 8.3.2: the types.
     if document["_type"] != STATEMENT_TYPE:
         _refuse_type("_type", STATEMENT_TYPE, document["_type"])
@@ -116,8 +116,7 @@ def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement
     model_name, stated_root = _subject(subjects[0], "subject[0]")
     # 4. OMS 8.3.3: the predicate.
     predicate = document["predicate"]
-    keys = {"resources", "serialization"}
-    _object(predicate, "predicate", keys, keys)
+    strict_json.fields(predicate, ManifestError, "predicate", "resources serialization")
     manifest = _manifest(predicate["resources"], _serialization(predicate["serialization"]))
     # 5. OMS 6.5.1: the root digest, in the recorded order.
     computed = root_digest(manifest.digests.values())
@@ -145,8 +144,10 @@ def _decode_legacy(document: dict[str, Any]) -> Statement:
 
 
 def _subject(subject: object, where: str) -> tuple[str, str]:
-    fields = _object(subject, where, {"name", "digest"}, None, StatementError)
-    digests = _object(fields["digest"], f"{where}.digest", {"sha256"}, None, StatementError)
+    fields = strict_json.fields(subject, StatementError, where, "name digest", None)
+    digests = strict_json.fields(
+        fields["digest"], StatementError, f"{where}.digest", "sha256", None
+    )
     if not isinstance(fields["name"], str) or not fields["name"]:
         raise StatementError("a subject needs a name", where=where)
     if not _is_digest(digests["sha256"], "sha256"):
@@ -157,8 +158,9 @@ def _subject(subject: object, where: str) -> tuple[str, str]:
 def _serialization(value: object) -> Serialization:
     """OMS 5.2.2, and 6.2.1 for the ignored paths."""
     where = "predicate.serialization"
-    required = {"method", "hash_type", "allow_symlinks"}
-    fields = _object(value, where, required, _SERIALIZATION_KEYS)
+    fields = strict_json.fields(
+        value, ManifestError, where, "method hash_type allow_symlinks", "shard_size ignore_paths"
+    )
     method, hash_type, symlinks = fields["method"], fields["hash_type"], fields["allow_symlinks"]
     if method not in ("files", "shards"):
         _refuse("unknown serialization method", f"{where}.method", "files or shards", method)
@@ -273,28 +275,6 @@ def _check_order(names: list[str], parts: list[tuple[str, int, int]]) -> None:
 
 def _is_digest(value: object, algorithm: str) -> bool:
     return isinstance(value, str) and _DIGEST[algorithm].fullmatch(value) is not None
-
-
-def _object(
-    value: object,
-    where: str,
-    required: set[str],
-    known: set[str] | None,
-    refusal: Callable[..., StatementError] = ManifestError,
-) -> dict[str, Any]:
-    """A JSON object with all `required` keys, and none outside `known`."""
-    if not isinstance(value, dict):
-        raise refusal("a part of the statement is missing", where=where, expected="an object")
-    missing = required - value.keys()
-    unknown = value.keys() - known if known is not None else set()
-    if missing or unknown:
-        raise refusal(
-            "a field is missing" if missing else "an unknown field",
-            where=where,
-            expected=", ".join(sorted(known or required)),
-            found=", ".join(sorted(value))[:200],
-        )
-    return value
 
 
 def _refuse_type(where: str, expected: str, found: object, fix: str | None = None) -> NoReturn:

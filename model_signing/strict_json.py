@@ -72,3 +72,34 @@ def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 
     except ValueError as error:
         raise refusal(f"{what} is not valid JSON", found=str(error)) from error
     return value
+
+
+def fields(
+    value: object, refusal: type[Error], where: str, required: str, optional: str | None = ""
+) -> dict[str, Any]:
+    """`value`, if it is a JSON object with these fields.
+
+    Args:
+        value: A part of what `loads` returned.
+        refusal: The error class to raise.
+        where: What that part is.
+        required: Names of fields that must be there, separated by spaces.
+        optional: Names of fields that may be there; None: any.
+
+    Raises:
+        Error: As `refusal`: another kind of value, a missing field, or an unknown one.
+    """
+    if not isinstance(value, dict):
+        found = "nothing" if value is None else "another kind of JSON value"
+        raise refusal("a part is missing", where=where, expected="a JSON object", found=found)
+    missing = [name for name in required.split() if name not in value]
+    known = f"{required} {optional}".split()
+    unknown = [] if optional is None else [name for name in value if name not in known]
+    if missing or unknown:
+        raise refusal(
+            "a field is missing" if missing else "an unknown field",
+            where=where,
+            expected=missing[0] if missing else ", ".join(known),
+            found=", ".join(value)[:200],
+        )
+    return value

@@ -18,21 +18,10 @@ from model_signing import bundle, keys, trust
 from model_signing.bundle import Bundle, Method
 from model_signing.certificates import check_leaf, timestamp_time, verify_chain
 from model_signing.errors import BundleError, IdentityError, LogError, SignatureError, UsageError
-from model_signing.fulcio import Claims, certificate_claims, repository_uri
-from model_signing.trust import SigstoreTrust
-
-__all__ = [
-    "Authenticated",
-    "Claims",
-    "LogEntry",
-    "SigstoreTrust",
-    "Verifier",
-    "authenticate_sigstore",
-    "certificate_claims",
-    "certificate_verifier",
-    "key_verifier",
-    "sigstore_verifier",
-]
+from model_signing.fulcio import Claims as Claims  # also to be had from here
+from model_signing.fulcio import certificate_claims as certificate_claims
+from model_signing.fulcio import repository_uri
+from model_signing.trust import SigstoreTrust as SigstoreTrust
 
 
 @dataclass(frozen=True)
