@@ -90,6 +90,11 @@ def _builder(entry: Toml, folder: Path) -> Builder:
     if "@" in entry["id"]:
         raise PolicyError("Git references of a builder stand in `refs`.", found=entry["id"])
     _check_method(entry, "builder", needs_issuer=True)
+    if entry.get("issuer") == GITHUB_ISSUER:
+        raise PolicyError(
+            "A GitHub workflow is named by the builder's id; it needs no identity.",
+            found=entry["id"],
+        )
     level = entry.get("level")
     if level is None and entry["id"] == policy.GENERATOR_ID:
         level = policy.GENERATOR.level

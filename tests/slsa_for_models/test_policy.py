@@ -151,6 +151,8 @@ def test_no_policy_is_read_unless_named(
         "version = 1\n[[builder]]\nid = 'x'\nissuer = 'y'",
         "version = 1\n[[builder]]\nid = 'x'\nidentity = 'y'",
         "version = 1\n[[builder]]\nid = 'x'\nidentity = 'y'\npublic_key = 'z'",
+        "version = 1\n[[builder]]\nid = 'x'\nidentity = 'y'\n"
+        "issuer = 'https://token.actions.githubusercontent.com'",
         "version = 1\n[signer]",
         "version = 1\n[signer]\nissuer = 'x'",
         "version = 1\n[build]\ndataset_sha256 = 'abc'",
