@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,17 @@ PRODUCT = "model-transparency/model-transparency"
 CONSUMER = "octo-org/models"
 
 
+def git_files() -> list[str]:
+    """The files of this repository that are there and not ignored, as paths from its root."""
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
 @dataclass
 class Sandbox:
     """A Sigstore and a place for runs."""
@@ -31,13 +43,9 @@ class Sandbox:
         root = ROOT
         if edit is not None:
             root = self._new("product")
-            for name in ("actions", "model_signing", "slsa_for_models", "requirements", "sandbox"):
-                shutil.copytree(
-                    ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__")
-                )
-            shutil.copytree(ROOT / ".github", root / ".github")
-            for name in ("pyproject.toml", "README.md", "LICENSE"):
-                shutil.copy(ROOT / name, root / name)
+            for name in git_files():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, root / name)
             edit(root)
         return Repository(PRODUCT, root, "refs/tags/v1")
 

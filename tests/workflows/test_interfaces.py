@@ -137,3 +137,17 @@ def test_dependabot_watches_every_folder_with_actions() -> None:
 def test_the_example_of_several_formats_is_valid() -> None:
     job = load(ROOT / "examples/train-many.yml")["jobs"]["models"]
     assert set(json.loads(job["with"]["models"])) <= set(FORMATS)
+
+
+def test_ci_runs_make_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    jobs = load(WORKFLOWS / "ci.yml")["jobs"]
+    named = set(jobs["frameworks"]["strategy"]["matrix"]["target"])
+    text = (WORKFLOWS / "ci.yml").read_text(encoding="utf-8")
+    assert named | set(re.findall(r"run: make ([a-z-]+)", text)) <= targets
+
+
+def test_ci_covers_the_pythons_and_systems_that_we_name() -> None:
+    matrix = load(WORKFLOWS / "ci.yml")["jobs"]["base"]["strategy"]["matrix"]
+    assert matrix["python"] == ["3.10", "3.11", "3.12", "3.13", "3.14"]
+    assert matrix["system"] == ["ubuntu-latest", "macos-latest", "windows-latest"]
