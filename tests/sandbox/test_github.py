@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jwt
 import pytest
+import requests
 
 from sandbox.github import GENERATOR, STAND_INS, Run, run
 from sandbox.oidc import GITHUB_ISSUER
@@ -86,8 +87,13 @@ jobs:
     steps:
       - run: |
           GET_TOKEN
+      - run: echo "$ACTIONS_ID_TOKEN_REQUEST_TOKEN" > bearer
       - uses: actions/upload-artifact@v7
-        with: {name: token-of-signs, path: token}
+        with:
+          name: token-of-signs
+          path: |
+            token
+            bearer
 
   calls:
     permissions: {id-token: write, contents: read}
@@ -316,9 +322,14 @@ def test_summaries_annotations_and_the_log_are_kept(finished):
     assert "[plain] " in finished.log.read_text()
 
 
-def test_tokens_end_with_the_run(finished, sigstore, tmp_path):
-    """Nothing of a finished run is left that could sign."""
-    assert not sigstore.oidc._jobs
+def test_no_token_is_to_be_had_after_the_run(finished, sigstore, tmp_path):
+    """What a job may have kept is worth nothing when the run is over."""
+    finished.extract("token-of-signs", tmp_path)
+    bearer = (tmp_path / "bearer").read_text().strip()
+    reply = requests.get(
+        sigstore.job_token_url, headers={"Authorization": f"bearer {bearer}"}, timeout=10
+    )
+    assert (len(bearer) > 20, reply.status_code) == (True, 401)
 
 
 # Refused before anything runs
