@@ -6,6 +6,7 @@ Importing this module imports PyTorch; only the commands that need it do so.
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from slsa_for_models import archives, safety
+from slsa_for_models import distribute
 from slsa_for_models.cifar10 import Array, Split
 
 PARAMETERS: dict[str, float] = {
     "batch_size": 64,
-    "learning_rate": 0.1,
+    "learning_rate": 0.03,
     "momentum": 0.9,
     "weight_decay": 5e-4,
     "label_smoothing": 0.1,
@@ -50,6 +52,8 @@ def fit(
 ) -> nn.Sequential:
     """Train on the images; the same arguments give the same weights on the same kind of CPU.
 
+    Under `torchrun`, each process takes its part of every batch and all average the gradients.
+
     Args:
         data: Images (n, 3, 32, 32) and labels, unsigned bytes.
         epochs: Passes over them.
@@ -66,6 +70,11 @@ def fit(
 
     model = network()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place = distribute.place(os.environ)
+    together = place.size > 1
+    if together:
+        torch.distributed.init_process_group("gloo")
+    replica = nn.parallel.DistributedDataParallel(model) if together else model
     loss_function = nn.CrossEntropyLoss(label_smoothing=PARAMETERS["label_smoothing"])
     optimizer = torch.optim.SGD(
         model.parameters(),
@@ -82,15 +91,22 @@ def fit(
         loss_sum = correct = 0.0
         for rows in torch.split(torch.randperm(len(pixels)), batch_size):
             images, wanted = _flip_half(pixels[rows].float()), classes[rows]
-            logits = model(images.contiguous(memory_format=torch.channels_last))
+            if len(rows) >= 2 * place.size:  # what cannot be split is trained by each as a whole
+                images, wanted = images[place.rank :: place.size], wanted[place.rank :: place.size]
+            logits = replica(images.contiguous(memory_format=torch.channels_last))
             loss = loss_function(logits, wanted)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             loss_sum += loss.item() * len(rows)
-            correct += (logits.argmax(1) == wanted).sum().item()
-        report(loss_sum / len(pixels), correct / len(pixels))
+            correct += (logits.argmax(1) == wanted).float().mean().item() * len(rows)
+        totals = torch.tensor([loss_sum, correct], dtype=torch.float64) / len(pixels) / place.size
+        if together:
+            torch.distributed.all_reduce(totals)
+        report(*totals.tolist())
+    if together:
+        torch.distributed.destroy_process_group()
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.eval()
     return model

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from slsa_for_models import archives, safety
+from slsa_for_models import distribute
 from slsa_for_models.cifar10 import Array, Split
 from slsa_for_models.errors import TrainingError
 
@@ -44,7 +45,7 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 
 PARAMETERS = {
     "batch_size": 64,
-    "learning_rate": 0.1,
+    "learning_rate": 0.03,
     "momentum": 0.9,
     "weight_decay": 5e-3,
     "label_smoothing": 0.1,
@@ -74,6 +75,9 @@ def fit(
 ) -> keras.Model:
     """Train on the images; the same arguments give the same weights on the same kind of CPU.
 
+    With a `TF_CONFIG` of several workers, each takes its part of every batch
+    (MultiWorkerMirroredStrategy).
+
     Args:
         data: Images (n, 3, 32, 32) and labels, unsigned bytes.
         epochs: Passes over them.
@@ -81,7 +85,7 @@ def fit(
         threads: Sums are split among them, so another number rounds differently.
         report: Takes each epoch's mean loss and accuracy.
     """
-    _make_deterministic(seed, threads)
+    strategy = _make_deterministic(seed, threads)
     batch_size = int(PARAMETERS["batch_size"])
     steps = epochs * math.ceil(len(data.labels) / batch_size)
     warmup = steps * 3 // 10
@@ -103,17 +107,20 @@ def fit(
         warmup_steps=warmup,
         decay_steps=steps - warmup,
     )
-    model = network()
-    model.compile(
-        optimizer=keras.optimizers.SGD(
+    with strategy.scope():
+        model = network()
+        optimizer = keras.optimizers.SGD(
             schedule,
             momentum=PARAMETERS["momentum"],
             weight_decay=PARAMETERS["weight_decay"],
             nesterov=True,
-        ),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=PARAMETERS["label_smoothing"]
-        ),
+        )
+    smoothing = PARAMETERS["label_smoothing"]
+    if strategy.num_replicas_in_sync > 1:
+        return _fit_together(strategy, model, optimizer, smoothing, batches, epochs, report)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
         metrics=["accuracy"],
     )
     each_epoch = keras.callbacks.LambdaCallback(
@@ -121,6 +128,54 @@ def fit(
     )
     model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[each_epoch])
     return model
+
+
+def _fit_together(
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    smoothing: float,
+    batches: tf.data.Dataset,
+    epochs: int,
+    report: Callable[[float, float], None],
+) -> keras.Model:
+    """The loop of `Model.fit`, which in Keras 3 does not train under this strategy."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    shared = strategy.experimental_distribute_dataset(batches.with_options(options))
+    loss_function = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=smoothing, reduction="none"
+    )
+    batch_size = PARAMETERS["batch_size"]
+
+    def step(images: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            losses = loss_function(wanted, logits)
+            # The strategy adds the gradients up: together they are those of the batch's mean.
+            loss = tf.reduce_sum(losses) / batch_size
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        right = tf.equal(tf.argmax(logits, 1), tf.argmax(wanted, 1))
+        return tf.stack(
+            [
+                tf.reduce_sum(losses),
+                tf.reduce_sum(tf.cast(right, tf.float32)),
+                tf.cast(tf.shape(images)[0], tf.float32),
+            ]
+        )
+
+    @tf.function  # type: ignore[untyped-decorator,unused-ignore]
+    def all_steps(images: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce("SUM", strategy.run(step, args=(images, wanted)), axis=None)
+
+    for _ in range(epochs):
+        loss, correct, images = np.sum([all_steps(*batch).numpy() for batch in shared], axis=0)
+        report(float(loss / images), float(correct / images))
+    # A model of its own, which knows nothing of the strategy.
+    alone = network()
+    alone.set_weights(model.get_weights())
+    return alone
 
 
 def predict(model: keras.Model, images: Array) -> Array:
@@ -185,8 +240,12 @@ def load_saved_model(path: Path) -> keras.Model:
     return keras.Model(pixels, next(iter(outputs.values())))
 
 
-def _make_deterministic(seed: int, threads: int) -> None:
-    """Fix everything that could make the next run of this process's first training differ."""
+def _make_deterministic(seed: int, threads: int) -> tf.distribute.Strategy:
+    """Fix everything that could make the next run of this process's first training differ.
+
+    Returns:
+        How the work is shared. It has to be made between the threads and everything else.
+    """
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -196,8 +255,14 @@ def _make_deterministic(seed: int, threads: int) -> None:
             expected=str(threads),
             fix="train in a new process",
         ) from error
+    together = distribute.place(os.environ).size > 1
+    distribution = tf.distribute
+    strategy = (
+        distribution.MultiWorkerMirroredStrategy() if together else distribution.get_strategy()
+    )
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
+    return strategy
     with _silent():
         tf.zeros(1)  # the first operation writes notes, too
 
