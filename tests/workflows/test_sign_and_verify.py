@@ -46,6 +46,7 @@ def test_the_example(sandbox: Sandbox, tmp_path: Path) -> None:
     assert run.jobs["sign"].outputs == {
         "signature": "my-model.sig",
         "provenance": "my-model.intoto.jsonl",
+        "identity": SIGNER,
         "verdict": "verified",
     }
     assert run.jobs["verify"].outputs == {"verdict": "verified"}

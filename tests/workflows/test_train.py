@@ -113,6 +113,7 @@ class TestTrained:
         assert trained.conclusion == "success", said(trained)
         outputs = trained.jobs["model"].outputs
         assert outputs["verdict"] == "verified"
+        assert outputs["identity"].endswith("/.github/workflows/train.yml@refs/tags/v1")
         for name, artifact in {
             "model": "pytorch_model.pth",
             "signature": "pytorch_model.pth.sig",
