@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands with their options."""
-    from slsa_for_models import load, reproduce, train
+    from slsa_for_models import distribute, load, reproduce, train
     from slsa_for_models.gcp import steps
 
     parser = console.Parser(prog=PROG, description=DESCRIPTION)
     commands: _Commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (train, load, reproduce):
+    for module in (train, distribute, load, reproduce):
         module.configure(commands)
     _configure_subjects(commands)
     _configure_provenance(commands)
@@ -330,6 +330,12 @@ def _policy_init(args: argparse.Namespace) -> int:
     from model_signing.files import write_atomic
     from slsa_for_models import policy_file, report
 
+    if args.output.exists():
+        raise PolicyError(
+            "The policy exists already, and may have been edited.",
+            where=str(args.output),
+            fix="Choose another --output, or remove it first.",
+        )
     lineage, expected = _verified(args)
     if not lineage.verdict.accepted or not lineage.result.accepted:
         sys.stdout.write(report.text(lineage.verdict))
@@ -337,8 +343,11 @@ def _policy_init(args: argparse.Namespace) -> int:
             "No policy was written: the model was not verified by provenance.",
             where=str(args.model),
         )
-    key = args.public_key and os.path.relpath(args.public_key, args.output.parent)
-    text = policy_file.from_result(lineage.result, expected, key)
+    key, builder_key = (
+        path and os.path.relpath(path, args.output.parent)
+        for path in (args.public_key, args.builder_key or args.public_key)
+    )
+    text = policy_file.from_result(lineage.result, expected, key, builder_key)
     write_atomic(args.output, text.encode())
     print(args.output)
     return 0
@@ -356,7 +365,8 @@ def _verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
         training_record=args.training_record,
         trust=_trust(args),
     )
-    signature_alone = evidence.signature is not None and (args.identity or args.public_key)
+    signer_named = args.identity or args.public_key or args.policy
+    signature_alone = evidence.signature is not None and signer_named
     if not evidence.provenance and evidence.summary is None and not signature_alone:
         raise UsageError(
             "nothing to verify against",

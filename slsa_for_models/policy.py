@@ -178,6 +178,7 @@ class Expectations:
         runners: The runner environments accepted (certificate extension .11).
         signer: Who may sign the model; by default one of `builders`.
         dataset_sha256: The data set's digest, hexadecimal.
+        dependencies: Name of another dependency -> SHA-256, hexadecimal.
         minimum_level: The lowest SLSA Build level accepted.
         required: Kinds of evidence that must be there: `signature`, and `readers` kinds.
         base_models: Whether every base model named must be given and verified.
@@ -195,6 +196,7 @@ class Expectations:
     runners: tuple[str, ...] = ("github-hosted",)
     signer: Signer | None = None
     dataset_sha256: str | None = None
+    dependencies: Mapping[str, str] = field(default_factory=dict)
     minimum_level: int = 0
     required: tuple[str, ...] = ()
     base_models: bool = False

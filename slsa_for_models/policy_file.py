@@ -78,6 +78,7 @@ def _expectations(document: Toml, folder: Path) -> Expectations:
         runners=tuple(build.get("runners", defaults.runners)),
         signer=None if signer is None else _signer(signer, folder),
         dataset_sha256=build.get("dataset_sha256"),
+        dependencies=build.get("dependencies", {}),
         minimum_level=require.get("level", 0),
         required=tuple(require.get("evidence", ())),
         base_models=require.get("base_models", False),
@@ -180,7 +181,9 @@ def _required(value: Any) -> Expected:  # noqa: ANN401 - a text or {pattern}, by
 # Writing ------------------------------------------------------------------------------------------
 
 
-def from_result(result: Result, expected: Expectations, public_key: str | None = None) -> str:
+def from_result(
+    result: Result, expected: Expectations, public_key: str | None, builder_key: str | None
+) -> str:
     """The policy that a verified model, and its next versions, satisfy.
 
     Exact where versions agree: source repository, branch, builder and signer. A tag becomes a
@@ -189,7 +192,8 @@ def from_result(result: Result, expected: Expectations, public_key: str | None =
     Args:
         result: An accepting result with provenance.
         expected: What it was verified against.
-        public_key: The key's file relative to the policy, where a key signed.
+        public_key: Relative to the policy, the file of the key that signed the model, if one did.
+        builder_key: The same of the builder's key.
     """
     accepted = result.accepted
     first = accepted[0].provenance
@@ -215,7 +219,7 @@ def from_result(result: Result, expected: Expectations, public_key: str | None =
         lines += [f"refs = [{_text(ref)}]"] if at else []
         lines += [f"level = {item.level}"]
         if item.provenance.kind == "tekton":
-            lines += _who(item.signed, public_key)
+            lines += _who(item.signed, builder_key)
     if result.signed is not None:
         lines += ["", "[signer]", *_who(result.signed, public_key)]
     lines += _build_lines(result, expected)

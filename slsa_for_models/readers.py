@@ -54,14 +54,12 @@ class Resource:
         uri: Its URI, or "".
         digests: Algorithm -> lower-case hexadecimal digest.
         content: The bytes themselves, where they are embedded.
-        claimed_by: Who says so, where it is not the control plane (annotation `claimedBy`).
     """
 
     name: str
     uri: str
     digests: Mapping[str, str]
     content: bytes | None = None
-    claimed_by: str | None = None
 
     @property
     def sha256(self) -> str | None:
@@ -106,7 +104,6 @@ class Provenance:
         claims: What the certificate has to confirm.
         dependencies: `resolvedDependencies`, or the materials of v0.2.
         invocation: The run, as the builder names it.
-        finished: When the build finished, as stated, or "".
         record: The training record among the by-products, if any.
     """
 
@@ -122,7 +119,6 @@ class Provenance:
     claims: tuple[Claim, ...]
     dependencies: tuple[Resource, ...]
     invocation: str
-    finished: str = ""
     record: Resource | None = None
 
 
@@ -323,7 +319,6 @@ def _github_attestation(
         claims=claims,
         dependencies=dependencies,
         invocation=_text(predicate, "runDetails.metadata.invocationId"),
-        finished=_text(predicate, "runDetails.metadata.finishedOn", default=""),
     )
 
 
@@ -386,7 +381,6 @@ def _tekton(build_type: str, subjects: tuple[Resource, ...], predicate: Json) ->
         claims=(),
         dependencies=dependencies,
         invocation=_text(predicate, "runDetails.metadata.invocationId"),
-        finished=_text(predicate, "runDetails.metadata.finishedOn", default=""),
         record=_tekton_record(_resources(_object(predicate, "runDetails"), "byproducts")),
     )
 
@@ -533,13 +527,11 @@ def _resources(document: Json, path: str) -> tuple[Resource, ...]:
 def _resource(item: Json, where: str) -> Resource:
     try:
         digests = dict(_object(item, "digest")) if _value(item, "digest") is not None else {}
-        annotations = _value(item, "annotations.claimedBy")
         resource = Resource(
             name=_text(item, "name", default=""),
             uri=_text(item, "uri", default=""),
             digests=digests,
             content=_content(_value(item, "content")),
-            claimed_by=None if annotations is None else str(annotations),
         )
     except ProvenanceError as error:
         raise ProvenanceError(error.message, where=f"{where}.{error.where}") from None

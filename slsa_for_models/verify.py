@@ -277,6 +277,13 @@ def _together(
             table.step("together", title, OURS, partial(check_same, known))
         else:
             table.not_checked("together", title, OURS, "fewer than two pieces say which")
+    if expected.dependencies:
+        table.step(
+            "together",
+            "Dependencies",
+            f"{SLSA}, 3",
+            partial(check_dependencies, expected.dependencies, accepted),
+        )
     record = _record(table, evidence, model, accepted)
     dataset = _dataset(table, expected, accepted, record)
     return _chain(signed, model, accepted, record, dataset, level)
@@ -318,6 +325,29 @@ def check_same(said: Mapping[str, str]) -> str:
             found=", ".join(f"{label}: {value}" for label, value in said.items()),
         )
     return next(iter(said.values()))
+
+
+def check_dependencies(wanted: Mapping[str, str], accepted: Sequence[Accepted]) -> str:
+    """Dependencies expected by name: named by some provenance, with that digest and no other.
+
+    Raises:
+        DependencyMismatchError: One is not.
+    """
+    for name, digest in wanted.items():
+        named = {
+            resource.sha256
+            for item in accepted
+            for resource in item.provenance.dependencies
+            if resource.name == name
+        }
+        if named != {digest}:
+            raise DependencyMismatchError(
+                "Made with another dependency than the one expected.",
+                where=f"resolvedDependencies, {name}",
+                expected=digest,
+                found=", ".join(sorted(map(str, named))) or "none of that name",
+            )
+    return ", ".join(f"{name} {digest[:12]}" for name, digest in wanted.items())
 
 
 def _record(

@@ -16,11 +16,14 @@ from crafted import (
     Workshop,
     envelope,
     new_key,
+    private_pem,
     public_pem,
     refusals,
     tekton_statement,
 )
 
+from model_signing import api
+from model_signing.signers import key_signer
 from slsa_for_models import json_schema, policy_file
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.policy import GENERATOR, Expectations, Pattern
@@ -101,6 +104,29 @@ def test_one_expectation_not_met(workshop: Workshop, old: str, new: str, refusal
     )
     assert code == 1
     assert refusals(verdict)[0] == refusal
+
+
+def test_other_dependencies_by_name(workshop: Workshop) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    lock = {"name": "requirements", "digest": {"sha256": "c" * 64}}
+    statement["predicate"]["buildDefinition"]["resolvedDependencies"].append(lock)
+    data = workshop.sign(statement, workshop.token())
+    options = ("--provenance", workshop.write("p.json", data), "--source-uri", SOURCE)
+    for name, digest, code in (
+        ("requirements", "c" * 64, 0),
+        ("requirements", "d" * 64, 1),
+        ("other", "c" * 64, 1),
+    ):
+        text = f"""version = 1
+[[builder]]
+id = "{TRAIN}"
+[build]
+dependencies = {{ {name} = "{digest}" }}
+"""
+        found, verdict = workshop.verify(model, *options, "--policy", write(workshop, text))
+        assert found == code
+        assert refusals(verdict) == ["DependencyMismatchError"][:code]
 
 
 def test_a_signature_that_is_required_and_missing(workshop: Workshop) -> None:
@@ -238,6 +264,10 @@ def test_init_from_a_verified_model(workshop: Workshop) -> None:
         *("--dataset-digest", DATASET),
     )
     assert code == 0
+    written = output.read_text()
+    again = ("policy", "init", model, *evidence, "--output", output, "--source-uri", SOURCE)
+    assert workshop.run(*again)[0] == 1  # it may have been edited since
+    assert output.read_text() == written
     made = policy_file.load(output)
     assert made.source_uri == f"git+https://{SOURCE}"
     assert made.branch == "main"
@@ -294,21 +324,28 @@ def test_init_keeps_patterns_of_inputs(workshop: Workshop) -> None:
     assert policy_file.load(output).inputs == {"model": Pattern("pytorch_.*")}
 
 
-def test_init_with_a_key(workshop: Workshop) -> None:
-    key, model = new_key(), workshop.model()
+def test_init_with_a_key_each_for_model_and_builder(workshop: Workshop) -> None:
+    key, signer, model = new_key(), new_key(), workshop.model()
     attestation = workshop.write(
         "chains.json", json.dumps(envelope(tekton_statement(model), key)).encode()
     )
-    public = workshop.write("builder.pub", public_pem(key))
+    signature = workshop.folder / "model.sig"
+    api.sign(model, signature, key_signer(private_pem(signer)))
+    public = workshop.write("signer.pub", public_pem(signer))
+    builder = workshop.write("builder.pub", public_pem(key))
     output = workshop.folder / "made.toml"
+    evidence = ("--provenance", attestation, "--signature", signature)
     code, _ = workshop.run(
-        *("policy", "init", model, "--provenance", attestation, "--output", output),
-        *("--public-key", public, "--builder-id", CHAINS, "--source-uri", SOURCE),
+        *("policy", "init", model, *evidence, "--output", output),
+        *("--public-key", public, "--builder-key", builder),
+        *("--builder-id", CHAINS, "--source-uri", SOURCE),
     )
     assert code == 0
-    assert 'public_key = "builder.pub"' in output.read_text()
-    code, verdict = workshop.verify(model, "--provenance", attestation, "--policy", output)
+    code, verdict = workshop.verify(model, *evidence, "--policy", output)
     assert (code, refusals(verdict)) == (0, [])
+    public.write_bytes(public_pem(key))  # the builder's key does not sign models
+    code, verdict = workshop.verify(model, *evidence, "--policy", output)
+    assert (code, refusals(verdict)) == (1, ["SignatureError", "ChainError"])
 
 
 def test_init_writes_nothing_from_a_refused_model(workshop: Workshop) -> None:
