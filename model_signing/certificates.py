@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
     Criticality,
@@ -18,10 +19,44 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
-from model_signing.errors import CertificateError, LogError, SigningError
+from model_signing.errors import CertificateError, FileError, LogError, SigningError
 
 T = TypeVar("T", bound=x509.ExtensionType)
 _MAX_TIMESTAMP_SIZE = 64 * 1024
+_MALFORMED = (
+    *(ValueError, UnsupportedAlgorithm, x509.InvalidVersion),
+    *(x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+
+
+def load(pems: Iterable[bytes]) -> list[x509.Certificate]:
+    """All certificates of some PEM files, in order.
+
+    Raises:
+        FileError: A file holds no certificate or a malformed one.
+    """
+    try:
+        return [one for pem in pems for one in x509.load_pem_x509_certificates(pem)]
+    except ValueError:
+        raise FileError("not a certificate", expected="PEM certificates") from None
+
+
+def parse(der: bytes) -> x509.Certificate:
+    """A certificate from an untrusted place, every field of which can be read.
+
+    Raises:
+        CertificateError: It is malformed.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        # cryptography parses these only when they are asked for.
+        _ = certificate.subject, certificate.issuer, certificate.version
+        _ = certificate.extensions, certificate.public_key(), certificate.not_valid_after_utc
+    except _MALFORMED as error:
+        raise CertificateError("the certificate is malformed", found=str(error)) from None
+    if not der.endswith(b"\0" + certificate.signature):  # RFC 5280 4.1.1.3: no unused bits
+        raise CertificateError("the certificate is malformed", where="signatureValue")
+    return certificate
 
 
 def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 
 from cryptography import x509
 
+from model_signing.certificates import parse
 from model_signing.errors import CertificateError, UsageError
-from model_signing.keys import parse_certificate
 
 _ARC = "1.3.6.1.4.1.57264.1"
 _ISSUER_V1 = "1"  # raw text; every later extension is a DER UTF8String
@@ -54,7 +54,7 @@ def certificate_claims(der: bytes) -> Claims:
         CertificateError: Not an X.509 certificate, not exactly one identity, no issuer, two
             different issuers, or an extension that is not a DER UTF8String.
     """
-    extensions = parse_certificate(der).extensions
+    extensions = parse(der).extensions
     try:
         names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:

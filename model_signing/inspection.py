@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from model_signing import bundle, keys, strict_json
+from model_signing import bundle, strict_json
 from model_signing.errors import BundleError
-from model_signing.fulcio import certificate_claims
 
 
 def claims(path: Path) -> dict[str, Any]:
@@ -49,12 +48,14 @@ def claims(path: Path) -> dict[str, Any]:
 def _signer(parsed: bundle.Bundle) -> dict[str, Any]:
     if parsed.method == "key":
         return {"identity": f"sha256:{parsed.key_hint}", "issuer": None}
-    leaf = keys.parse_certificate(parsed.certificates[0])
+    from model_signing import certificates, fulcio  # X.509 takes time to import
+
+    leaf = certificates.parse(parsed.certificates[0])
     validity = [leaf.not_valid_before_utc.isoformat(), leaf.not_valid_after_utc.isoformat()]
     identity, issuer = leaf.subject.rfc4514_string(), leaf.issuer.rfc4514_string()
     if parsed.method == "sigstore":
-        fulcio = certificate_claims(parsed.certificates[0])
-        identity, issuer = fulcio.identity, fulcio.issuer
+        claimed = fulcio.certificate_claims(parsed.certificates[0])
+        identity, issuer = claimed.identity, claimed.issuer
     return {"identity": identity, "issuer": issuer, "certificate_validity": validity}
 
 

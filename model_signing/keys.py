@@ -1,26 +1,20 @@
-"""Elliptic-curve keys and PEM certificates (OMS 4.2, algorithm registry)."""
+"""Elliptic-curve keys (OMS 4.2, algorithm registry)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from model_signing.errors import CertificateError, FileError
+from model_signing.errors import FileError
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {  # Sigstore algorithm registry: one hash per curve
     "secp256r1": hashes.SHA256(),
     "secp384r1": hashes.SHA384(),
     "secp521r1": hashes.SHA512(),
 }
-_MALFORMED = (
-    *(ValueError, UnsupportedAlgorithm, x509.InvalidVersion),
-    *(x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
-)
 
 
 def load_private_key(pem: bytes, password: bytes | None) -> ec.EllipticCurvePrivateKey:
@@ -98,36 +92,6 @@ def fingerprints(key: ec.EllipticCurvePublicKey) -> tuple[str, str]:
     encodings = (serialization.Encoding.PEM, serialization.Encoding.DER)
     pem, der = (hashlib.sha256(key.public_bytes(form, info)).hexdigest() for form in encodings)
     return pem, der
-
-
-def load_certificates(pems: Iterable[bytes]) -> list[x509.Certificate]:
-    """All certificates of some PEM files, in order.
-
-    Raises:
-        FileError: A file holds no certificate or a malformed one.
-    """
-    try:
-        return [one for pem in pems for one in x509.load_pem_x509_certificates(pem)]
-    except ValueError:
-        raise FileError("not a certificate", expected="PEM certificates") from None
-
-
-def parse_certificate(der: bytes) -> x509.Certificate:
-    """A certificate from an untrusted place, every field of which can be read.
-
-    Raises:
-        CertificateError: It is malformed.
-    """
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        # cryptography parses these only when they are asked for.
-        _ = certificate.subject, certificate.issuer, certificate.version
-        _ = certificate.extensions, certificate.public_key(), certificate.not_valid_after_utc
-    except _MALFORMED as error:
-        raise CertificateError("the certificate is malformed", found=str(error)) from None
-    if not der.endswith(b"\0" + certificate.signature):  # RFC 5280 4.1.1.3: no unused bits
-        raise CertificateError("the certificate is malformed", where="signatureValue")
-    return certificate
 
 
 def _unsupported(found: str) -> FileError:

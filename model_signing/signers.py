@@ -9,15 +9,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from model_signing import bundle, certificates, keys, trust
+from model_signing import bundle, keys, trust
 from model_signing.errors import CertificateError, SigningError
 
 if TYPE_CHECKING:
+    from cryptography import x509
     from sigstore.models import ClientTrustConfig
     from sigstore.sign import Signer as _SigstoreSession
 
@@ -119,7 +119,9 @@ def _chain(
     leaf: bytes, others: Sequence[bytes], key: ec.EllipticCurvePublicKey | None = None
 ) -> list[x509.Certificate]:
     """Leaf first, without repetition."""
-    chain = list(dict.fromkeys(keys.load_certificates([leaf, *others])))
+    from model_signing import certificates  # X.509 takes time to import: not for keys
+
+    chain = list(dict.fromkeys(certificates.load([leaf, *others])))
     certificates.check_leaf(chain[0], datetime.now(timezone.utc))
     if key is not None and chain[0].public_key() != key:
         raise CertificateError("the signing certificate is not of this private key")
@@ -141,12 +143,14 @@ def _signer(
             public_key.verify(signature, signed, ec.ECDSA(keys.signature_hash(public_key)))
         except InvalidSignature:
             raise SigningError("the private key does not match the public key") from None
+        ders = [certificate.public_bytes(Encoding.DER) for certificate in chain]
+        stamps = []
+        if timestamp_url is not None:
+            from model_signing import certificates
+
+            stamps.append(certificates.timestamp(signature, timestamp_url))
         return bundle.encode(
-            statement,
-            signature,
-            key_hint=hint,
-            certificates=[certificate.public_bytes(Encoding.DER) for certificate in chain],
-            timestamps=[certificates.timestamp(signature, timestamp_url)] if timestamp_url else [],
+            statement, signature, key_hint=hint, certificates=ders, timestamps=stamps
         )
 
     return sign_statement

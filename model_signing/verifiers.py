@@ -7,21 +7,19 @@ import contextlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from model_signing import bundle, keys, trust
 from model_signing.bundle import Bundle, Method
-from model_signing.certificates import check_leaf, timestamp_time, verify_chain
 from model_signing.errors import BundleError, IdentityError, LogError, SignatureError, UsageError
-from model_signing.fulcio import Claims as Claims  # also to be had from here
-from model_signing.fulcio import certificate_claims as certificate_claims
-from model_signing.fulcio import repository_uri
 from model_signing.trust import SigstoreTrust as SigstoreTrust
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ())
     """
     key = keys.load_public_key(public_key)
     known = keys.fingerprints(key)
-    authority = keys.load_certificates(tsa_certificate_chain)
+    authority = _authority(tsa_certificate_chain)
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
@@ -127,15 +125,17 @@ def certificate_verifier(
         UsageError: There is none. The verifier raises `BundleError`,
             `CertificateError`, `SignatureError` and `LogError`.
     """
-    anchors = keys.load_certificates(certificate_chain)
+    from model_signing import certificates
+
+    anchors = certificates.load(certificate_chain)
     if not anchors:
         raise UsageError("no trusted certificate was named")
-    authority = keys.load_certificates(tsa_certificate_chain)
+    authority = _authority(tsa_certificate_chain)
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
         parsed = _parse(data, "certificate")
-        leaf, *others = map(keys.parse_certificate, parsed.certificates)
+        leaf, *others = map(certificates.parse, parsed.certificates)
         for name, certificate in [("anchor", one) for one in anchors] + [
             ("bundle", one) for one in (leaf, *others)
         ]:
@@ -147,9 +147,11 @@ def certificate_verifier(
         when = time.get("signed_at") or now or datetime.now(timezone.utc)
         # 3. OMS 8.2: the leaf is valid at that time, and for signing.
         option = "--tsa-certificate-chain" if parsed.timestamps else "--timestamp-url when signing"
-        check_leaf(leaf, when, fix=f"an expired certificate needs a trusted timestamp: {option}")
+        certificates.check_leaf(
+            leaf, when, fix=f"an expired certificate needs a trusted timestamp: {option}"
+        )
         # 4. OMS 8.2: it chains to an anchor. The bundle's certificates are never anchors.
-        verify_chain(leaf, others, anchors, when)
+        certificates.verify_chain(leaf, others, anchors, when)
         # 5. OMS 8.2: the DSSE signature.
         _verify_envelope(keys.supported(leaf.public_key()), parsed)
         return Authenticated(
@@ -183,13 +185,15 @@ def sigstore_verifier(
     The returned verifier raises `BundleError`, `SignatureError` and, for somebody else's valid
     signature, `IdentityError`.
     """
-    repository = repository_uri(source_repository) if source_repository else None
+    from model_signing import fulcio
+
+    repository = fulcio.repository_uri(source_repository) if source_repository else None
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.2: everything cryptographic.
         authenticated = authenticate_sigstore(data, trust)
         # 2. The identity, exactly: no prefix, no pattern, no case folding.
-        claims = certificate_claims(authenticated.certificate or b"")
+        claims = fulcio.certificate_claims(authenticated.certificate or b"")
         for name, expected, found in (
             ("identity", identity, claims.identity),
             ("identity provider", issuer, claims.issuer),
@@ -215,6 +219,8 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
         BundleError: Malformed, or not a Sigstore (keyless) bundle.
         CertificateError, LogError, SignatureError: One of the proofs does not hold.
     """
+    from model_signing import fulcio
+
     # 1. OMS 8.1: a well-formed bundle with a Fulcio certificate.
     parsed = _parse(data, "sigstore")
     # 2. Sigstore client specification, by sigstore-python: trusted time, certificate chain at
@@ -224,7 +230,7 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
     # 3. Two parsers read the same bytes; they must agree.
     if payload != parsed.payload:
         raise BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
-    claims = certificate_claims(parsed.certificates[0])
+    claims = fulcio.certificate_claims(parsed.certificates[0])
     return Authenticated(
         payload=payload,
         payload_type=parsed.payload_type,
@@ -267,6 +273,14 @@ def _verify_sigstore(
     return payload, log, {}
 
 
+def _authority(chain: Sequence[bytes]) -> list[x509.Certificate]:
+    if not chain:
+        return []
+    from model_signing import certificates  # X.509 takes time to import: not for keys alone
+
+    return certificates.load(chain)
+
+
 def _timestamped(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[str, Any]:
     """`signed_at` and `time_source` by the first timestamp of a trusted authority.
 
@@ -285,6 +299,8 @@ def _timestamped(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[
 def _signed_at(
     stamp: bytes, parsed: Bundle, authority: Sequence[x509.Certificate]
 ) -> dict[str, Any]:
+    from model_signing.certificates import timestamp_time
+
     when = timestamp_time(stamp, parsed.signature, authority)
     return {"signed_at": when, "time_source": "timestamp authority"}
 

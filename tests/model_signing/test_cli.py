@@ -503,7 +503,7 @@ class TestCost:
             "assert main(['sign', 'key', 'model', '--private-key', 'key.pem', '--quiet']) == 0\n"
             "assert main(['verify', 'key', 'model', '--signature', 'model.sig',"
             " '--public-key', 'key.pub', '--quiet']) == 0\n"
-            "heavy = {'sigstore', 'tuf', 'requests', 'urllib3', 'pydantic', 'http', 'ssl'}\n"
+            "heavy = {'sigstore', 'tuf', 'requests', 'pydantic', 'http', 'ssl', 'email'}\n"
             "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}

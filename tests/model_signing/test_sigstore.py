@@ -43,11 +43,11 @@ from model_signing.errors import (
     SigningError,
     UsageError,
 )
+from model_signing.fulcio import certificate_claims
 from model_signing.signers import SigstoreSigning, sigstore_signer
 from model_signing.verifiers import (
     SigstoreTrust,
     authenticate_sigstore,
-    certificate_claims,
     key_verifier,
     sigstore_verifier,
 )
