@@ -17,8 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from slsa_for_models import archives, safety
-from slsa_for_models import distribute
+from slsa_for_models import archives, distribute, safety
 from slsa_for_models.cifar10 import Array, Split
 
 PARAMETERS: dict[str, float] = {
@@ -100,7 +99,7 @@ def fit(
             optimizer.step()
             schedule.step()
             loss_sum += loss.item() * len(rows)
-            correct += (logits.argmax(1) == wanted).float().mean().item() * len(rows)
+            correct += (logits.argmax(1) == wanted).sum().item() * len(rows) / len(wanted)
         totals = torch.tensor([loss_sum, correct], dtype=torch.float64) / len(pixels) / place.size
         if together:
             torch.distributed.all_reduce(totals)

@@ -13,8 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from slsa_for_models import archives, safety
-from slsa_for_models import distribute
+from slsa_for_models import archives, distribute, safety
 from slsa_for_models.cifar10 import Array, Split
 from slsa_for_models.errors import TrainingError
 
@@ -262,9 +261,9 @@ def _make_deterministic(seed: int, threads: int) -> tf.distribute.Strategy:
     )
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
-    return strategy
     with _silent():
         tf.zeros(1)  # the first operation writes notes, too
+    return strategy
 
 
 def _for_inference(model: keras.Model) -> keras.Model:

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from model_signing.errors import FileError
-from slsa_for_models import formats
+from slsa_for_models import distribute, formats
 from slsa_for_models.errors import TrainingError
 
 TYPE_CHECKING = False
@@ -165,6 +165,10 @@ def run(args: argparse.Namespace) -> int:
         minimum_accuracy=above_chance(images) if minimum is None else minimum,
         requirements=args.requirements,
     )
+    if distribute.place(os.environ).rank:  # of processes that train together, the first writes
+        framework = formats.framework(formats.find(args.format))
+        framework.fit(data.train, choices.epochs, choices.seed, choices.threads, lambda *_: None)
+        return 0
     record = train(choices, data, args.output_dir, _say)
     print(f"{args.output_dir / record.model.name}  sha256:{record.model.sha256}")
     return 0
@@ -253,10 +257,12 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
         say(f"test accuracy {accuracy:.4f}, loss {loss:.4f} (saved, loaded again in a new process)")
 
         # 5. Record, and only now give both their names.
+        size = distribute.place(os.environ).size
+        processes = {"processes": size} if size > 1 else {}
         result = record.TrainingRecord(
             model=record.describe_model(saved, format),
             dataset=data.description,
-            parameters={**choices.numbers(), **framework.PARAMETERS},
+            parameters={**choices.numbers(), **processes, **framework.PARAMETERS},
             metrics=record.Metrics(accuracy, loss, choices.minimum_accuracy, tuple(watch.epochs)),
             environment=describe(format.framework, choices.requirements),
             started=started,

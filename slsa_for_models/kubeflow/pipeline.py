@@ -39,10 +39,10 @@ def train(
     import pathlib
     import subprocess
 
-    command = ["slsa_for_models", "train"]
+    command = ["slsa_for_models", "train", model_format]
     if processes > 1:
-        command = ["slsa_for_models", "distribute", f"--processes={processes}"]
-    command += [model_format, f"--output-dir={model.path}", f"--dataset={dataset}"]
+        command = ["slsa_for_models", "distribute", f"--processes={processes}", model_format, "--"]
+    command += [f"--output-dir={model.path}", f"--dataset={dataset}"]
     command += [f"--epochs={epochs}", f"--seed={seed}", *options]
     subprocess.run(command, check=True)
 
