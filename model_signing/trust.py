@@ -123,6 +123,7 @@ def _from_tuf(staging: bool, offline: bool) -> ClientTrustConfig:
 _VERIFICATION_FAILURES: tuple[tuple[str, type[SignatureError], str], ...] = (
     ("DSSE: invalid signature", SignatureError, "the signature does not match the payload"),
     ("expired at time of signing", CertificateError, "signed outside the certificate's validity"),
+    ("at validation time", CertificateError, "signed outside the certificate's validity"),
     ("certificate chain", CertificateError, "the certificate was not issued by a trusted CA"),
     ("usage", CertificateError, "the certificate is not for signing"),
     ("SCT", LogError, "the certificate is not in a trusted certificate-transparency log"),
@@ -176,7 +177,8 @@ _NEW_TOKEN = "get a new token; in GitHub Actions use --use-ambient-credentials" 
 _SIGNING_FAILURES: tuple[tuple[tuple[str, ...], str, str | None], ...] = (
     (("FulcioClientError",), "Fulcio refused to issue a certificate", _NEW_TOKEN),
     (("RekorClientError",), "the transparency log refused the entry", None),
-    (("ExpiredIdentity", "ExpiredCertificate"), "the identity has expired", _NEW_TOKEN),
+    (("ExpiredIdentity",), "the identity has expired", _NEW_TOKEN),
+    (("ExpiredCertificate",), "the certificate has expired", "check the clock, and try again"),
     (("IdentityError",), "the identity token cannot be used", _NEW_TOKEN),
     (("IssuerError",), "the OIDC issuer does not answer as one", "check the trust configuration"),
     (
@@ -204,7 +206,9 @@ def _words(error: BaseException) -> str:
     current: BaseException | None = error
     while current is not None and len(parts) < 4:
         response = getattr(current, "response", None)
-        text = " ".join(str(current).split(" [type=")[0].split())  # pydantic's values are long
+        # pydantic and cryptography append what they looked at, as Python would print it.
+        text = str(current).split(" [type=")[0].split(" (encountered")[0]
+        text = " ".join(text.split())
         if response is not None:  # requests: the service's own words say more than the status
             text = f"HTTP {response.status_code} from {response.url}: {response.text[:300]}"
         if not any(text in part for part in parts):

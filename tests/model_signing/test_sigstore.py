@@ -269,6 +269,22 @@ class TestSigningFailures:
         refusal = self.refusal(config, identity_token=instance.oidc.token(PERSON))
         assert isinstance(refusal, LogError)
 
+    @pytest.mark.parametrize("service", ["fulcio", "tsa"])
+    @pytest.mark.parametrize("hours", [-1, 1])
+    def test_clocks_that_disagree(
+        self, service: str, hours: int, own: tuple[LocalSigstore, Path]
+    ) -> None:
+        instance, config = own
+        changed = getattr(instance, service)
+        clock = changed.clock
+        changed.clock = lambda: clock() + timedelta(hours=hours)
+        refusal = self.refusal(config, identity_token=instance.oidc.token(PERSON))
+        assert isinstance(refusal, CertificateError | SigningError)
+        assert (
+            "outside the certificate's validity" in refusal.message or "expired" in refusal.message
+        )
+        assert "<" not in str(refusal)
+
     def test_trust_configurations(self, sigstore: LocalSigstore, tmp_path: Path) -> None:
         config = tmp_path / "config.json"
         document = sigstore.trust_config()
