@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PRODUCT, ROOT
 
 from sandbox.workflows import load
 from slsa_for_models.formats import FORMATS
+from tests.workflows.runs import PRODUCT, ROOT
 from tests.workflows.tables import filled, readmes
 
 WORKFLOWS = ROOT / ".github/workflows"

@@ -7,9 +7,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from conftest import Sandbox
 
 from sandbox.workflows import load
+from tests.workflows.runs import Sandbox
 
 # What speaks to the package index or to GitHub, and what stands in for it here.
 OUTSIDE = {

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rules import ROOT, RULES, findings
+
+from tests.workflows.rules import ROOT, RULES, findings
 
 BIN = Path(sys.executable).parent
 PEDANTIC = ("--persona", "pedantic", "--strict-collection")

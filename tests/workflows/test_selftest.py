@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Sandbox
+
+from tests.workflows.runs import Sandbox
 
 pytestmark = pytest.mark.full
 

@@ -8,12 +8,12 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import CONSUMER, PRODUCT, ROOT, Sandbox
 
 from sandbox.github import Run
 from sandbox.repositories import snapshot
 from sandbox.sigstore import LocalSigstore
 from sandbox.workflows import WorkflowError
+from tests.workflows.runs import CONSUMER, PRODUCT, ROOT, Sandbox
 
 EXAMPLE = (ROOT / "examples/sign.yml").read_text(encoding="utf-8")
 SIGNER = f"https://github.com/{PRODUCT}/.github/workflows/sign.yml@refs/tags/v1"

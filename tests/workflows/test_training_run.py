@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Sandbox
 
 from sandbox.github import Run
 from sandbox.repositories import Repository
 from sandbox.workflows import WorkflowError
 from slsa_for_models.formats import FORMATS
+from tests.workflows.runs import ROOT, Sandbox
 
 EXAMPLES = ROOT / "examples"
 QUICK = {"dataset": "synthetic", "epochs": "1", "model": "pytorch_model.pth"}
