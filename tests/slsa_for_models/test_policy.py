@@ -310,6 +310,17 @@ def test_init_from_a_tag(workshop: Workshop, tag: str, accepts: str | None) -> N
         assert code == expected
 
 
+def test_init_from_the_generators_provenance(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = ("--provenance", workshop.generator_provenance(model))
+    output = workshop.folder / "made.toml"
+    stated = ("--source-uri", SOURCE, "--build-workflow-input", "release=yes")
+    assert workshop.run("policy", "init", model, *provenance, *stated, "--output", output)[0] == 0
+    made = policy_file.load(output)
+    assert (made.inputs, made.dataset_sha256) == ({"release": "yes"}, None)
+    assert workshop.verify(model, *provenance, "--policy", output)[0] == 0
+
+
 def test_init_keeps_patterns_of_inputs(workshop: Workshop) -> None:
     model = workshop.model()
     provenance = ("--provenance", workshop.train_provenance(model))
