@@ -278,11 +278,11 @@ def pieces(descriptor: int, length: int) -> Iterable[memoryview | bytes]:
             data += more
         return (data,)
     file = open(descriptor, "rb", buffering=0, closefd=False)  # noqa: SIM115 - not ours to close
-    return (
-        _read_ahead(file.readinto, length)
-        if length >= _READ_AHEAD_FROM
-        else _read(file.readinto, length)
-    )
+    if length < _READ_AHEAD_FROM:
+        return _read(file.readinto, length)
+    if hasattr(os, "posix_fadvise"):  # the kernel then reads twice as far ahead on a cold disk
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    return _read_ahead(file.readinto, length)
 
 
 def _read(readinto: Callable[[memoryview], int], length: int) -> Iterator[memoryview]:
