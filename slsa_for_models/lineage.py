@@ -73,8 +73,11 @@ def verify_lineage(
 
     Raises:
         FileError, BundleError: A model, or a base model's signature, cannot be read.
+        LineageError: Two of `bases` are the same model.
     """
     given = {payload_digest(base.evidence): base for base in bases}
+    if len(given) != len(bases):
+        raise LineageError("Two base models are the same.", fix="Give each --base-model once.")
     result = verify(evidence, expected)
     table = Table(list(result.verdict.steps))
     levels: dict[str, int] = {}

@@ -263,16 +263,20 @@ def _together(
     table.step(
         "together", "Required evidence", OURS, partial(check_required, expected, kinds, level)
     )
-    runs: dict[str, str | None] = {}
-    commits: dict[str, str | None] = {}
-    for item in accepted:
-        run = item.signed.facts.get("run of repository") or item.provenance.invocation
-        runs[item.signed.label], commits[item.signed.label] = run, item.provenance.source_commit
+    # Pairs, not a mapping: two files may have the same name.
+    runs = [
+        (
+            item.signed.label,
+            item.signed.facts.get("run of repository") or item.provenance.invocation,
+        )
+        for item in accepted
+    ]
+    commits = [(item.signed.label, item.provenance.source_commit) for item in accepted]
     if signed is not None:
-        runs[signed.label] = signed.facts.get("run of repository")
-        commits[signed.label] = signed.facts.get("commit")
+        runs.append((signed.label, signed.facts.get("run of repository") or ""))
+        commits.append((signed.label, signed.facts.get("commit") or ""))
     for title, said in (("Same run", runs), ("Same commit", commits)):
-        known = {label: value for label, value in said.items() if value}
+        known = [(label, value) for label, value in said if value]
         if len(known) > 1:
             table.step("together", title, OURS, partial(check_same, known))
         else:
@@ -311,20 +315,23 @@ def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
     return ", ".join(sorted(kinds)) or "none"
 
 
-def check_same(said: Mapping[str, str]) -> str:
+def check_same(said: Sequence[tuple[str, str]]) -> str:
     """All pieces of evidence say the same; attempts of one run may differ.
+
+    Args:
+        said: Label and value of each piece that says one; at least one.
 
     Raises:
         ChainError: They do not.
     """
-    if len(set(said.values())) != 1:
+    if len({value for _, value in said}) != 1:
         raise ChainError(
             "The evidence does not belong together.",
-            where=", ".join(said),
+            where=", ".join(label for label, _ in said),
             expected="the same of all",
-            found=", ".join(f"{label}: {value}" for label, value in said.items()),
+            found=", ".join(f"{label}: {value}" for label, value in said),
         )
-    return next(iter(said.values()))
+    return said[0][1]
 
 
 def check_dependencies(wanted: Mapping[str, str], accepted: Sequence[Accepted]) -> str:

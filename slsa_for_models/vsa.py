@@ -37,7 +37,7 @@ def build(
     resource_uri: str,
     policy_name: str,
     policy_sha256: str,
-    inputs: Mapping[str, str],
+    inputs: Iterable[tuple[str, str]],
     base_levels: Iterable[int] | None,
     now: datetime,
 ) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def build(
         resource_uri: Where consumers get the model from.
         policy_name: The policy file's name.
         policy_sha256: Its digest, hexadecimal.
-        inputs: The evidence relied on: file name -> SHA-256, hexadecimal.
+        inputs: All the evidence: name and SHA-256, hexadecimal, of each file.
         base_levels: The levels of the base models, if all were verified; None makes no claim.
         now: The current time, with a time zone.
     """
@@ -60,7 +60,7 @@ def build(
         "resourceUri": resource_uri,
         "policy": {"uri": policy_name, "digest": {"sha256": policy_sha256}},
         "inputAttestations": [
-            {"uri": name, "digest": {"sha256": digest}} for name, digest in inputs.items()
+            {"uri": name, "digest": {"sha256": digest}} for name, digest in inputs
         ],
         "verificationResult": "PASSED",
         "verifiedLevels": [f"SLSA_BUILD_LEVEL_{level}"],

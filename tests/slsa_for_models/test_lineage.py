@@ -106,7 +106,13 @@ def test_a_base_model_that_nobody_names(workshop: Workshop, chain: list[Path]) -
     assert (code, refusals(verdict)) == (1, ["LineageError"])
 
 
-def test_the_same_base_model_twice(workshop: Workshop, chain: list[Path]) -> None:
+def test_a_base_model_that_is_given_twice(workshop: Workshop, chain: list[Path]) -> None:
+    first, second, _ = chain
+    code, error = verify(workshop, second, "--base-model", first, "--base-model", first)
+    assert (code, error["error"]) == (1, "LineageError")
+
+
+def test_a_base_model_that_two_name(workshop: Workshop, chain: list[Path]) -> None:
     first, second, _ = chain
     model = workshop.model(b"merged", "merged.pth")
     train(workshop, model, first, second)

@@ -522,10 +522,13 @@ def test_signature_and_provenance_of_different_runs(workshop: Workshop) -> None:
     assert verdict["chain"]["run"].count("/attempts/") == 2
 
 
-def test_two_provenances_of_different_runs(workshop: Workshop) -> None:
+@pytest.mark.parametrize("names", [("1.json", "2.json"), ("1/p.json", "2/p.json")])
+def test_two_provenances_of_different_runs(workshop: Workshop, names: tuple[str, str]) -> None:
     model = workshop.model()
-    first = workshop.train_provenance(model, "1.json")
-    second = workshop.train_provenance(model, "2.json", run_id="78")
+    for number in "12":
+        (workshop.folder / number).mkdir()
+    first = workshop.train_provenance(model, names[0])
+    second = workshop.train_provenance(model, names[1], run_id="78")
     code, verdict = workshop.verify(model, "--provenance", first, "--provenance", second, *EXPECTED)
     assert (code, refusals(verdict)) == (1, ["ChainError"])
 
