@@ -192,15 +192,17 @@ def verify_again(display: Display, model: str, output: Path) -> int:
         return code
     size = (output / model).stat().st_size if (output / model).is_file() else None
     print(f"\nIn {output}/:")
-    for name, what in {
+    contents = {
         model: "the model" + (f", {size:,} bytes" if size else ""),
         f"{model}.sig": "its signature (OpenSSF Model Signing)",
         f"{model}.provenance.sigstore.json": "how it was trained (SLSA v1), by train.yml",
         f"{model}.intoto.jsonl": "what was built (SLSA v0.2), by slsa-github-generator",
         "training.json": accuracy(output / "training.json"),
         "trust-config.json": "whom to trust: the Sigstore of this demonstration",
-    }.items():
-        print(f"  {name:45}{what}")
+    }
+    width = max(map(len, contents)) + 2
+    for name, what in contents.items():
+        print(f"  {name:{width}}{what}")
     print(f"\nVerify it yourself:\n\n  export PATH={shlex.quote(str(programs))}:$PATH")
     print(f"  {wrapped(command)}")
     print("\nThen change one byte, verify again, and see it refused:\n")
