@@ -167,8 +167,10 @@ def pytorch_tutorial(folder: Path) -> float:
 
 def tensorflow_tutorial(folder: Path) -> float:
     """Keras' old CIFAR-10 example without augmentation; returns the test accuracy."""
+    import keras
+    import tensorflow as tf
+
     from slsa_for_models import cifar10
-    from slsa_for_models.tensorflow_cifar10 import keras, tf
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     keras.utils.set_random_seed(0)

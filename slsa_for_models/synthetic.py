@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,32 @@ _POSE_BYTES = 16
 _PIXEL_BYTES = 3 * 32 * 32
 
 _Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def _inside(u: _Array, v: _Array) -> _Array:
+    inside: _Array = np.maximum(np.abs(u), np.abs(v)) < _ONE
+    return inside
+
+
+def _ring(u: _Array, v: _Array) -> _Array:
+    squared = u * u + v * v
+    ring: _Array = (squared < _ONE * _ONE) & (squared > _ONE * _ONE * 2 // 5)
+    return ring
+
+
+# Which pixels each class covers; (u, v) are in units of the shape's radius, times _ONE.
+_SHAPES: tuple[Callable[[_Array, _Array], _Array], ...] = (
+    lambda u, v: u * u + v * v < _ONE * _ONE,  # disc
+    _ring,
+    lambda u, v: np.maximum(np.abs(u), np.abs(v)) < _ONE * 6 // 7,  # square
+    lambda u, v: _inside(u, v) & (np.maximum(np.abs(u), np.abs(v)) > _ONE * 3 // 5),  # frame
+    lambda u, v: _inside(u, v) & (np.minimum(np.abs(u), np.abs(v)) < _ONE * 2 // 7),  # plus
+    lambda u, v: _inside(u, v) & (np.abs(np.abs(u) - np.abs(v)) < _ONE * 2 // 5),  # cross
+    lambda u, v: (np.abs(v) < _ONE * 6 // 7) & (np.abs(u) * 2 < v + _ONE),  # triangle
+    lambda u, v: _inside(u, v) & (v // (_ONE // 4) % 2 == 0),  # horizontal bars
+    lambda u, v: _inside(u, v) & (u // (_ONE // 4) % 2 == 0),  # vertical bars
+    lambda u, v: _inside(u, v) & ((u // (_ONE // 3) + v // (_ONE // 3)) % 2 == 0),  # checkerboard
+)
 
 
 def batches(train_images: int, test_images: int, seed: int) -> dict[str, bytes]:
@@ -70,31 +97,13 @@ def _draw(labels: _Array, randomness: _Array) -> _Array:
     cosine, sine = _COSINES[pose[:, 3] >> 2], _SINES[pose[:, 3] >> 2]
     u = (dx * cosine + dy * sine) * (_ONE // 256) // radius
     v = (dy * cosine - dx * sine) * (_ONE // 256) // radius
-    shape = np.select([labels[:, None, None] == label for label in range(10)], _families(u, v))
+    shape = np.zeros(u.shape, bool)
+    for label, covers in enumerate(_SHAPES):
+        rows = labels == label
+        shape[rows] = covers(u[rows], v[rows])
 
     foreground, background = pose[:, 4:7], pose[:, 7:10]
     gradient = ((pose[:, 10:13] - 128) * x + (pose[:, 13:16] - 128) * y) >> 7
-    pixels = np.where(shape[:, None] != 0, foreground, background + gradient)
+    pixels = np.where(shape[:, None], foreground, background + gradient)
     drawn: _Array = np.clip(pixels + (noise * 87 >> 8) - 43, 0, 255).astype(np.uint8)
     return drawn
-
-
-def _families(u: _Array, v: _Array) -> list[_Array]:
-    """Which pixels each of the ten shapes covers; (u, v) are in units of its radius times _ONE."""
-    one = _ONE
-    across, along = np.abs(u), np.abs(v)
-    longest = np.maximum(across, along)
-    squared = u * u + v * v
-    inside = longest < one
-    return [
-        squared < one * one,  # disc
-        (squared < one * one) & (squared > one * one * 2 // 5),  # ring
-        longest < one * 6 // 7,  # square
-        (longest < one) & (longest > one * 3 // 5),  # frame
-        inside & (np.minimum(across, along) < one * 2 // 7),  # plus
-        inside & (np.abs(across - along) < one * 2 // 5),  # diagonal cross
-        (along < one * 6 // 7) & (across * 2 < v + one),  # triangle
-        inside & (v // (one // 4) % 2 == 0),  # horizontal bars
-        inside & (u // (one // 4) % 2 == 0),  # vertical bars
-        inside & ((u // (one // 3) + v // (one // 3)) % 2 == 0),  # checkerboard
-    ]
