@@ -318,11 +318,11 @@ def _verify(args: argparse.Namespace) -> int:
         raise UsageError("--attest-verdict needs --policy, --resource-uri and --verifier-id")
     lineage, _ = _verified(args)
     verdict = lineage.verdict
+    if args.attest_verdict is not None and verdict.accepted:
+        _attest_verdict(args, lineage)
     sys.stdout.write(report.as_json(verdict) if args.format == "json" else report.text(verdict))
     if args.summary is not None:
         _append(args.summary, _page(args, verdict))
-    if args.attest_verdict is not None and verdict.accepted:
-        _attest_verdict(args, lineage)
     return verdict.exit_code
 
 
@@ -412,7 +412,7 @@ def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
         resource_uri=args.resource_uri,
         policy_name=args.policy.name,
         policy_sha256=sha256(args.policy.read_bytes()).hexdigest(),
-        inputs={path.name: sha256(_key(path)).hexdigest() for path in evidence},
+        inputs=[(path.name, sha256(_key(path)).hexdigest()) for path in evidence],
         base_levels=lineage.levels,
         now=datetime.now(timezone.utc),
     )

@@ -155,6 +155,19 @@ def test_nothing_is_attested_of_a_refused_model(workshop: Workshop) -> None:
     assert not (workshop.folder / "vsa.json").exists()
 
 
+def test_a_summary_that_cannot_be_signed(workshop: Workshop) -> None:
+    model = workshop.model()
+    code, error = workshop.verify(
+        model,
+        *("--provenance", workshop.train_provenance(model)),
+        *("--policy", workshop.write("publisher.toml", PUBLISHER.encode())),
+        *("--attest-verdict", workshop.folder / "vsa.json", "--verifier-id", VERIFIER),
+        *("--resource-uri", RESOURCE, "--identity-token", "expired"),
+    )
+    assert (code, error["error"]) == (1, "SigningError")
+    assert not (workshop.folder / "vsa.json").exists()
+
+
 def test_somebody_elses_summary(workshop: Workshop) -> None:
     model = workshop.model()
     assert attest(workshop, model, *with_key(workshop)) == 0
