@@ -7,7 +7,6 @@ import getpass
 import json
 import os
 import re
-import resource
 import shlex
 import signal
 import subprocess
@@ -491,46 +490,6 @@ class TestParser:
         assert console.run(build, [], "x") == 1
         assert capsys.readouterr().err == "x: error: odd\n  where:    here\n  fix:      do it\n"
         assert console.run(build, ["--nope"], "x") == 2
-
-
-class TestCost:
-    """Nothing is imported that the command does not need."""
-
-    def test_a_key_loads_no_sigstore_and_no_network(self, here: Path) -> None:
-        code = (
-            "import sys\n"
-            "from model_signing.cli import main\n"
-            "assert main(['sign', 'key', 'model', '--private-key', 'key.pem', '--quiet']) == 0\n"
-            "assert main(['verify', 'key', 'model', '--signature', 'model.sig',"
-            " '--public-key', 'key.pub', '--quiet']) == 0\n"
-            "heavy = {'sigstore', 'tuf', 'requests', 'pydantic', 'http', 'ssl', 'email'}\n"
-            "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))\n"
-        )
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        run = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=True,
-        )
-        assert run.stdout == "[]\n"
-
-    def test_help_costs_less_than_three_times_python_itself(self, tmp_path: Path) -> None:
-        # As installed: with compiled modules.
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(tmp_path)}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-
-        def seconds(code: str) -> float:  # of processor time: less noise than the clock
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            command = [sys.executable, "-c", code]
-            subprocess.run(command, capture_output=True, env=environment, check=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            return sum(after[:2]) - sum(before[:2])
-
-        script = "import sys; from model_signing.cli import main; sys.exit(main(['--help']))"
-        pairs = [(seconds("pass"), seconds(script)) for _ in range(20)]
-        assert min(ours for _, ours in pairs) < 3 * min(bare for bare, _ in pairs)
 
 
 def test_a_statement_of_another_kind_is_no_model_signature(here: Path, run: Run) -> None:
