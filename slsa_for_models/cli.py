@@ -397,6 +397,7 @@ def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
     from hashlib import sha256
 
     from model_signing import signers
+    from model_signing.bundle import read_bounded
     from model_signing.files import write_atomic
     from slsa_for_models import attest, provenance, vsa
 
@@ -412,7 +413,7 @@ def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
         resource_uri=args.resource_uri,
         policy_name=args.policy.name,
         policy_sha256=sha256(args.policy.read_bytes()).hexdigest(),
-        inputs=[(path.name, sha256(_key(path)).hexdigest()) for path in evidence],
+        inputs=[(path.name, sha256(read_bounded(path)).hexdigest()) for path in evidence],
         base_levels=lineage.levels,
         now=datetime.now(timezone.utc),
     )

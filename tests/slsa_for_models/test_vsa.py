@@ -143,8 +143,9 @@ def test_relied_on_with_a_key_and_keyless(workshop: Workshop) -> None:
     assert attest(workshop, model, "--identity-token", workshop.token(**ON)) == 0
     assert rely(workshop, model, KEYLESS) == (0, [])
     assert rely(workshop, model, BY_KEY) == (1, ["SignerError", "ChainError"])
-    directory = workshop.directory()
+    directory = workshop.directory(files=900)  # evidence larger than any key
     assert attest(workshop, directory, *with_key(workshop)) == 0
+    assert (workshop.folder / "p.json").stat().st_size > 64 * 1024
     assert rely(workshop, directory) == (0, [])
 
 
