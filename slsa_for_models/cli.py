@@ -236,7 +236,12 @@ def _add_verify_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
     files = parser.add_argument_group("evidence")
     files.add_argument(
-        "--provenance", type=Path, action="append", default=[], metavar="FILE", help="repeatable"
+        *("--provenance", "--provenance-path"),
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="repeatable",
     )
     files.add_argument("--signature", type=Path, metavar="FILE", help="the model's OMS signature")
     files.add_argument("--training-record", type=Path, metavar="FILE")

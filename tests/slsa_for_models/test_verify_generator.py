@@ -28,7 +28,15 @@ def verify_real(
     real: tuple[Path, Path], capsys: pytest.CaptureFixture[str], *options: str
 ) -> tuple[int, Json]:
     artifact, provenance = map(str, real)
-    arguments = ["verify", artifact, "--provenance", provenance, "--offline", "--format", "json"]
+    arguments = [
+        "verify",
+        artifact,
+        "--provenance-path",
+        provenance,
+        "--offline",
+        "--format",
+        "json",
+    ]
     code = main([*arguments, *options])
     return code, json.loads(capsys.readouterr().out)
 
