@@ -219,6 +219,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
 
     # 1. Everything that can be refused is refused before the work.
     format = formats.find(choices.format)
+    environment = describe(format.framework, choices.requirements)
     with _staging(output) as staging:
         framework = formats.framework(format)
 
@@ -231,7 +232,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
         saved = staging / format.name
         try:
             getattr(framework, format.save)(model, saved)
-        except (OSError, RuntimeError) as error:  # PyTorch reports a full disk as the latter
+        except Exception as error:  # each framework reports a full disk by a class of its own
             raise FileError(
                 "the model cannot be saved", where=str(output), found=str(error).split("\n")[0]
             ) from error
@@ -264,7 +265,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
             dataset=data.description,
             parameters={**choices.numbers(), **processes, **framework.PARAMETERS},
             metrics=record.Metrics(accuracy, loss, choices.minimum_accuracy, tuple(watch.epochs)),
-            environment=describe(format.framework, choices.requirements),
+            environment=environment,
             started=started,
             finished=_now(),
         )

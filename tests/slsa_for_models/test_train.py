@@ -96,6 +96,17 @@ def test_output_folder_that_cannot_be_made(capsys, tmp_path: Path):
     assert str(output) in error
 
 
+def test_requirements_that_cannot_be_read(capsys, tmp_path: Path):
+    pytest.importorskip("numpy", reason="training needs a framework extra")
+    images = ["--dataset=synthetic", "--train-images=10", "--test-images=10"]
+    command = ["train", "pytorch_model.pth", "--output-dir", str(tmp_path / "out"), *images]
+    assert cli.main([*command, "--requirements", str(tmp_path / "none.txt")]) == 1
+    error = capsys.readouterr().err
+    assert "the requirements cannot be read" in error
+    assert "epoch" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_data_folder_that_is_not_there(capsys, tmp_path: Path):
     pytest.importorskip("numpy", reason="training needs a framework extra")
     command = ["train", "pytorch_model.pth", "--data-dir", str(tmp_path / "none")]
