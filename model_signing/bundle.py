@@ -21,7 +21,6 @@ MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _OLDER = "application/vnd.dev.sigstore.bundle+json;version=0."
 MEDIA_TYPES = (MEDIA_TYPE, _OLDER + "1", _OLDER + "2", _OLDER + "3")
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
 MAX_BUNDLE_SIZE = 512 * 1024 * 1024
 
 _MAX_CHAIN = 32
@@ -49,7 +48,6 @@ class Bundle:
         certificates: DER certificates, leaf first; empty for `key`.
         timestamps: RFC 3161 responses, DER.
         log_entries: Transparency-log entries, as in the JSON.
-        document: The whole JSON document.
     """
 
     method: Method
@@ -60,7 +58,6 @@ class Bundle:
     certificates: tuple[bytes, ...]
     timestamps: tuple[bytes, ...]
     log_entries: tuple[dict[str, Any], ...]
-    document: dict[str, Any]
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -148,7 +145,6 @@ def parse(data: bytes) -> Bundle:
         certificates=certificates,
         timestamps=tuple(timestamps),
         log_entries=log_entries,
-        document=document,
     )
 
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from model_signing import bundle, keys, trust
 from model_signing.bundle import Bundle, Method
 from model_signing.errors import BundleError, IdentityError, LogError, SignatureError, UsageError
+from model_signing.statement import LEGACY_PREDICATE_TYPE
 from model_signing.trust import SigstoreTrust as SigstoreTrust
 
 if TYPE_CHECKING:
@@ -339,7 +340,7 @@ def _verify_envelope(key: ec.EllipticCurvePublicKey, parsed: Bundle) -> None:
     """DSSE protocol.md: the signature over the pre-authentication encoding."""
     signed: bytes = bundle.pae(parsed.payload_type, parsed.payload)
     algorithm: hashes.HashAlgorithm = keys.signature_hash(key)
-    if b'"%s"' % bundle.LEGACY_PREDICATE_TYPE.encode() in parsed.payload:
+    if b'"%s"' % LEGACY_PREDICATE_TYPE.encode() in parsed.payload:
         # OMS 11, v0.2.0: another encoding and always SHA-256. "DSSEV1" keeps the two apart, and
         # the statement's reader refuses this predicate type unless asked for.
         signed, algorithm = bundle.legacy_pae(parsed.payload_type, parsed.payload), hashes.SHA256()
