@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,9 @@ def environment(
         "HOME": str(tmp_path_factory.mktemp("home")),
         "DOCUMENTS_PROGRAMS": str(programs),
         "DOCUMENTS_TRUST_CONFIG": str(trust_config),
-        "DOCUMENTS_IDENTITY_TOKEN": sigstore.oidc.token("you@example.com", issuer=GOOGLE),
+        "DOCUMENTS_IDENTITY_TOKEN": sigstore.oidc.token(
+            "you@example.com", issuer=GOOGLE, lifetime=timedelta(hours=2)
+        ),
     }
 
 

@@ -7,7 +7,7 @@ import json
 import webbrowser
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class TestSigning:
         assert (found.identity, found.issuer) == (PERSON, sigstore.url)
         assert found.time_source == "timestamp authority"
         assert found.signed_at is not None
-        assert abs(found.signed_at - NOW) < timedelta(minutes=10)
+        assert abs(found.signed_at - datetime.now(timezone.utc)) < timedelta(minutes=10)
         assert found.log is not None
         assert (found.log.origin, found.log.log_id) == ("localhost", sigstore.rekor.log_id.hex())
         entry = json.loads(data)["verificationMaterial"]["tlogEntries"][0]
