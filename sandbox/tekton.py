@@ -480,14 +480,20 @@ def _echo(lines: Iterator[str], prefix: str, say: Say) -> Iterator[str]:
         yield line
 
 
+# What our images take from their base image: the scripts of an environment call the last two.
+_BASE_IMAGE = ("git", "dirname", "realpath")
+
+
 def _base_image(scratch: Path) -> Path:
-    """A folder with the one program that the images take from their base image: git."""
-    folder, git = scratch / "base-image", shutil.which("git")
-    if git is None:
-        raise TektonError("this machine has no git")
+    """A folder with the programs of the base image."""
+    folder = scratch / "base-image"
     folder.mkdir(exist_ok=True)
-    if not (folder / "git").exists():
-        (folder / "git").symlink_to(git)
+    for name in _BASE_IMAGE:
+        program = shutil.which(name)
+        if program is None:
+            raise TektonError(f"this machine has no {name}")
+        if not (folder / name).exists():
+            (folder / name).symlink_to(program)
     return folder
 
 
