@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -95,6 +96,8 @@ def run(
     argv = sys.argv[1:] if argv is None else list(argv)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' remarks about hostile input, for developers
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no name stops a result
     try:
         args = build_parser().parse_args(argv)
         code: int = args.run(args)
@@ -120,7 +123,7 @@ def run(
         if os.environ.get("MODEL_TRANSPARENCY_DEBUG"):
             raise
         refusal = Error(
-            "internal error: nothing was verified or written",
+            "internal error",
             found=f"{type(error).__name__}: {error}",
             fix="set MODEL_TRANSPARENCY_DEBUG=1 to see where, and report it",
         )

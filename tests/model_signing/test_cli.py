@@ -429,6 +429,18 @@ class TestEnds:
         with pytest.raises(ZeroDivisionError):
             run(VERIFY)
 
+    def test_a_terminal_without_the_letters(self, here: Path) -> None:
+        (here / "model").rename(here / "модель")
+        command = [sys.executable, "-m", "model_signing", "digest", "модель", "--format", "json"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+        assert subprocess.run(command, env=environment, check=False).returncode == 0
+        verify = ["verify", "key", "модель", "--signature", "model.sig", "--public-key", "key.pub"]
+        run = subprocess.run(
+            [*command[:3], *verify], env=environment, capture_output=True, check=False
+        )
+        assert (run.returncode, run.stderr) == (0, b"")
+        assert rb"\u043c" in run.stdout
+
     def test_a_reader_that_goes_away(self, here: Path) -> None:
         command = [sys.executable, "-m", "model_signing", "inspect", "model.sig"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
