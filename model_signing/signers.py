@@ -186,10 +186,13 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
     the caller's hashing hides them. A certificate that has grown old meanwhile is replaced. A
     person is asked only when the statement is ready.
 
-    The signer raises `SigningError` for every failure of a service or credential, and
-    `SignatureError` when what the services returned does not verify.
+    Raises:
+        FileError, UsageError: The trust configuration cannot be read. The signer raises
+            `SigningError` for every failure of a service or credential, and `SignatureError` when
+            what the services returned does not verify.
     """
     trusted = trust.SigstoreTrust(options.trust_config, options.staging, options.offline)
+    trust.read(trusted)  # a missing file shows before the hashing, not after
     interactive = not (options.ambient or options.identity_token)
 
     def prepare() -> tuple[ClientTrustConfig, _SigstoreSession | None, float]:

@@ -63,11 +63,9 @@ def load(trust: SigstoreTrust) -> ClientTrustConfig:
     if not log.handlers:
         # Its warnings would reach stderr; an application that configures logging still gets them.
         log.addHandler(logging.NullHandler())
-    if trust.trust_config is None:
+    data = read(trust)
+    if data is None:
         return _from_tuf(trust.staging, trust.offline)
-    if trust.staging:
-        raise UsageError("--trust-config and --use-staging exclude each other")
-    data = read_bounded(trust.trust_config, _MAX_TRUST_CONFIG)
     try:
         return _from_json(data)
     except ValueError as error:
@@ -76,6 +74,19 @@ def load(trust: SigstoreTrust) -> ClientTrustConfig:
             where=str(trust.trust_config),
             found=str(error).splitlines()[0],
         ) from None
+
+
+def read(trust: SigstoreTrust) -> bytes | None:
+    """The configuration of a private instance, if one is named, unparsed.
+
+    Raises:
+        FileError, UsageError: As `load`.
+    """
+    if trust.trust_config is None:
+        return None
+    if trust.staging:
+        raise UsageError("--trust-config and --use-staging exclude each other")
+    return read_bounded(trust.trust_config, _MAX_TRUST_CONFIG)
 
 
 def in_background(work: Callable[[], T]) -> Callable[[], T]:
