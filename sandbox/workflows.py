@@ -178,12 +178,14 @@ class Planner:
             planned = Job(f"{path}{job_id}", requested, workflow_ref, source.commit)
             if granted is not None:
                 _check_granted(planned, requested, granted)
-            # In a pull request (GitHub: from a fork) a token can read, and nothing else.
-            if self.event_name == "pull_request":
-                planned = Job(planned.path, _read_only(requested), workflow_ref, source.commit)
             if "uses" in job:
                 self._call(source, workflow_ref, job, planned, name)
             else:
+                # In a pull request (GitHub: from a fork) a token can read, and nothing else. That
+                # cuts it down at run time; calls are compared as the files declare them
+                # (actions/runner, WorkflowParser/Conversion/PermissionsHelper.cs).
+                if self.event_name == "pull_request":
+                    planned = Job(planned.path, _read_only(requested), workflow_ref, source.commit)
                 self._job(source, job, planned)
             job["name"] = f"{PATH_MARK}{planned.path}"
             jobs[job_id] = _substitute(job, self._literals(planned))
