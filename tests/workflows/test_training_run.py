@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 from collections.abc import Callable
@@ -137,8 +138,9 @@ class TestTrained:
         assert digest in json.dumps(statement(tmp_path / "pytorch_model.pth.sig")["predicate"])
 
     def test_summary(self, trained: Run) -> None:
-        summary = trained.summaries["model/verify"]
+        summary = html.unescape(trained.summaries["model/verify"])
         assert "VERIFIED pytorch_model.pth" in summary
+        assert "Accuracy on held-out images" in summary and "xychart-beta" in summary
         assert "```mermaid" in summary
         assert "slsa_for_models verify" in summary
 
@@ -263,7 +265,7 @@ def test_the_same_chain_from_single_actions(sandbox: Sandbox) -> None:
     run = sandbox.consume((EXAMPLES / "actions.yml").read_text(encoding="utf-8"))
     assert run.conclusion == "success", said(run)
     assert "Rehearsal" in run.summaries["rehearse"]
-    assert "VERIFIED pytorch_model.pth" in run.summaries["verify"]
+    assert "VERIFIED pytorch_model.pth" in html.unescape(run.summaries["verify"])
 
 
 @pytest.mark.full
@@ -393,4 +395,4 @@ def test_the_wrong_identity_is_expected(sandbox: Sandbox) -> None:
     assert run.jobs["model/sign"].conclusion == "success", said(run)
     assert run.jobs["model/verify"].conclusion == "failure"
     assert run.jobs["model"].outputs.get("verdict") != "verified"
-    assert "REFUSED pytorch_model.pth" in run.summaries["model/verify"]
+    assert "REFUSED pytorch_model.pth" in html.unescape(run.summaries["model/verify"])
