@@ -56,7 +56,7 @@ def network() -> keras.Sequential:
     layers = keras.layers
     net = [
         keras.Input((32, 32, 3), name="pixels"),
-        layers.BatchNormalization(center=False, scale=False, name="normalize"),
+        layers.BatchNormalization(momentum=0.9, center=False, scale=False, name="normalize"),
     ]
     for number, filters in enumerate((32, 64, 64), start=1):
         net += [
