@@ -36,7 +36,7 @@ _FILE_COST = 16 << 10
 _TINY = 16 << 10
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
 _READ_AHEAD_BYTES = 4 << 20
-_READ_AHEAD_FROM = 64 << 20
+_LARGE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,8 @@ def build(
     jobs = default_jobs() if jobs is None else jobs
     if jobs < 1:
         raise UsageError("not a number of jobs", expected="1 or more", found=str(jobs))
-    # Twice the cores in all: whoever is left when others have ended has some to spare (BLAKE3).
-    large = sum(part.size >= _READ_AHEAD_FROM for part in ranges)
-    threads = min(jobs, max(1, 2 * jobs // max(1, large)))
+    large = sum(part.size >= _LARGE for part in ranges)
+    threads = max(1, jobs // max(1, large))
     how = (serialization.hash_type, serialization.allow_symlinks, threads)
     work = [Work(*how, batch) for batch in _batches(ranges, own_threads=executor is None)]
     digests: dict[str, str] = {}
@@ -177,6 +176,10 @@ def _run(
     lock = threading.Lock()
     done = 0
     stopped = False
+    unfinished = len(work)
+
+    def spare() -> bool:
+        return unfinished < jobs
 
     def report(count: int) -> None:
         nonlocal done
@@ -189,16 +192,22 @@ def _run(
 
     if executor is None and (jobs == 1 or len(work) <= 1):
         for item in work:  # a small model does not pay for threads, nor for importing them
-            yield hash_ranges(item, report)
+            yield hash_ranges(item, report, spare)
         return
     from concurrent.futures import ThreadPoolExecutor
+
+    def finish(_: object) -> None:
+        nonlocal unfinished
+        with lock:
+            unfinished -= 1
 
     own = None if executor else ThreadPoolExecutor(jobs, "hash")
     futures: list[Future[list[str]]] = []
     try:
         for item in work:
             if own is not None:
-                futures.append(own.submit(hash_ranges, item, report))
+                futures.append(own.submit(hash_ranges, item, report, spare))
+                futures[-1].add_done_callback(finish)
             elif executor is not None:
                 futures.append(executor.submit(hash_ranges, item))
         for item, future in zip(work, futures, strict=True):
@@ -213,12 +222,17 @@ def _run(
             own.shutdown()
 
 
-def hash_ranges(work: Work, report: Callable[[int], None] | None = None) -> list[str]:
+def hash_ranges(
+    work: Work,
+    report: Callable[[int], None] = lambda _: None,
+    spare: Callable[[], bool] = lambda: False,
+) -> list[str]:
     """Hashes ranges one after the other.
 
     Args:
         work: What to hash.
         report: Told the number of bytes after each piece; may raise to stop.
+        spare: Whether a core has nothing to do, so that it may as well read ahead.
 
     Returns:
         Their hexadecimal digests.
@@ -226,7 +240,7 @@ def hash_ranges(work: Work, report: Callable[[int], None] | None = None) -> list
     Raises:
         FileError: A file cannot be read, or is not as it was when it was enumerated.
     """
-    return [_hash_range(item, work, report) for item in work.ranges]
+    return [_hash_range(part, work, report, spare) for part in work.ranges]
 
 
 def new_hash(algorithm: Algorithm, threads: int = 1) -> Any:  # noqa: ANN401 - as in hashlib
@@ -238,17 +252,17 @@ def new_hash(algorithm: Algorithm, threads: int = 1) -> Any:  # noqa: ANN401 - a
     return hashlib.sha256() if algorithm == "sha256" else hashlib.blake2b()
 
 
-def _hash_range(part: Range, work: Work, report: Callable[[int], None] | None) -> str:
-    large = part.size >= _READ_AHEAD_FROM
-    state = new_hash(work.algorithm, work.threads if large else 1)
+def _hash_range(
+    part: Range, work: Work, report: Callable[[int], None], spare: Callable[[], bool]
+) -> str:
+    state = new_hash(work.algorithm, work.threads if part.size >= _LARGE else 1)
     descriptor = open_model_file(part.path, follow=work.follow_symlinks)
     try:
         if part.start:
             os.lseek(descriptor, part.start, os.SEEK_SET)
-        for piece in pieces(descriptor, part.size):
+        for piece in pieces(descriptor, part.size, spare):
             state.update(piece)
-            if report is not None:
-                report(len(piece))
+            report(len(piece))
         # Exchanged or written to since it was enumerated: the stamp has changed.
         after = stamp(os.fstat(descriptor))
     except OSError as error:
@@ -267,29 +281,32 @@ def _hash_range(part: Range, work: Work, report: Callable[[int], None] | None) -
     return digest
 
 
-def pieces(descriptor: int, length: int) -> Iterable[memoryview | bytes]:
+def pieces(
+    descriptor: int, length: int, spare: Callable[[], bool] = lambda: False
+) -> Iterable[memoryview | bytes]:
     """The next `length` bytes of a file, or as many as it has.
 
-    Each piece is valid until the next one is asked for.
+    Each piece is valid until the next one is asked for. For `spare` see `hash_ranges`.
     """
-    if length <= _BUFFER_BYTES:
-        data = os.read(descriptor, length)
-        while data and len(data) < length and (more := os.read(descriptor, length - len(data))):
-            data += more
-        return (data,)
-    file = open(descriptor, "rb", buffering=0, closefd=False)  # noqa: SIM115 - not ours to close
-    if length < _READ_AHEAD_FROM:
-        return _read(file.readinto, length)
-    if hasattr(os, "posix_fadvise"):  # the kernel then reads twice as far ahead on a cold disk
+    if length > _BUFFER_BYTES:
+        return _pieces(descriptor, length, spare)
+    data = os.read(descriptor, length)
+    while data and len(data) < length and (more := os.read(descriptor, length - len(data))):
+        data += more
+    return (data,)
+
+
+def _pieces(descriptor: int, length: int, spare: Callable[[], bool]) -> Iterator[memoryview]:
+    if length >= _LARGE and hasattr(os, "posix_fadvise"):
+        # The kernel then reads twice as far ahead on a cold disk.
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    return _read_ahead(file.readinto, length)
-
-
-def _read(readinto: Callable[[memoryview], int], length: int) -> Iterator[memoryview]:
-    buffer = memoryview(bytearray(min(length, _BUFFER_BYTES)))
-    while length and (count := readinto(buffer[:length])):
-        length -= count
-        yield buffer[:count]
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        while length and not (length >= _LARGE and spare()):
+            count = file.readinto(buffer[: min(length, _BUFFER_BYTES)])
+            length = length - count if count else 0
+            yield buffer[:count]
+        yield from _read_ahead(file.readinto, length)
 
 
 def _read_ahead(readinto: Callable[[memoryview], int], length: int) -> Iterator[memoryview]:
@@ -297,6 +314,8 @@ def _read_ahead(readinto: Callable[[memoryview], int], length: int) -> Iterator[
 
     Copying from the page cache or waiting for the disk costs no time on the hashing core.
     """
+    if not length:
+        return
     from concurrent.futures import ThreadPoolExecutor
 
     current, following = (memoryview(bytearray(_READ_AHEAD_BYTES)) for _ in range(2))
