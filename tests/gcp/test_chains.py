@@ -6,6 +6,10 @@ import base64
 import copy
 import hashlib
 import json
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +22,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from model_signing.signers import SigstoreSigning, sigstore_signer
 from sandbox import chains, gcp
 from slsa_for_models.cli import main
+from slsa_for_models.formats import FORMATS
+from tests.docs.commands import Block, blocks
 
+TINY = ("--train-images=320", "--test-images=100", "--minimum-accuracy=0")
 OTHER_BUILDER = "https://tekton.example.test/chains"
 CHAINS = "https://kubernetes.io/namespaces/tekton-chains/serviceaccounts/tekton-chains-controller"
 
@@ -70,6 +77,24 @@ def test_the_run_verifies(outcome, verify):
     found = {step["check"]: step["found"] for step in verdict["steps"]}
     assert found["Builder"] == "https://tekton.dev/chains/v2, Build L1"
     assert found["Source"].startswith("https://github.com/octo-org/models at ")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "name",
+    [name for name, row in FORMATS.items() if not row.directory and name != "pytorch_model.pth"],
+)
+def test_every_other_format_verifies(name, sigstore, programs, verify, tmp_path):
+    made = gcp.run(
+        name,
+        tmp_path,
+        sigstore=sigstore,
+        programs=dict.fromkeys(("gcp", "pytorch", "tensorflow"), programs),
+        training_options=TINY,
+        EPOCHS="1",
+    )
+    code, verdict = verify(made)
+    assert (code, refusals(verdict)) == (0, {})
 
 
 def test_the_statement_has_the_fields_of_the_build_type(outcome, statement):
@@ -325,3 +350,103 @@ def test_keyless_by_another_cluster(keyless):
     code, verdict = keyless("tekton-chains-controller", gcp.ISSUER + "2")
     assert code == 1
     assert "Signer" in refusals(verdict)
+
+
+# The guide's own commands, on the files that it fetches
+
+GUIDE = gcp.ROOT / "slsa_for_models/gcp/README.md"
+
+
+def block(words: str) -> Block:
+    (found,) = (item for item in blocks(GUIDE) if words in item.text)
+    return found
+
+
+@pytest.fixture
+def consumer(outcome, tmp_path):
+    """A folder with the files that the guide fetches, by the names it gives them."""
+    names = {
+        outcome.model: outcome.model.name,
+        outcome.signature: outcome.signature.name,
+        outcome.record: "training.json",
+        outcome.provenance: "provenance.json",
+        outcome.public_key: "chains.pub",
+        outcome.trust_config: "trust-config.json",
+    }
+    for path, name in names.items():
+        shutil.copy(path, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def shell(consumer, programs, outcome):
+    def run(text: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=consumer,
+            env={
+                "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+                "HOME": str(consumer),
+                "MODEL": outcome.model.name,
+                "NAMESPACE": gcp.NAMESPACE,
+                "CLUSTER_ISSUER": gcp.ISSUER,
+                "REPOSITORY": gcp.REPOSITORY,
+                "REVISION": outcome.run.reference.commit,
+            },
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_the_command_verifies_the_run(shell):
+    done = shell(block("slsa_for_models verify").text)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "VERIFIED pytorch_model.pth, SLSA Build L1" in done.stdout
+
+
+def test_it_verifies_the_annotation(shell, consumer, outcome):
+    shutil.copy(outcome.annotation, consumer / "provenance.json")
+    assert shell(block("slsa_for_models verify").text).returncode == 0
+
+
+def test_it_refuses_a_flipped_byte(shell, consumer, outcome):
+    model = consumer / outcome.model.name
+    data = bytearray(model.read_bytes())
+    data[1000] ^= 1
+    model.write_bytes(data)
+    done = shell(block("slsa_for_models verify").text)
+    assert done.returncode == 1
+    assert "REFUSED" in done.stdout
+
+
+def test_the_policy_in_the_guide_verifies_the_run(shell, consumer):
+    text = GUIDE.read_text()
+    policy = text[text.index("```toml\n") + 8 :].partition("```")[0]
+    for example, here in (
+        ("github.com/ORG/REPO", gcp.REPOSITORY.removeprefix("https://")),
+        (policy.partition('issuer = "')[2].partition('"')[0], gcp.ISSUER),
+    ):
+        policy = policy.replace(example, here)
+    (consumer / "policy.toml").write_text(policy)
+    done = shell(
+        'slsa_for_models verify "$MODEL" --signature "$MODEL.sig" --provenance provenance.json '
+        "--training-record training.json --policy policy.toml --trust-config trust-config.json"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SLSA Build L2" in done.stdout
+
+
+def test_the_variables_of_the_run_are_those_that_the_guide_sets():
+    text = (gcp.ROOT / "slsa_for_models/gcp/pipelinerun.yaml").read_text()
+    guide = GUIDE.read_text()
+    for name in set(re.findall(r"\$\{(\w+)\}", text)):
+        assert f" {name}=" in guide, name
+
+
+def test_the_file_that_the_guide_fetches_is_the_one_that_chains_writes(outcome):
+    run, signed = outcome.run, outcome.provenance.read_bytes()
+    name = f"pipelinerun-{run.namespace}-{run.name}/pipelinerun-{run.uid}.signature"
+    assert chains.bucket_objects(run, signed)[name] == signed
+    assert "pipelinerun-$NAMESPACE-$RUN/pipelinerun-$UID_.signature" in GUIDE.read_text()

@@ -82,12 +82,14 @@ def test_for_vertex_image_and_accelerator_are_fixed(kfp, tmp_path):
     assert "resources" not in found["sign"]
 
 
+@pytest.mark.full
 def test_without_accelerator_none_is_asked_for(kfp, tmp_path):
     done = compile_pipeline(kfp, tmp_path / "p.yaml", f"--image={IMAGE}", "--accelerator=none")
     assert done.returncode == 0, done.stderr
     assert "resources" not in executors(tmp_path / "p.yaml")["train"]
 
 
+@pytest.mark.full
 def test_a_wrong_accelerator_is_a_usage_error(kfp, tmp_path):
     done = compile_pipeline(kfp, tmp_path / "p.yaml", "--accelerator=GPU")
     assert done.returncode == 2
