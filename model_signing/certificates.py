@@ -59,6 +59,12 @@ def parse(der: bytes) -> x509.Certificate:
     return certificate
 
 
+def holder(leaf: x509.Certificate) -> str:
+    """The certificate's subject; where that is empty, its alternative names."""
+    names = _extension(leaf, x509.SubjectAlternativeName) or ()
+    return leaf.subject.rfc4514_string() or ", ".join(str(name.value) for name in names)
+
+
 def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -> None:
     """Whether a certificate may sign models at a time, whoever issued it.
 

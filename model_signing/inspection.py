@@ -52,7 +52,7 @@ def _signer(parsed: bundle.Bundle) -> dict[str, Any]:
 
     leaf = certificates.parse(parsed.certificates[0])
     validity = [leaf.not_valid_before_utc.isoformat(), leaf.not_valid_after_utc.isoformat()]
-    identity, issuer = leaf.subject.rfc4514_string(), leaf.issuer.rfc4514_string()
+    identity, issuer = certificates.holder(leaf), leaf.issuer.rfc4514_string()
     if parsed.method == "sigstore":
         claimed = fulcio.certificate_claims(parsed.certificates[0])
         identity, issuer = claimed.identity, claimed.issuer

@@ -159,7 +159,7 @@ def certificate_verifier(
             payload=parsed.payload,
             payload_type=parsed.payload_type,
             method="certificate",
-            identity=leaf.subject.rfc4514_string(),
+            identity=certificates.holder(leaf),
             issuer=leaf.issuer.rfc4514_string(),
             certificate=parsed.certificates[0],
             **time,

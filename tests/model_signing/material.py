@@ -93,7 +93,7 @@ def certify(
 ) -> Holder:
     """A certificate of `name`, self-signed without an issuer."""
     key = key or new_key()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

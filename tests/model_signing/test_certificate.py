@@ -95,6 +95,12 @@ def test_the_conformance_suites_leaves_with_ca_true_are_accepted() -> None:
     assert verify(certificate_bundle(odd, [INTERMEDIATE.certificate]))
 
 
+def test_a_certificate_without_a_subject_is_known_by_its_alternative_name() -> None:
+    names = x509.SubjectAlternativeName([x509.RFC822Name("dev@example.test")])
+    nameless = certify("", ROOT, [NOT_CA, key_usage("digital_signature"), names])
+    assert verify(certificate_bundle(nameless)).identity == "dev@example.test"
+
+
 def test_a_missing_intermediate_is_named() -> None:
     with pytest.raises(CertificateError, match="trusted root") as refusal:
         verify(certificate_bundle(SIGNER))
