@@ -132,6 +132,24 @@ def test_minimum_accuracy(tmp_path: Path, data: cifar10.Data):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_output_of_an_earlier_run_is_replaced(tmp_path: Path, data: cifar10.Data):
+    output = tmp_path / "out"
+    (output / "pytorch_model.pth").mkdir(parents=True)
+    (output / "pytorch_model.pth" / "old").write_bytes(b"old")
+    (output / "training.json").write_bytes(b"old")
+    (output / "other").write_bytes(b"not ours")
+    told = train.train(choices(), data, output, print)
+    assert sorted(path.name for path in output.iterdir()) == [
+        "other",
+        "pytorch_model.pth",
+        "training.json",
+    ]
+    assert runs.file_digests(output / "pytorch_model.pth") == {
+        "pytorch_model.pth": told.model.sha256
+    }
+    assert record.parse((output / "training.json").read_bytes()) == told
+
+
 def test_saved_model_that_predicts_something_else(tmp_path, data, monkeypatch):
     module = formats.framework(formats.FORMATS["pytorch_model.pth"])
     save = lambda _, path: torch.save(module.network().state_dict(), path)  # noqa: E731
