@@ -138,10 +138,12 @@ def check_encoded(expected: str, found: Iterable[Subject]) -> None:
     """
     try:
         text = base64.b64decode(expected, validate=True).decode()
-        lines = [line.partition("  ") for line in text.splitlines()]
+        lines = [line.partition("  ") for line in text.removesuffix("\n").split("\n")]
     except (binascii.Error, ValueError):
         raise UsageError("not base64 of sha256sum lines", where="--expected") from None
     wanted = {name: digest for digest, _, name in lines}
+    if len(wanted) != len(lines):  # whoever attests to the lines would attest to both digests
+        raise SubjectError("The same file was reported twice.", where="--expected")
     at_hand = {subject.name: subject.sha256 for subject in found}
     # A directory's root, which says least of what differs, comes last.
     for name in sorted(wanted.keys() | at_hand.keys(), reverse=True):

@@ -117,6 +117,24 @@ def test_expected_is_no_list_of_subjects(
     assert "base64" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("twist", ["same name twice", "another line break", "nothing"])
+def test_expected_says_something_else_besides(
+    folder: Path, capsys: pytest.CaptureFixture[str], twist: str
+) -> None:
+    reported = base64.b64decode(lines(capsys, folder)).decode()
+    smuggled = f"{'e' * 64}  saved_model"
+    text = {
+        "same name twice": f"{smuggled}\n{reported}",
+        "another line break": f"{smuggled}\x0b{reported}",
+        "nothing": "",
+    }[twist]
+    encoded = base64.b64encode(text.encode()).decode()
+    assert main(["subjects", str(folder), "--expected", encoded]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "twice" in output.err or "not the one that was reported" in output.err
+
+
 def spoil(kind: str, folder: Path) -> None:
     if kind == "symbolic link":
         (folder / "link").symlink_to("saved_model.pb")
