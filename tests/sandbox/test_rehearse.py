@@ -1,0 +1,64 @@
+"""Signing and verifying with a Sigstore that lives for one call, as pull requests do."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = {
+    "GITHUB_ACTIONS": "true",
+    "GITHUB_REPOSITORY": "octo-org/models",
+    "GITHUB_REF": "refs/pull/1/merge",
+    "GITHUB_SHA": "b" * 40,
+    "GITHUB_EVENT_NAME": "pull_request",
+    "GITHUB_WORKFLOW_REF": "octo-org/models/.github/workflows/train.yml@refs/pull/1/merge",
+    "GITHUB_RUN_ID": "42",
+    "GITHUB_RUN_ATTEMPT": "1",
+}
+
+
+def rehearse(model: Path, summary: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "sandbox", "rehearse", str(model)),
+            *("--training-record", str(model.with_name("training.json"))),
+            *("--summary", str(summary)),
+        ],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(summary.parent), **RUN},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_rehearsal_says_that_it_proves_nothing(
+    demonstration: tuple[str, Path], tmp_path: Path
+) -> None:
+    out = demonstration[1]
+    model = tmp_path / "pytorch_model.pth"
+    for name in (model.name, "training.json"):
+        shutil.copy(out / name, tmp_path / name)
+    done = rehearse(model, tmp_path / "summary.md")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "VERIFIED" in done.stdout and "octo-org/models" in done.stdout
+    page = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert page.startswith("## Rehearsal") and "proves nothing about the model" in page
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not {name for name in left if "sig" in name or "provenance" in name}
+
+
+def test_a_model_with_another_record_does_not_pass(
+    demonstration: tuple[str, Path], tmp_path: Path
+) -> None:
+    out = demonstration[1]
+    shutil.copy(out / "training.json", tmp_path / "training.json")
+    model = tmp_path / "pytorch_model.pth"
+    model.write_bytes((out / model.name).read_bytes() + b"x")
+    done = rehearse(model, tmp_path / "summary.md")
+    assert done.returncode == 1
+    assert "training record" in done.stderr.lower()
+    assert not (tmp_path / "summary.md").exists()
