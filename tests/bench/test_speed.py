@@ -38,7 +38,7 @@ def test_the_limit_hashes_every_byte_once(tmp_path: Path, monkeypatch: pytest.Mo
 def test_estimates_are_bound_by_cores_by_the_largest_file_or_by_the_disk() -> None:
     rows = {
         (row["bytes"], row["way"]): row
-        for row in speed.estimate({"sha256": GB, "blake3": 4 * GB}, startup=0.5)
+        for row in speed.estimate({"sha256": GB, "blake3": 4 * GB, "read": 8 * GB}, startup=0.5)
     }
     largest_decides = rows[14.4 * GB, "files, SHA-256"]
     assert largest_decides["from memory"] == pytest.approx(0.5 + 9.9)
