@@ -179,8 +179,9 @@ def sigstore_verifier(
     Args:
         identity: The certificate's subject alternative name, compared exactly.
         issuer: Its OIDC issuer, compared exactly.
-        source_repository: `ORG/REPO` or a full URI: what extension .12 must name. An identity
-            that is a reusable workflow says nothing about the repository that called it.
+        source_repository: `ORG/REPO` or a full URI: what extension .12 must name. It is needed
+            where a workflow of one repository signed for another: everyone who calls a reusable
+            workflow gets its identity.
         trust: The Sigstore instance.
 
     The returned verifier raises `BundleError`, `SignatureError` and, for somebody else's valid
@@ -204,6 +205,15 @@ def sigstore_verifier(
                 raise IdentityError(
                     f"signed by another {name}", expected=expected, found=found or "none"
                 )
+        # 3. A workflow speaks for its own repository; for a caller only if the caller is named.
+        source = claims.source_repository_uri
+        if repository is None and source and not identity.startswith(f"{source}/"):
+            raise IdentityError(
+                "signed by a reusable workflow, which anyone may call",
+                where="certificate extension .12, source repository",
+                found=source,
+                fix="say whose model it has to be, with --source-repository",
+            )
         return authenticated
 
     return verify

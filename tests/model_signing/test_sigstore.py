@@ -435,7 +435,9 @@ class TestIdentity:
         token = sigstore.oidc.github_token(repository="acme/widget", job_workflow_ref=workflow)
         data = sigstore_signer(SigstoreSigning(trust_config, identity_token=token))(statement())
         identity, where = f"https://github.com/{workflow}", SigstoreTrust(trust_config)
-        assert sigstore_verifier(identity, GITHUB, None, where)(data)
+        with pytest.raises(IdentityError, match="which anyone may call") as refusal:
+            sigstore_verifier(identity, GITHUB, None, where)(data)
+        assert refusal.value.found == "https://github.com/acme/widget"
         verifier = sigstore_verifier(identity, GITHUB, repository, where)
         if same:
             assert verifier(data).identity == identity
