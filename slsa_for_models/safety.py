@@ -7,6 +7,7 @@ ordinary classifier needs and refuses everything else, by `UnsafeModelError`.
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,7 +59,7 @@ _KERAS_MODULES = {
 _TORCHSCRIPT_OPERATORS = _words(
     """
     prim::Constant prim::GetAttr prim::ListConstruct prim::TupleConstruct prim::TupleUnpack
-    prim::CallMethod prim::NumToTensor aten::Int aten::size aten::view aten::reshape aten::flatten
+    prim::NumToTensor aten::Int aten::size aten::view aten::reshape aten::flatten
     aten::_convolution aten::conv2d aten::batch_norm aten::layer_norm aten::relu aten::relu_
     aten::leaky_relu aten::gelu aten::silu aten::sigmoid aten::tanh aten::hardtanh
     aten::softmax aten::log_softmax aten::max_pool2d aten::avg_pool2d aten::adaptive_avg_pool2d
@@ -86,6 +87,7 @@ def check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            _check_one_directory(path, archive.start_dir)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise UnsafeModelError(
             "the model is not the zip archive that its format is", where=path.name, found=str(error)
@@ -94,6 +96,31 @@ def check_zip(path: Path) -> None:
     names = [member.filename for member in members]
     if len(set(names)) != len(names):  # readers differ in which of the two they take
         raise UnsafeModelError("a member of the archive occurs twice", where=path.name)
+
+
+def _check_one_directory(path: Path, start: int) -> None:
+    """Refuses an archive of which another reader than Python's might see other members.
+
+    Python finds the directory of members by its size, PyTorch by its offset. So every record at the
+    end (PKWARE APPNOTE 4.3.14 to 4.3.16) has to lead to the directory that was checked.
+    """
+    with path.open("rb") as file:
+        head, end = file.read(4), file.seek(0, io.SEEK_END) - 22
+        file.seek(max(0, end - 76))
+        tail = file.read().rjust(98, b"\0")
+    record64, locator64, record = tail[:56], tail[56:76], tail[76:]
+    holds = head == b"PK\3\4"
+    if locator64.startswith(b"PK\6\7"):
+        end -= 76
+        holds &= int.from_bytes(locator64[8:16], "little") == end
+        holds &= struct.unpack("<4s36x2Q", record64) == (b"PK\6\6", end - start, start)
+    at_most = 0xFFFFFFFF  # what is larger stands in the record before
+    expected = (b"PK\5\6", min(end - start, at_most), min(start, at_most), 0)
+    if not holds or struct.unpack("<4s8x2LH", record) != expected:
+        raise UnsafeModelError(
+            "the archive has more than one directory of members, or something around it",
+            where=path.name,
+        )
 
 
 def check_keras(path: Path) -> None:
@@ -175,7 +202,8 @@ def check_torchscript(path: Path) -> None:
     check_zip(path)
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
-            if name.endswith(".py") and b"__setstate__" in archive.read(name):
+            # PyTorch looks members up in any case.
+            if name.lower().endswith(".py") and b"__setstate__" in archive.read(name):
                 raise UnsafeModelError("a TorchScript class that runs when loaded", where=name)
 
 
