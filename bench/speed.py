@@ -513,8 +513,8 @@ def document(results: dict[str, Any]) -> str:
     lines = [
         f"Taken on {on['date']}: {on['processor']}, {on['cores']} cores, {on['memory GB']} GB, "
         f"{on['system']}, Python {on['python']}; load average before: {on['load before']:.1f}; "
-        f"medians of {on['rounds']} rounds ({3 * on['rounds']} below 1 GB, {on['rounds of slow rows']} "
-        "for 14.4 GB, for 200,000 files and for cold files).",
+        f"medians of {on['rounds']} rounds ({3 * on['rounds']} below 1 GB, "
+        f"{on['rounds of slow rows']} for 14.4 GB, for 200,000 files and for cold files).",
         "",
         table(results["rows"]),
         "",
