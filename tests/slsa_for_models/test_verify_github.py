@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from crafted import SOURCE, TRAIN, Workshop, changed, github_statement, refusals
+from crafted import REF, SOURCE, TRAIN, Workshop, changed, github_statement, refusals
 
 from model_signing.trust import SigstoreTrust
 
@@ -27,6 +27,27 @@ def test_made_by_a_reusable_workflow(workshop: Workshop) -> None:
     options = ("--provenance", provenance, "--source-uri", SOURCE, "--builder-id", TRAIN)
     code, verdict = workshop.verify(model, *options)
     assert (code, verdict["slsaBuildLevel"]) == (0, 3)
+
+
+def test_not_by_sign_yml_whose_callers_may_hold_its_token(workshop: Workshop) -> None:
+    """`sign.yml` sends its token to the Sigstore that its caller names: the caller can be it."""
+    model = workshop.model()
+    signing = f"builders/mt/.github/workflows/sign.yml@{REF}"
+    made = {"job_workflow_ref": signing}
+    data = workshop.sign(github_statement(model, **made), workshop.token(**made))
+    provenance = workshop.write("a.json", data)
+    options = ("--provenance", provenance, "--source-uri", SOURCE)
+    builder = f"https://github.com/{signing}"
+    code, verdict = workshop.verify(model, *options, "--builder-id", builder)
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
+    # A workflow of that name in the source's own repository is another matter, and Build L2.
+    path = ".github/workflows/sign.yml"
+    own = f"octo-org/models/{path}@refs/heads/main"
+    made = {"job_workflow_ref": own, "workflow_ref": own, "workflow": path}
+    data = workshop.sign(github_statement(model, **made), workshop.token(**made))
+    options = ("--provenance", workshop.write("b.json", data), "--source-uri", SOURCE)
+    code, verdict = workshop.verify(model, *options, "--builder-id", f"https://github.com/{own}")
+    assert (code, refusals(verdict), verdict["slsaBuildLevel"]) == (0, [], 2)
 
 
 @pytest.mark.parametrize(
