@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +154,28 @@ def test_ci_covers_the_pythons_and_systems_that_we_name() -> None:
     matrix = load(WORKFLOWS / "ci.yml")["jobs"]["base"]["strategy"]["matrix"]
     assert matrix["python"] == ["3.10", "3.11", "3.12", "3.13", "3.14"]
     assert matrix["system"] == ["ubuntu-latest", "macos-latest", "windows-latest"]
+
+
+def test_a_job_that_reported_no_subjects_is_refused(tmp_path: Path) -> None:
+    """GitHub drops an output that contains a secret of the caller: then nothing is expected."""
+    action = load(ROOT / "actions/subjects/action.yml")
+    assert action["inputs"]["expected"]["default"] == "any"
+    (step,) = (step for step in action["runs"]["steps"] if "run" in step)
+    assert step["env"]["COMPARE"] == "${{ inputs.expected != 'any' && 'yes' || '' }}"
+    program, model = tmp_path / "slsa_for_models", tmp_path / "model"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m slsa_for_models "$@"\n')
+    program.chmod(0o755)
+    model.write_bytes(b"swapped")
+    codes = {}
+    for compare in ("", "yes"):
+        given = {"BIN": str(tmp_path), "MODEL": str(model), "EXPECTED": "", "COMPARE": compare}
+        output = tmp_path / f"output{compare}"
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", step["run"]],
+            cwd=ROOT,
+            env={**os.environ, **given, "GITHUB_OUTPUT": str(output)},
+            capture_output=True,
+            check=False,
+        )
+        codes[compare] = done.returncode, output.exists()
+    assert codes == {"": (0, True), "yes": (1, False)}
