@@ -73,12 +73,16 @@ _TENSORFLOW_OPERATORS = _words(
     """
     Placeholder Const NoOp Identity IdentityN VarHandleOp ReadVariableOp AssignVariableOp
     DisableCopyOnRead VarIsInitializedOp PartitionedCall StatefulPartitionedCall
-    SaveV2 RestoreV2 MergeV2Checkpoints ShardedFilename StringJoin StaticRegexFullMatch Select Pack
+    StringJoin StaticRegexFullMatch Select Pack
     Cast Conv2D DepthwiseConv2dNative BiasAdd MaxPool AvgPool Mean Max Relu Relu6 LeakyRelu Elu
     Softmax Reshape Shape StridedSlice Transpose ConcatV2 MatMul Add AddV2 Sub Neg Mul
     Maximum Minimum Rsqrt Squeeze ExpandDims Pad FusedBatchNormV3
     """
 )
+
+# These touch any file they like. Every SavedModel has them in two functions that nothing but the
+# main graph calls; and the main graph is not run where there is an object graph.
+_TENSORFLOW_FILE_OPERATORS = _words("SaveV2 RestoreV2 MergeV2Checkpoints ShardedFilename")
 
 
 def check_zip(path: Path) -> None:
@@ -246,15 +250,30 @@ def check_saved_model(path: Path) -> None:
         model = SavedModel.FromString((path / "saved_model.pb").read_bytes())
     except (DecodeError, OSError) as error:
         raise UnsafeModelError("the model is not a SavedModel", where=path.name) from error
-    for graph in (meta.graph_def for meta in model.meta_graphs):
-        for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
-            for node in nodes:
-                if node.op not in _TENSORFLOW_OPERATORS:
-                    raise UnsafeModelError(
-                        "a TensorFlow operator that a classifier does not need",
-                        where=node.name[:200],
-                        found=node.op[:200],
-                    )
+    if len(model.meta_graphs) != 1 or not model.meta_graphs[0].HasField("object_graph_def"):
+        raise UnsafeModelError("a SavedModel that is not of TensorFlow 2", where=path.name)
+    graph, objects = model.meta_graphs[0].graph_def, model.meta_graphs[0].object_graph_def
+    used = set(objects.concrete_functions)
+    for item in objects.nodes:
+        used.update(item.function.concrete_functions)
+        used.add(item.bare_concrete_function.concrete_function_name)
+    for function in graph.library.function:
+        for node in function.node_def:
+            for value in node.attr.values():
+                used.update(called.name for called in (value.func, *value.list.func))
+    for function_name, nodes in (
+        ("", graph.node),
+        *((function.signature.name, function.node_def) for function in graph.library.function),
+    ):
+        saves = function_name and function_name not in used
+        allowed = _TENSORFLOW_OPERATORS | (_TENSORFLOW_FILE_OPERATORS if saves else set())
+        for node in nodes:
+            if node.op not in allowed:
+                raise UnsafeModelError(
+                    "a TensorFlow operator that a classifier does not need",
+                    where=node.name[:200],
+                    found=node.op[:200],
+                )
 
 
 def _check_keras_class(node: dict[str, Any]) -> None:
