@@ -388,8 +388,8 @@ def test_the_generator_leaves_no_provenance(sandbox: Sandbox, tmp_path: Path) ->
 def test_the_wrong_identity_is_expected(sandbox: Sandbox) -> None:
     edit = edit_workflow(
         "train.yml",
-        "identity: https://github.com/${{ job.workflow_ref }}",
-        "identity: https://github.com/${{ github.workflow_ref }}",
+        "record: out/training.json\n          identity: https://github.com/${{ job.workflow_ref }}",
+        "record: out/training.json\n          identity: https://github.com/${{ github.workflow_ref }}",
     )
     run = sandbox.consume(QUICK_CALL, product=sandbox.product(edit))
     assert run.jobs["model/sign"].conclusion == "success", said(run)
