@@ -263,6 +263,10 @@ def _together(
     table.step(
         "together", "Required evidence", OURS, partial(check_required, expected, kinds, level)
     )
+    if not evidence.provenance and evidence.summary is None:
+        table.step(
+            "together", "Expected of the build", f"{SLSA}, 2", partial(check_no_build, expected)
+        )
     # Pairs, not a mapping: two files may have the same name.
     runs = [
         (
@@ -313,6 +317,30 @@ def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
             found=f"L{level}",
         )
     return ", ".join(sorted(kinds)) or "none"
+
+
+def check_no_build(expected: Expectations) -> str:
+    """Without provenance nothing may be expected that only provenance says.
+
+    Raises:
+        ChainError: Something is.
+    """
+    named = {
+        "branch": expected.branch,
+        "tag": expected.tag,
+        "versioned tag": expected.versioned_tag,
+        "commit": expected.source_commit,
+        "inputs": expected.inputs,
+    }
+    missing = [name for name, value in named.items() if value]
+    if missing:
+        raise ChainError(
+            "No accepted provenance says what is expected of the build.",
+            expected=", ".join(missing),
+            found="no accepted provenance",
+            fix="Give the provenance with --provenance.",
+        )
+    return "nothing"
 
 
 def check_same(said: Sequence[tuple[str, str]]) -> str:

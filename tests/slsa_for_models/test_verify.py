@@ -692,3 +692,24 @@ def test_signatures_with_other_digests_are_compared_all_the_same(workshop: Works
         *("--signature", signature, "--provenance", workshop.train_provenance(model), *EXPECTED),
     )
     assert (code, refusals(verdict)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--source-branch", "other"),
+        ("--source-tag", "v1"),
+        ("--source-versioned-tag", "v1"),
+        ("--source-commit", "e" * 40),
+        ("--build-workflow-input", "epochs=6"),
+    ],
+)
+def test_what_a_signature_alone_cannot_show_is_not_taken_for_shown(
+    workshop: Workshop, option: tuple[str, str]
+) -> None:
+    model = workshop.model()
+    signer = ("--identity", f"{TRAIN}@{REF}", "--source-uri", SOURCE)
+    evidence = ("--signature", workshop.sign_model(model), *signer)
+    assert workshop.verify(model, *evidence)[0] == 0
+    code, verdict = workshop.verify(model, *evidence, *option)
+    assert (code, refusals(verdict)) == (1, ["ChainError"])
