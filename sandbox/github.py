@@ -398,8 +398,10 @@ def _observe(
     if job.endswith(REPORT_JOB) or not job:
         return
     command = record.get("command")
-    if command == "summary" and len(record.get("stepID") or []) == 1:  # not a part of a step
-        observed.summaries[job] = observed.summaries.get(job, "") + str(record["content"])
+    if command == "summary":
+        before, content = observed.summaries.get(job, ""), str(record["content"])
+        if not before.endswith(content):  # a composite action says again what its step has said
+            observed.summaries[job] = before + content
     elif command in ("notice", "warning", "error"):
         title = (record.get("kvPairs") or {}).get("title", "")
         observed.annotations.append(Annotation(command, str(record["arg"]), title, job))

@@ -386,11 +386,8 @@ def test_the_generator_leaves_no_provenance(sandbox: Sandbox, tmp_path: Path) ->
 
 @pytest.mark.full
 def test_the_wrong_identity_is_expected(sandbox: Sandbox) -> None:
-    edit = edit_workflow(
-        "train.yml",
-        "record: out/training.json\n          identity: https://github.com/${{ job.workflow_ref }}",
-        "record: out/training.json\n          identity: https://github.com/${{ github.workflow_ref }}",
-    )
+    expected = "training.json\n          identity: https://github.com/${{ %s.workflow_ref }}"
+    edit = edit_workflow("train.yml", expected % "job", expected % "github")
     run = sandbox.consume(QUICK_CALL, product=sandbox.product(edit))
     assert run.jobs["model/sign"].conclusion == "success", said(run)
     assert run.jobs["model/verify"].conclusion == "failure"
