@@ -140,7 +140,9 @@ def level_of(builder: Builder, provenance: Provenance, facts: Mapping[str, str |
         return builder.level
     if facts.get("runner") != "github-hosted":
         return 1
-    return 2 if builder.id.startswith(f"{facts['repository']}/") else 3
+    # GitHub's names do not distinguish case.
+    own = builder.id.lower().startswith(f"{facts['repository']}/".lower())
+    return 2 if own else 3
 
 
 @dataclass(frozen=True)

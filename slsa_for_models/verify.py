@@ -265,7 +265,10 @@ def _together(
     )
     if not evidence.provenance and evidence.summary is None:
         table.step(
-            "together", "Expected of the build", f"{SLSA}, 2", partial(check_no_build, expected)
+            "together",
+            "Expected of the build",
+            f"{SLSA}, 2",
+            partial(check_no_build, expected, signed),
         )
     # Pairs, not a mapping: two files may have the same name.
     runs = [
@@ -319,13 +322,17 @@ def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
     return ", ".join(sorted(kinds)) or "none"
 
 
-def check_no_build(expected: Expectations) -> str:
+def check_no_build(expected: Expectations, signed: Signed | None) -> str:
     """Without provenance nothing may be expected that only provenance says.
+
+    The source is said by the certificate, too, if a workflow signed; it was compared there.
 
     Raises:
         ChainError: Something is.
     """
+    certified = signed is not None and signed.facts.get("repository")
     named = {
+        "source": None if certified else expected.source_uri,
         "branch": expected.branch,
         "tag": expected.tag,
         "versioned tag": expected.versioned_tag,

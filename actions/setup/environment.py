@@ -164,6 +164,8 @@ def _build(role: str, python: str, target: Path) -> None:
         fix=f"Install Python {python}; the locks of {', '.join(FRAMEWORK_ROLES)} are made for it.",
     )
     into = ["--quiet", "--python", str(target / PROGRAMS / "python")]
+    if role not in FRAMEWORK_ROLES:  # a short command would spend half its time on compiling
+        into.append("--compile-bytecode")
     lock = REQUIREMENTS / f"{role}.txt"
     strictly = ["--require-hashes", "--only-binary", ":all:"]
     if role in SOURCE_ONLY:

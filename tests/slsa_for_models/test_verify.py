@@ -193,9 +193,10 @@ def test_sign_yml_makes_no_training_provenance(workshop: Workshop) -> None:
     assert (code, refusals(verdict)) == (1, ["BuilderError"])
 
 
-def test_level_of_a_builder_that_the_source_can_change(workshop: Workshop) -> None:
+@pytest.mark.parametrize("repository", ["octo-org/models", "Octo-Org/Models"])
+def test_level_of_a_builder_that_the_source_can_change(workshop: Workshop, repository: str) -> None:
     model = workshop.model()
-    own = f"octo-org/models/.github/workflows/train.yml@{REF}"
+    own = f"{repository}/.github/workflows/train.yml@{REF}"
     provenance = workshop.train_provenance(model, job_workflow_ref=own)
     options = ("--provenance", provenance, "--source-uri", SOURCE)
     builder = ("--builder-id", f"https://github.com/{own}")
@@ -712,4 +713,19 @@ def test_what_a_signature_alone_cannot_show_is_not_taken_for_shown(
     evidence = ("--signature", workshop.sign_model(model), *signer)
     assert workshop.verify(model, *evidence)[0] == 0
     code, verdict = workshop.verify(model, *evidence, *option)
+    assert (code, refusals(verdict)) == (1, ["ChainError"])
+
+
+def test_a_key_says_nothing_about_the_source(workshop: Workshop) -> None:
+    model, key = workshop.model(), new_key()
+    signature = workshop.folder / "model.sig"
+    api.sign(model, signature, key_signer(private_pem(key)))
+    evidence = (
+        "--signature",
+        signature,
+        "--public-key",
+        workshop.write("key.pub", public_pem(key)),
+    )
+    assert workshop.verify(model, *evidence)[0] == 0
+    code, verdict = workshop.verify(model, *evidence, "--source-uri", SOURCE)
     assert (code, refusals(verdict)) == (1, ["ChainError"])
