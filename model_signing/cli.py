@@ -206,16 +206,18 @@ def _default_method(argv: list[str]) -> list[str]:
 
 
 def _sign(args: _Args) -> int:
-    from model_signing import inspection
+    from model_signing import bundle, inspection
 
     signature, signer = args.signature or _path("model.sig"), args.make(args)
     with _progress(args) as progress:
         signed = model_signing.sign(
             args.model_path, signature, signer, _hash_options(args), progress=progress
         )
-    who = inspection.claims(signature)  # what was just written
-    names = {name: who[name] for name in ("method", "identity", "issuer")}
-    _show(args, "signed", {**names, **_what(args, signed), "signature": str(signature)})
+    if args.quiet and args.format == "text":
+        return 0
+    who = inspection.signer(bundle.parse(bundle.read_bounded(signature)))  # what was just written
+    who.pop("certificate_validity", None)
+    _show(args, "signed", {**who, **_what(args, signed), "signature": str(signature)})
     return 0
 
 

@@ -9,6 +9,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -33,6 +34,9 @@ class Stamp(NamedTuple):
     size: int
     modified: int
     changed: int  # unlike `modified`, no program can set it back
+
+
+_STAMP = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 
 class Tree(NamedTuple):
@@ -183,9 +187,7 @@ def _unreadable(path: str, error: Exception) -> NoReturn:
 
 def stamp(status: os.stat_result) -> Stamp:
     """The stamp of a file from its status."""
-    return Stamp(
-        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    )
+    return Stamp._make(_STAMP(status))
 
 
 def open_model_file(path: str, *, follow: bool) -> int:

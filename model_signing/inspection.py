@@ -34,8 +34,7 @@ def claims(path: Path) -> dict[str, Any]:
         if isinstance(subject, dict)
     ]
     return {
-        "method": parsed.method,
-        **_signer(parsed),
+        **signer(parsed),
         "timestamps": [_time(stamp) for stamp in parsed.timestamps],
         "log_entries": [str(entry.get("logIndex")) for entry in parsed.log_entries],
         "predicate_type": str(statement.get("predicateType")),
@@ -45,9 +44,14 @@ def claims(path: Path) -> dict[str, Any]:
     }
 
 
-def _signer(parsed: bundle.Bundle) -> dict[str, Any]:
+def signer(parsed: bundle.Bundle) -> dict[str, Any]:
+    """Whom a bundle claims to be from: `method`, `identity`, `issuer`, `certificate_validity`.
+
+    Raises:
+        CertificateError: Its certificate cannot be read.
+    """
     if parsed.method == "key":
-        return {"identity": f"sha256:{parsed.key_hint}", "issuer": None}
+        return {"method": "key", "identity": f"sha256:{parsed.key_hint}", "issuer": None}
     from model_signing import certificates, fulcio  # X.509 takes time to import
 
     leaf = certificates.parse(parsed.certificates[0])
@@ -56,7 +60,12 @@ def _signer(parsed: bundle.Bundle) -> dict[str, Any]:
     if parsed.method == "sigstore":
         claimed = fulcio.certificate_claims(parsed.certificates[0])
         identity, issuer = claimed.identity, claimed.issuer
-    return {"identity": identity, "issuer": issuer, "certificate_validity": validity}
+    return {
+        "method": parsed.method,
+        "identity": identity,
+        "issuer": issuer,
+        "certificate_validity": validity,
+    }
 
 
 def _time(stamp: bytes) -> str:

@@ -79,7 +79,8 @@ def encode(model_name: str, manifest: Manifest) -> bytes:
             "serialization": serialization,
         },
     }
-    return json.dumps(statement, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(statement, ensure_ascii=False, check_circular=False, separators=(",", ":"))
+    return text.encode()
 
 
 def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -312,6 +313,69 @@ def test_ctrl_c_ends_the_work_at_once(tmp_path: Path) -> None:
     run.send_signal(signal.SIGINT)
     run.stdout.read()
     assert run.wait(10) == 130
+
+
+# Thousands of tiny files: two processes -----------------------------------------------------------
+
+IN_A_PROCESS = """
+import os, sys, threading
+from pathlib import Path
+import model_signing as m
+model, fork, forks = Path(sys.argv[1]), os.fork, []
+def counted():
+    forks.append(1)
+    return fork()
+os.fork = counted
+{before}
+try:
+    print(m.digest(model, m.HashOptions(jobs={jobs})), len(forks))
+except m.Error as error:
+    print(error)
+try:
+    os.waitpid(-1, 0)
+    print("a child is left")
+except ChildProcessError:
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    for number in range(4100):
+        (folder / f"{number:04}").write_bytes(content(number % 1500))
+    return folder
+
+
+def digest_of(model: Path, before: str = "", jobs: int = 2) -> str:
+    script = IN_A_PROCESS.format(before=before, jobs=jobs)
+    command = [sys.executable, "-c", script, str(model)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")
+def test_two_processes_find_what_one_does(tiny: Path) -> None:
+    alone = digest_of(tiny, jobs=1).split()
+    assert alone[1] == "0"
+    assert digest_of(tiny).split() == [alone[0], "1"]
+    # A process with threads of its own is not copied, nor one that looks after its children.
+    thread = "threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    assert digest_of(tiny, thread).split() == [alone[0], "0"]
+    ignoring = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    assert digest_of(tiny, ignoring).split() == [alone[0], "0"]
+    # Whatever happens to the child, no digest is missing.
+    assert digest_of(tiny, "os.fork = lambda: fork() or os._exit(0)").split() == [alone[0], "0"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")
+@pytest.mark.parametrize("name", ["0000", "4099"])
+def test_either_process_finds_a_change(tiny: Path, tmp_path: Path, name: str) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    said = digest_of(model, f"os.fork = lambda: (model / '{name}').unlink() or fork()")
+    assert said.startswith("cannot read a part of the model\n")
+    assert f"/{name}\n" in said
+    assert "child" not in said
 
 
 # How many cores ----------------------------------------------------------------------------------
