@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal or a log: control characters and undecodable bytes are escaped."""
-    return "".join(
+    """Text for a terminal or a log: control characters and undecodable bytes are escaped.
+
+    So is what GitHub's runner would obey: `##[` anywhere, and `::` where a line may start.
+    """
+    safe = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    ).replace("##[", r"\x23#[")
+    return safe.replace("::", r"\x3a:", 1) if safe.lstrip().startswith("::") else safe
 
 
 class Error(Exception):

@@ -96,6 +96,9 @@ def verify_lineage(
                 name = base.evidence.model.name
                 inner = verify(base.evidence, base.expected)
                 levels[digest] = inner.verdict.chain.level
+                # The digest chose the evidence before it was verified: it must still be its own.
+                if inner.signed is not None and inner.model.payload_sha256 != digest:
+                    table.refused(name, "Base model", f"{SLSA}, 3", _changed(inner, digest))
                 table.steps += [
                     replace(step, subject=f"{name}: {step.subject}") for step in inner.verdict.steps
                 ]
@@ -153,6 +156,16 @@ def _absent(digest: str) -> LineageError:
         expected=digest,
         found="nothing",
         fix="Give it with --base-model.",
+    )
+
+
+def _changed(result: Result, digest: str) -> LineageError:
+    return LineageError(
+        "The base model's signature changed while it was verified.",
+        where=result.model.name,
+        expected=digest,
+        found=result.model.payload_sha256,
+        fix="Wait until nothing writes to it, then try again.",
     )
 
 

@@ -228,8 +228,11 @@ def check_onnx(path: Path) -> None:
     import onnx
     from google.protobuf.message import DecodeError, Message
 
+    data = path.read_bytes()
+    if data[4:8] == b"ORTM":  # the same bytes would be another model to ONNX Runtime
+        raise UnsafeModelError("the model is in ONNX Runtime's own format", where=path.name)
     try:
-        pending: list[Message] = [onnx.ModelProto.FromString(path.read_bytes())]
+        pending: list[Message] = [onnx.ModelProto.FromString(data)]
     except DecodeError as error:
         raise UnsafeModelError("the model is not well-formed ONNX", where=path.name) from error
     while pending:

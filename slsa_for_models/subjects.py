@@ -86,8 +86,9 @@ def of_verified(model: Path, verified: Verified) -> ModelDigests:
         return _digests(model, not model.is_dir(), signed, payload)
     tree = files.walk(
         model,
-        ignored=signed.serialization.ignore_paths,
         allow_symlinks=signed.serialization.allow_symlinks,
+        listed=signed.files,
+        only_listed=True,  # the signature decided which files are the model
     )
     return _digests(model, tree.single, manifest.build(tree, _PLAIN), payload)
 

@@ -263,7 +263,7 @@ def _together(
     table.step(
         "together", "Required evidence", OURS, partial(check_required, expected, kinds, level)
     )
-    if not evidence.provenance and evidence.summary is None:
+    if not evidence.provenance:
         table.step(
             "together",
             "Expected of the build",
@@ -325,7 +325,8 @@ def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
 def check_no_build(expected: Expectations, signed: Signed | None) -> str:
     """Without provenance nothing may be expected that only provenance says.
 
-    The source is said by the certificate, too, if a workflow signed; it was compared there.
+    The source is said by the certificate, too, if a workflow signed; it was compared there. A
+    verification summary says nothing of it: its verifier's policy did.
 
     Raises:
         ChainError: Something is.
@@ -345,7 +346,7 @@ def check_no_build(expected: Expectations, signed: Signed | None) -> str:
             "No accepted provenance says what is expected of the build.",
             expected=", ".join(missing),
             found="no accepted provenance",
-            fix="Give the provenance with --provenance.",
+            fix="Give the provenance with --provenance, or expect nothing of the build.",
         )
     return "nothing"
 

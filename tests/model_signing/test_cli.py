@@ -35,7 +35,7 @@ from material import (
     statement,
 )
 
-from model_signing import api, console
+from model_signing import api, console, errors
 from model_signing.cli import main
 from model_signing.errors import Error, UsageError
 from sandbox.sigstore import LocalSigstore
@@ -385,6 +385,17 @@ def test_names_cannot_write_to_the_terminal(here: Path, run: Run) -> None:
     assert code == 1
     assert "\x1b" not in err
     assert not any(line.startswith("::") for line in err.splitlines())
+
+
+def test_names_are_no_commands_to_a_runner(here: Path, run: Run) -> None:
+    """GitHub's runner obeys `::command::` at the start of a line, and `##[command]` anywhere."""
+    (here / "model" / "##[set-output name=verdict]verified").write_text("x")
+    code, _, err = run(VERIFY)
+    assert code == 1
+    assert "##[" not in err
+    assert r"\x23#[set-output" in err
+    assert errors.printable(" ::error::x") == r" \x3a:error::x"
+    assert errors.printable("a::b") == "a::b"
 
 
 class TestEnds:

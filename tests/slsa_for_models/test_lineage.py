@@ -9,6 +9,9 @@ import pytest
 from crafted import SOURCE, TRAIN, Json, Workshop, refusals
 
 from model_signing import bundle
+from slsa_for_models import lineage
+from slsa_for_models.policy import Expectations
+from slsa_for_models.verify import Evidence, Result
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
 
@@ -151,6 +154,28 @@ def test_a_model_that_is_its_own_base(workshop: Workshop) -> None:
     assert (code, refusals(verdict)) == (1, ["LineageError"])
 
 
+def test_a_base_models_signature_that_is_exchanged_meanwhile(
+    workshop: Workshop, chain: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Provenance names the first model; between choosing and verifying it becomes another."""
+    first, second, _ = chain
+    (workshop.folder / "other").mkdir()
+    other = workshop.model(b"other", "other/first.pth")
+    train(workshop, other)
+    verified = lineage.verify
+
+    def swap(evidence: Evidence, expected: Expectations) -> Result:
+        if evidence.model == first:
+            for suffix in ("", ".sig", ".provenance.sigstore.json"):
+                other.with_name(f"first.pth{suffix}").replace(f"{first}{suffix}")
+        return verified(evidence, expected)
+
+    monkeypatch.setattr(lineage, "verify", swap)
+    code, verdict = verify(workshop, second, "--base-model", first)
+    assert (code, refusals(verdict)) == (1, ["LineageError"])
+    assert "changed while" in verdict["refusal"]["message"]
+
+
 def test_evidence_is_looked_for_beside_the_base_model(workshop: Workshop) -> None:
     model, base = workshop.model(), workshop.model(b"base", "base.pth")
     train(workshop, base)
@@ -164,8 +189,7 @@ def test_evidence_is_looked_for_beside_the_base_model(workshop: Workshop) -> Non
 
 
 def test_levels_of_base_models_in_a_summary(workshop: Workshop, chain: list[Path]) -> None:
-    from slsa_for_models import lineage, policy
-    from slsa_for_models.verify import Evidence
+    from slsa_for_models import policy
 
     expected = policy.Expectations(
         source_uri=policy.source_uri(SOURCE), builders=(policy.builder_from_option(TRAIN),)

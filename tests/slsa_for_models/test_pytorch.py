@@ -433,6 +433,16 @@ def test_torchscript_that_does_more_than_compute(tmp_path: Path, module, message
         load_unverified(model, formats.FORMATS[model.name])
 
 
+def test_onnx_that_its_runtime_reads_as_another_format(tmp_path: Path):
+    """ONNX Runtime looks at bytes 4 to 8 first; a protobuf parser may see a field there."""
+    model = tmp_path / "pytorch_model.onnx"
+    graph = onnx.ModelProto(producer_name="xxORTM")  # tag, length, "xx", then "ORTM" at offset 4
+    model.write_bytes(graph.SerializeToString())
+    assert model.read_bytes()[4:8] == b"ORTM"
+    with pytest.raises(UnsafeModelError, match="own format"):
+        load_unverified(model, formats.FORMATS[model.name])
+
+
 def test_onnx_with_weights_elsewhere(saved, tmp_path: Path):
     model = tmp_path / "pytorch_model.onnx"
     graph = onnx.load(saved[0] / "pytorch_model.onnx")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import subprocess
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from crafted import new_key, private_pem, public_pem
 
 from model_signing import api
 from model_signing.signers import key_signer
+from model_signing.verifiers import key_verifier
 from slsa_for_models import subjects
 from slsa_for_models.cli import main
 
@@ -62,22 +65,29 @@ def test_directory_lists_its_files_and_its_root(
 
 
 def test_many_files_have_one_subject_the_signed_list(tmp_path: Path) -> None:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     root = tmp_path / "model"
     root.mkdir()
     for number in range(subjects.MAX_FILES + 1):
         (root / str(number)).touch()
-    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    signed = api.sign(root, tmp_path / "model.sig", key_signer(key))
+    signed = api.sign(root, tmp_path / "model.sig", key_signer(private_pem(new_key())))
     assert subjects.of_model(subjects.measure(root)) == (
         subjects.Subject("model", signed.payload_digest),
     )
+
+
+def test_a_signature_in_shards_names_the_files(tmp_path: Path, folder: Path) -> None:
+    """They are hashed once more as provenance does; what was never signed stays out."""
+    key = new_key()
+    options = api.HashOptions("shards", shard_size=3, ignore_git_paths=False)
+    shutil.rmtree(folder / ".git")
+    signature = tmp_path / "model.sig"
+    api.sign(folder, signature, key_signer(private_pem(key)), options)
+    expected = dict(subjects.measure(folder).files)
+    (folder / ".gitignore").write_text("unsigned, and excused as a git path")
+    verified = api.verify(folder, signature, key_verifier(public_pem(key)))
+    found = subjects.of_verified(folder, verified)
+    assert found.files == expected
+    assert found.payload_sha256 == verified.payload_digest
 
 
 def test_several_models(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,6 +149,19 @@ def test_relied_on_with_a_key_and_keyless(workshop: Workshop) -> None:
     assert rely(workshop, directory) == (0, [])
 
 
+def test_a_summary_does_not_say_what_only_provenance_says(workshop: Workshop) -> None:
+    model = workshop.model()
+    assert attest(workshop, model, *with_key(workshop)) == 0
+    for expected in (
+        f'uri = "{SOURCE}"',
+        'branch = "main"',
+        'tag = "v1.0.0"',
+        f'commit = "{"a" * 40}"',
+    ):
+        code, refused = rely(workshop, model, f"{BY_KEY}[source]\n{expected}\n")
+        assert (code, refused) == (1, ["ChainError"]), expected
+
+
 def test_nothing_is_attested_of_a_refused_model(workshop: Workshop) -> None:
     model = workshop.model()
     policy = PUBLISHER.replace(SOURCE, "github.com/octo-org/other")
@@ -250,4 +263,5 @@ def test_no_verifier_is_trusted_without_a_policy(workshop: Workshop) -> None:
         model, "--vsa", workshop.folder / "vsa.json", "--source-uri", SOURCE
     )
     assert code == 1
-    assert refusals(verdict) == ["SummaryError", "SummaryError"]  # verifier, resource
+    assert refusals(verdict) == ["SummaryError", "SummaryError", "ChainError"]
+    # The verifier, the resource, and a source that a summary does not name.
