@@ -38,6 +38,7 @@ SOURCE_ONLY = {"kubeflow": "kfp-server-api"}
 # Where PyTorch publishes its CPU build; PyPI's build for Linux carries CUDA, several gigabytes.
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SOURCE = ("pyproject.toml", "README.md", "LICENSE", "model_signing", "slsa_for_models")
+UNUSED_SECONDS = 14 * 24 * 3600
 PROGRAMS = "Scripts" if os.name == "nt" else "bin"
 
 
@@ -110,6 +111,8 @@ def _once(role: str, key: str, build: Callable[[Path], None]) -> Path:
     """`build(folder)` unless the finished environment is there; whole or not at all."""
     final = _cache() / "environments" / f"{role}-{key}"
     if final.is_dir():
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            os.utime(final)
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     with _locked(final.parent / f"{role}.lock"):
@@ -121,11 +124,20 @@ def _once(role: str, key: str, build: Callable[[Path], None]) -> Path:
         try:
             build(scratch)
             scratch.chmod(0o755)
+            os.utime(scratch)
             scratch.replace(final)
+            _remove_unused(role, final.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         print(f"environment: done in {time.monotonic() - started:.0f} s", file=sys.stderr)
     return final
+
+
+def _remove_unused(role: str, folder: Path) -> None:
+    """Every change of our source makes an environment: those that nobody asks for go."""
+    for path in folder.glob(f"{role}-*"):
+        if path.stat().st_mtime < time.time() - UNUSED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _cache() -> Path:

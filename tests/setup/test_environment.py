@@ -65,9 +65,17 @@ def test_the_programs_of_the_base_environment_are_those_of_this_checkout(
     ).stdout
     assert Path(where).is_relative_to(programs.parent)
 
+    # What nobody asked for in two weeks goes when something new is built; the rest stays.
+    kept, unused = (cache / "environments" / f"base-{name}" for name in ("kept", "unused"))
+    for folder, days in ((kept, 13), (unused, 15)):
+        folder.mkdir()
+        os.utime(folder, (time.time() - days * 86400,) * 2)
     (checkout / "model_signing/extra.py").write_text("'''Another commit.'''\n")
     changed = build(checkout, cache, "base")
     assert changed.returncode == 0
+    assert kept.is_dir()
+    assert not unused.exists()
+    assert programs.is_dir()
     assert changed.stdout != first.stdout  # changed source never meets the old environment
 
 
