@@ -91,8 +91,12 @@ def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     return data
 
 
-def parse(data: bytes) -> Bundle:
+def parse(data: bytes, *, without_payload: bool = False) -> Bundle:
     """Reads a bundle (OMS 8.1) without trusting it.
+
+    Args:
+        data: JSON.
+        without_payload: Leave the payload out, which is most of the work: to show who signed.
 
     Raises:
         BundleError: It is not a Sigstore bundle with one DSSE-signed in-toto statement and
@@ -138,7 +142,7 @@ def parse(data: bytes) -> Bundle:
         _refuse("the key id is not text", f"{where}.signatures[0].keyid")
     return Bundle(
         method=_METHODS[given[0]],
-        payload=_base64(envelope["payload"], f"{where}.payload"),
+        payload=b"" if without_payload else _base64(envelope["payload"], f"{where}.payload"),
         payload_type=PAYLOAD_TYPE,
         signature=_base64(signature["sig"], f"{where}.signatures[0].sig"),
         key_hint=hint,

@@ -215,7 +215,8 @@ def _sign(args: _Args) -> int:
         )
     if args.quiet and args.format == "text":
         return 0
-    who = inspection.signer(bundle.parse(bundle.read_bounded(signature)))  # what was just written
+    written = bundle.parse(bundle.read_bounded(signature), without_payload=True)
+    who = inspection.signer(written)
     who.pop("certificate_validity", None)
     _show(args, "signed", {**who, **_what(args, signed), "signature": str(signature)})
     return 0

@@ -190,6 +190,11 @@ def stamp(status: os.stat_result) -> Stamp:
     return Stamp._make(_STAMP(status))
 
 
+def has_stamp(descriptor: int, seen: Stamp) -> bool:
+    """Whether an open file is the one that was seen, unchanged."""
+    return bool(_STAMP(os.fstat(descriptor)) == seen)
+
+
 def open_model_file(path: str, *, follow: bool) -> int:
     """A descriptor of a file of a model; never follows a link unasked, never blocks on a FIFO.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from model_signing.errors import Error, FileError, UsageError
-from model_signing.files import MAX_FILES, Stamp, Tree, open_model_file, stamp
+from model_signing.files import MAX_FILES, Stamp, Tree, has_stamp, open_model_file
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -123,13 +123,14 @@ def build(
         FileError: A file cannot be read, or changes meanwhile.
         UsageError: The shards are too small for this model.
     """
-    total = sum(seen.size for seen in tree.files.values())
+    sizes = {name: tree.files[name].size for name in sorted(tree.files)}
+    total = sum(sizes.values())
     if serialization.shard_size and total // serialization.shard_size > MAX_FILES:
         raise UsageError("the shards are too small", expected=f"at most {MAX_FILES} shards")
     ranges = [
-        Range(resource, tree.path(name), start, end - start, seen)
-        for name, seen in tree.files.items()
-        for resource, start, end in resources(name, seen.size, serialization.shard_size)
+        Range(resource, tree.path(name), start, end - start, tree.files[name])
+        for name, size in sizes.items()
+        for resource, start, end in resources(name, size, serialization.shard_size)
     ]
     jobs = default_jobs() if jobs is None else jobs
     if jobs < 1:
@@ -141,8 +142,7 @@ def build(
     digests: dict[str, str] = {}
     for item, results in zip(work, _run(work, jobs, executor, progress, total), strict=True):
         digests.update(zip((part.resource for part in item.ranges), results, strict=True))
-    sizes = {name: tree.files[name].size for name in sorted(tree.files)}
-    return Manifest(serialization, dict(sorted(digests.items())), sizes)
+    return Manifest(serialization, {name: digests[name] for name in sorted(digests)}, sizes)
 
 
 def resources(name: str, size: int, shard_size: int | None) -> Iterable[tuple[str, int, int]]:
@@ -308,15 +308,14 @@ def _hash_range(
         for piece in pieces(descriptor, part.size, spare):
             state.update(piece)
             report(len(piece))
-        # Exchanged or written to since it was enumerated: the stamp has changed.
-        after = stamp(os.fstat(descriptor))
+        unchanged = has_stamp(descriptor, part.stamp)  # not exchanged, not written to
     except OSError as error:
         raise FileError(
             "cannot read a part of the model", where=part.path, found=error.strerror
         ) from error
     finally:
         os.close(descriptor)
-    if after != part.stamp:
+    if not unchanged:
         raise FileError(
             "the file changed while it was being hashed",
             where=part.path,

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
 from model_signing import strict_json
@@ -65,22 +66,21 @@ def encode(model_name: str, manifest: Manifest) -> bytes:
         serialization["shard_size"] = how.shard_size
     serialization["allow_symlinks"] = how.allow_symlinks
     serialization["ignore_paths"] = list(how.ignore_paths)
-    statement = {
-        "_type": STATEMENT_TYPE,
-        "subject": [
-            {"name": model_name, "digest": {"sha256": root_digest(manifest.digests.values())}}
-        ],
-        "predicateType": PREDICATE_TYPE,
-        "predicate": {
-            "resources": [
-                {"name": name, "digest": digest, "algorithm": how.hash_type}
-                for name, digest in manifest.digests.items()
-            ],
-            "serialization": serialization,
-        },
-    }
-    text = json.dumps(statement, ensure_ascii=False, check_circular=False, separators=(",", ":"))
-    return text.encode()
+    subject = {"name": model_name, "digest": {"sha256": root_digest(manifest.digests.values())}}
+    # Only a name needs escaping; a dictionary for each of a million resources would take seconds.
+    resources = ",".join(
+        f'{{"name":{encode_basestring(name)},"digest":"{digest}","algorithm":"{how.hash_type}"}}'
+        for name, digest in manifest.digests.items()
+    )
+    return (
+        f'{{"_type":"{STATEMENT_TYPE}","subject":[{_dumps(subject)}],'
+        f'"predicateType":"{PREDICATE_TYPE}","predicate":{{"resources":[{resources}],'
+        f'"serialization":{_dumps(serialization)}}}}}'
+    ).encode()
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement:

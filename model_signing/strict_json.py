@@ -63,7 +63,7 @@ def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 
             parse_float=real,
             parse_constant=constant,
         )
-        if "\\u" in text:  # an escape may leave half of a surrogate pair
+        if "\\" in text:  # an escape may leave half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError as error:
         raise refusal(f"{what} is not valid Unicode", found=str(error)[-80:]) from error
