@@ -149,7 +149,7 @@ class Bench:
         self.peer: Path = args.peer
         self.cache: Path = args.cache
         self.rounds: int = args.rounds
-        self.slow_rounds = max(1, args.rounds // 3)
+        self.slow_rounds = max(1, args.rounds * 2 // 3)
         self.cache.mkdir(parents=True, exist_ok=True)
         # Compiled modules are kept, as an installation leaves them.
         self.env = {name: os.environ[name] for name in os.environ if not name.startswith("PYTHON")}

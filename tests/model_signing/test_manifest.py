@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import random
 import shutil
@@ -111,7 +113,7 @@ def test_the_manifest_is_sorted_by_code_points(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("algorithm", ["sha256", "blake2b", "blake3"])
-def test_large_files_are_read_ahead_and_still_right(tmp_path: Path, algorithm: str) -> None:
+def test_large_files_are_right_at_every_boundary(tmp_path: Path, algorithm: str) -> None:
     size = 64 * MIB + 12345
     data = content(size)
     (tmp_path / "large").write_bytes(data)
@@ -267,17 +269,86 @@ def test_a_file_that_changes_after_enumeration_is_refused(
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_file_that_changes_while_it_is_hashed_is_refused(tmp_path: Path, jobs: int) -> None:
     for name in ("v", "w"):
-        (tmp_path / name).write_bytes(content(20 * MIB))
-    changed = []
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(600 * MIB)
+    write = f"open({str(tmp_path / 'w')!r}, 'r+b').write(b'another beginning')"
+    writers: list[subprocess.Popen[bytes]] = []
 
     def change(done: int, _total: int) -> None:
-        if done > 5 * MIB and not changed:
-            changed.append(True)
-            with (tmp_path / "w").open("r+b") as file:
-                file.write(b"another beginning")
+        if done > 5 * MIB and not writers:
+            writers.append(subprocess.Popen([sys.executable, "-c", write]))
 
     with pytest.raises(FileError, match="changed while it was being hashed"):
         build(tmp_path, how(), jobs=jobs, progress=change)
+    assert writers[0].wait(10) == 0
+
+
+def mapped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Notes the bytes of every mapped window from now on."""
+    windows = []
+
+    class Noted(mmap.mmap):
+        def __new__(cls, descriptor: int, length: int, *args: int, **more: int) -> Noted:
+            windows.append(length)
+            return super().__new__(cls, descriptor, length, *args, **more)
+
+    monkeypatch.setattr(mmap, "mmap", Noted)
+    return windows
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
+@pytest.mark.parametrize("shard_size", [None, 5 * MIB + 3])
+def test_a_large_file_is_hashed_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_size: int | None
+) -> None:
+    (tmp_path / "w").write_bytes(content(13 * MIB + 5))
+    windows = mapped(monkeypatch)
+    found = build(tmp_path, how(shard_size=shard_size)).digests
+    assert len(windows) == (2 if shard_size else 3)
+    # Neither while somebody may write nor where leases are unknown: then it is read.
+    windows.clear()
+    with (tmp_path / "w").open("ab"):
+        assert build(tmp_path, how(shard_size=shard_size)).digests == found
+    monkeypatch.delattr("fcntl.F_SETLEASE")
+    assert build(tmp_path, how(shard_size=shard_size)).digests == found
+    assert windows == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
+def test_what_the_disk_cannot_give_is_not_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's word for a page that would kill its reader is EFAULT; reading says more."""
+
+    class Failing(mmap.mmap):
+        def madvise(self, option: int) -> None:  # type: ignore[override]
+            raise OSError(errno.EFAULT, "Bad address")
+
+    (tmp_path / "w").write_bytes(content(9 * MIB))
+    found = build(tmp_path, how()).digests
+    monkeypatch.setattr(mmap, "mmap", Failing)
+    assert build(tmp_path, how()).digests == found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
+def test_a_mapped_file_that_shrinks_does_not_kill(tmp_path: Path) -> None:
+    with (tmp_path / "w").open("wb") as file:
+        file.truncate(2_000 * MIB)
+    script = (
+        "import sys; from pathlib import Path; import model_signing as m\n"
+        "try: m.digest(Path(sys.argv[1]), progress=lambda *_: print('go', flush=True))\n"
+        "except m.Error as error: print(error)"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline() == "go\n"
+    start = time.monotonic()
+    os.truncate(tmp_path / "w", 10)  # waits until the window is hashed
+    assert time.monotonic() - start < 5
+    assert "the file changed while it was being hashed" in run.stdout.read()
+    assert run.wait(10) == 0
 
 
 @posix
@@ -342,8 +413,9 @@ except ChildProcessError:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
+    block = content(6000)
     for number in range(4100):
-        (folder / f"{number:04}").write_bytes(content(number % 1500))
+        (folder / f"{number:04}").write_bytes(block[number : number + number % 1500])
     return folder
 
 
