@@ -105,6 +105,7 @@ class Provenance:
         dependencies: `resolvedDependencies`, or the materials of v0.2.
         invocation: The run, as the builder names it.
         record: The training record among the by-products, if any.
+        signature: The model's signature file among them, if any.
     """
 
     kind: str
@@ -120,6 +121,7 @@ class Provenance:
     dependencies: tuple[Resource, ...]
     invocation: str
     record: Resource | None = None
+    signature: Resource | None = None
 
 
 def read(payload: bytes) -> Provenance:
@@ -351,6 +353,7 @@ def _tekton(build_type: str, subjects: tuple[Resource, ...], predicate: Json) ->
     _only(spec, _TEKTON_RUN_SPEC, "externalParameters.runSpec")
 
     dependencies = _resources(definition, "resolvedDependencies")
+    by_products = _resources(_object(predicate, "runDetails"), "byproducts")
     _refuse_unresolved(spec, dependencies)
     sources = {
         (resource.uri.removesuffix(".git"), resource.commit)
@@ -381,22 +384,23 @@ def _tekton(build_type: str, subjects: tuple[Resource, ...], predicate: Json) ->
         claims=(),
         dependencies=dependencies,
         invocation=_text(predicate, "runDetails.metadata.invocationId"),
-        record=_tekton_record(_resources(_object(predicate, "runDetails"), "byproducts")),
+        record=_tekton_result(by_products, "record"),
+        signature=_tekton_result(by_products, "signature"),
     )
 
 
-def _tekton_record(by_products: Iterable[Resource]) -> Resource | None:
-    """The training record's digest, which our upload Task reports: a result that is no subject.
+def _tekton_result(by_products: Iterable[Resource], name: str) -> Resource | None:
+    """A file's digest that our upload Task reports: in a result that is no subject.
 
     Source: tektoncd/chains docs/slsa-provenance.md, `*ARTIFACT_OUTPUTS` without `isBuildArtifact`.
     """
     for item in by_products:
-        if not item.name.endswith("/record_ARTIFACT_OUTPUTS") or item.content is None:
+        if not item.name.endswith(f"/{name}_ARTIFACT_OUTPUTS") or item.content is None:
             continue
         value = strict_json.loads(item.content, ProvenanceError, f"The by-product {item.name}")
         algorithm, _, digest = _text(value, "digest").partition(":")
         if algorithm == "sha256" and _HEX.fullmatch(digest):
-            return Resource("training.json", _text(value, "uri"), {algorithm: digest})
+            return Resource(name, _text(value, "uri"), {algorithm: digest})
     return None
 
 

@@ -288,6 +288,11 @@ def _together(
             table.step("together", title, OURS, partial(check_same, known))
         else:
             table.not_checked("together", title, OURS, "fewer than two pieces say which")
+    made = {item.provenance.signature.sha256 for item in accepted if item.provenance.signature}
+    if made and evidence.signature is not None:
+        table.step(
+            "together", "Same signature", OURS, partial(check_signature, evidence.signature, made)
+        )
     if expected.dependencies:
         table.step(
             "together",
@@ -368,6 +373,23 @@ def check_same(said: Sequence[tuple[str, str]]) -> str:
             found=", ".join(f"{label}: {value}" for label, value in said),
         )
     return said[0][1]
+
+
+def check_signature(path: Path, made: Set[str | None]) -> str:
+    """The signature file is the one that the attested run made.
+
+    Raises:
+        ChainError: It is of another run.
+    """
+    found = sha256(bundle.read_bounded(path)).hexdigest()
+    if made != {found}:
+        raise ChainError(
+            "The signature is not the one that the attested run made.",
+            where=path.name,
+            expected=", ".join(sorted(filter(None, made))),
+            found=found,
+        )
+    return found
 
 
 def check_dependencies(wanted: Mapping[str, str], accepted: Sequence[Accepted]) -> str:

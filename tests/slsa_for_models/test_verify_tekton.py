@@ -28,7 +28,7 @@ from crafted import (
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from model_signing import bundle
+from model_signing import api, bundle
 from model_signing.signers import key_signer
 from slsa_for_models import provenance
 
@@ -203,6 +203,36 @@ def test_a_training_record_that_the_run_reports(workshop: Workshop) -> None:
         attestation = write(workshop, envelope(statement, key))
         _, verdict = workshop.verify(model, "--provenance", attestation, *options)
         assert refusals(verdict) == refused
+
+
+def test_a_signature_that_the_run_reports(workshop: Workshop) -> None:
+    """A signature of the same bytes by the same signer, but from another run."""
+    key, model = new_key(), workshop.model()
+    pem = workshop.write("cosign.pub", public_pem(key))
+    signatures = []
+    for name in ("one.sig", "two.sig"):
+        signatures.append(workshop.folder / name)
+        api.sign(model, signatures[-1], key_signer(private_pem(key)))
+    value = {
+        "uri": "gs://bucket/model.sig",
+        "digest": f"sha256:{sha256(signatures[0].read_bytes()).hexdigest()}",
+    }
+    statement = tekton_statement(model)
+    statement["predicate"]["runDetails"]["byproducts"] = [
+        {
+            "name": "taskRunResults/upload/signature_ARTIFACT_OUTPUTS",
+            "content": base64.b64encode(json.dumps(value).encode()).decode(),
+            "mediaType": "application/json",
+        }
+    ]
+    attestation = write(workshop, envelope(statement, key))
+    for signature, refused in zip(signatures, ([], ["ChainError"]), strict=True):
+        options = ("--builder-id", CHAINS, "--source-uri", SOURCE, "--public-key", pem)
+        _, verdict = workshop.verify(
+            model, "--provenance", attestation, "--signature", signature, *options
+        )
+        assert refusals(verdict) == refused
+    assert "Same signature" in {step["check"] for step in verdict["steps"]}
 
 
 def test_wrong_key_and_no_key(workshop: Workshop) -> None:
