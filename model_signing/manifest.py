@@ -253,7 +253,12 @@ def _in_two_processes(work: Work, report: Callable[[int], None]) -> list[str]:
         work._replace(ranges=part) for part in (work.ranges[:middle], work.ranges[middle:])
     )
     reader, writer = os.pipe()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:  # no more processes allowed
+        os.close(reader)
+        os.close(writer)
+        return hash_ranges(work, report)
     if child == 0:
         try:
             with os.fdopen(writer, "wb") as pipe:

@@ -435,7 +435,9 @@ def test_two_processes_find_what_one_does(tiny: Path) -> None:
     assert digest_of(tiny, thread).split() == [alone[0], "0"]
     ignoring = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
     assert digest_of(tiny, ignoring).split() == [alone[0], "0"]
-    # Whatever happens to the child, no digest is missing.
+    # Whatever happens to the child, no digest is missing; nor if there can be none.
+    limited = "def fork(): raise BlockingIOError(11, 'Resource temporarily unavailable')"
+    assert digest_of(tiny, limited).split() == [alone[0], "1"]
     assert digest_of(tiny, "os.fork = lambda: fork() or os._exit(0)").split() == [alone[0], "0"]
 
 
