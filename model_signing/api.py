@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from model_signing import files, manifest, statement
+from model_signing import files, manifest, pages, statement
 from model_signing.errors import FileError, MismatchError, UsageError
 from model_signing.files import Tree
 from model_signing.manifest import Algorithm, Manifest, Method, Progress, Serialization
@@ -116,7 +116,7 @@ class Verified:
                 size = self.manifest.files[name] or 0
                 for resource, start, end in manifest.resources(name, size, how.shard_size):
                     state = manifest.new_hash(how.hash_type)
-                    for piece in manifest.pieces(source, end - start):
+                    for piece in pages.pieces(source, end - start):
                         state.update(piece)
                         copy.write(piece)
                     if state.hexdigest() != self.manifest.digests[resource]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 import io
 import os
 import sys
@@ -96,7 +94,6 @@ def run(
         `--format json`, on stdout as JSON: `error`, `message`, `where`, `expected`, `found`, `fix`.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    atexit.register(gc.freeze)  # the process ends: looking for garbage once more frees nothing
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' remarks about hostile input, for developers
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, NoReturn
 
 from model_signing.errors import Error, FileError, UsageError
 from model_signing.files import MAX_FILES, Stamp, Tree, has_stamp, open_model_file
+from model_signing.pages import pieces
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -36,9 +37,6 @@ DEFAULT_SHARD_SIZE = 1_000_000_000  # bytes, OMS 6.3.2
 _BATCH_COST = 8 << 20  # bytes, and for each file as many as are hashed while it is opened:
 _FILE_COST = 16 << 10
 _TINY = 16 << 10
-_BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
-_WINDOW_BYTES = 4 << 20
-_MADV_POPULATE_READ = 22  # linux/mman.h, since Linux 5.14; not yet in Python's mmap
 _LARGE = 64 << 20
 _TWO_PROCESSES_FROM = 4_000  # files; a second process costs as much as hashing a few hundred
 
@@ -249,35 +247,47 @@ def _in_two_processes(work: Work, report: Callable[[int], None]) -> list[str]:
     Most of that work is the interpreter's, at which two threads would take turns.
     """
     middle = len(work.ranges) // 2
-    theirs, ours = (
-        work._replace(ranges=part) for part in (work.ranges[:middle], work.ranges[middle:])
-    )
-    reader, writer = os.pipe()
-    try:
-        child = os.fork()
-    except OSError:  # no more processes allowed
-        os.close(reader)
-        os.close(writer)
-        return hash_ranges(work, report)
-    if child == 0:
+    theirs = work._replace(ranges=work.ranges[:middle])
+    text, ours, child = "", work, None
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as reader, os.fdopen(write_end, "wb") as writer:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
-            with os.fdopen(writer, "wb") as pipe:
-                pipe.write("".join(hash_ranges(theirs)).encode())
-        finally:
-            os._exit(0)  # no exit handler, no buffer of the parent's; it misses the digests
-    os.close(writer)
-    try:
-        with os.fdopen(reader, "rb") as pipe:
+            # No signal handler runs in the child, nor here before somebody waits for the child.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            with contextlib.suppress(OSError, RuntimeError):  # no more processes allowed
+                child = os.fork()
+                ours = work._replace(ranges=work.ranges[middle:])
+            if child == 0:
+                _send_digests(theirs, reader, writer)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            writer.close()
             own = hash_ranges(ours, report)
-            text = pipe.read().decode()
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+            text = reader.read().decode()
+        finally:
+            reader.close()
+            if child is not None:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(child, 0)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if child is None:
+        return own
     size = 2 * DIGEST_SIZES[work.algorithm]
     if len(text) != middle * size:  # whatever stopped the child stops us too, with its message
         return hash_ranges(theirs, report) + own
     report(sum(part.size for part in theirs.ranges))
     return [text[i : i + size] for i in range(0, len(text), size)] + own
+
+
+def _send_digests(work: Work, reader: BinaryIO, writer: BinaryIO) -> NoReturn:
+    """The child's part. It ends with the work, or soon after its parent: nobody reads then."""
+    try:
+        reader.close()
+        for part in work.ranges:
+            writer.write(_hash_range(part, work, lambda _: None).encode())
+        writer.flush()
+    finally:
+        os._exit(0)  # no exit handler, no buffer of the parent's; what is missing tells
 
 
 def new_hash(algorithm: Algorithm, threads: int = 1) -> Any:  # noqa: ANN401 - as in hashlib
@@ -313,73 +323,6 @@ def _hash_range(part: Range, work: Work, report: Callable[[int], None]) -> str:
         )
     digest: str = state.hexdigest()
     return digest
-
-
-def pieces(descriptor: int, length: int) -> Iterable[memoryview | bytes]:
-    """The next `length` bytes of a file, or as many as it has.
-
-    Each piece is valid until the next one is asked for.
-    """
-    if length > _BUFFER_BYTES:
-        return _pieces(descriptor, length)
-    data = os.read(descriptor, length)
-    while data and len(data) < length and (more := os.read(descriptor, length - len(data))):
-        data += more
-    return (data,)
-
-
-def _pieces(descriptor: int, length: int) -> Iterator[memoryview]:
-    if length >= _WINDOW_BYTES:
-        if hasattr(os, "posix_fadvise"):  # the kernel reads twice as far ahead on a cold disk
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        for window in _windows(descriptor, length):
-            length -= len(window)
-            yield window
-    buffer = memoryview(bytearray(_BUFFER_BYTES))
-    with open(descriptor, "rb", buffering=0, closefd=False) as file:
-        while length and (count := file.readinto(buffer[: min(length, _BUFFER_BYTES)])):
-            length -= count
-            yield buffer[:count]
-
-
-def _windows(descriptor: int, length: int) -> Iterator[memoryview]:
-    """Whole windows of the file as the page cache has it: copying costs an eighth of the time.
-
-    A mapped file that shrinks, or whose disk fails, kills its reader. So a window is mapped only
-    under a lease, which makes writers wait (fcntl(2), "Leases"), and is given only when all of it
-    is there (madvise(2), MADV_POPULATE_READ). Where either is refused, to others than the owner,
-    on network file systems, while somebody writes, elsewhere than on Linux, the caller reads on.
-    """
-    try:
-        import fcntl
-        import mmap
-
-        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)  # says nothing; SIGIO would kill
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except (ImportError, AttributeError, OSError):
-        return
-    try:
-        start = os.lseek(descriptor, 0, os.SEEK_CUR)
-        skip = start % mmap.ALLOCATIONGRANULARITY
-        while (
-            length >= _WINDOW_BYTES and fcntl.fcntl(descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK
-        ):
-            window = mmap.mmap(
-                descriptor,
-                skip + _WINDOW_BYTES,
-                mmap.MAP_SHARED,
-                mmap.PROT_READ,
-                offset=start - skip,
-            )
-            window.madvise(_MADV_POPULATE_READ)
-            start = os.lseek(descriptor, _WINDOW_BYTES, os.SEEK_CUR)
-            length -= _WINDOW_BYTES
-            yield memoryview(window)[skip:]
-    except (OSError, ValueError):
-        return
-    finally:
-        with contextlib.suppress(OSError):  # the kernel has ended it
-            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def default_jobs(cgroup: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")) -> int:

@@ -136,9 +136,11 @@ def payload_digest(evidence: Evidence) -> str:
 
     Raises:
         FileError, BundleError: There is no well-formed signature.
+        LineageError: None was given.
     """
-    path = evidence.signature or evidence.model
-    return sha256(bundle.parse(bundle.read_bounded(path)).payload).hexdigest()
+    if evidence.signature is None:
+        raise LineageError("A base model needs a signature.", where=str(evidence.model))
+    return sha256(bundle.parse(bundle.read_bounded(evidence.signature)).payload).hexdigest()
 
 
 def _cycle(digest: str) -> LineageError:

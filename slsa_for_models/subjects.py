@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,13 +84,14 @@ def of_verified(model: Path, verified: Verified) -> ModelDigests:
     payload = verified.payload_digest
     if signed.serialization.method == "files" and signed.algorithm == "sha256":
         return _digests(model, not model.is_dir(), signed, payload)
+    how = replace(_PLAIN, allow_symlinks=signed.serialization.allow_symlinks)
     tree = files.walk(
         model,
-        allow_symlinks=signed.serialization.allow_symlinks,
+        allow_symlinks=how.allow_symlinks,
         listed=signed.files,
         only_listed=True,  # the signature decided which files are the model
     )
-    return _digests(model, tree.single, manifest.build(tree, _PLAIN), payload)
+    return _digests(model, tree.single, manifest.build(tree, how), payload)
 
 
 def of_model(model: ModelDigests) -> tuple[Subject, ...]:

@@ -85,7 +85,7 @@ def verify(evidence: Evidence, expected: Expectations) -> Result:
     """
     table = Table()
     # A. The model's bytes, by its signature where there is one.
-    signed, model = _signature(table, evidence, expected)
+    signed, model, signature = _signature(table, evidence, expected)
     # B. Each provenance on its own.
     found = [_file(table, path, model, expected, evidence.trust) for path in evidence.provenance]
     accepted = tuple(item for item in found if item is not None)
@@ -94,7 +94,7 @@ def verify(evidence: Evidence, expected: Expectations) -> Result:
     if evidence.summary is not None:
         vouched = vsa.examine(table, evidence.summary, model, expected, evidence.trust)
     # D. All of it together.
-    chain = _together(table, evidence, expected, signed, model, accepted, vouched)
+    chain = _together(table, evidence, expected, signed, model, accepted, vouched, signature)
     return Result(Verdict(tuple(table.steps), chain), model, signed, accepted)
 
 
@@ -103,15 +103,18 @@ def verify(evidence: Evidence, expected: Expectations) -> Result:
 
 def _signature(
     table: Table, evidence: Evidence, expected: Expectations
-) -> tuple[Signed | None, ModelDigests]:
-    path = evidence.signature
+) -> tuple[Signed | None, ModelDigests, str | None]:
+    """Who signed, what, and the signature file's SHA-256."""
+    path, digest = evidence.signature, None
     if path is None:
         table.not_checked("signature", "Model signature", "OMS v1.0, 8", "none was given")
-        return None, subjects.measure(evidence.model)
+        return None, subjects.measure(evidence.model), None
     signer = expected.signer
     keys = [signer.public_key] if signer and signer.public_key else []
 
     def authenticate(data: bytes) -> Authenticated:
+        nonlocal digest
+        digest = sha256(data).hexdigest()
         return attestations.authenticate_bundle(path.name, data, evidence.trust, keys)
 
     # OMS 8: the envelope, the statement, the same files with the same bytes.
@@ -123,14 +126,14 @@ def _signature(
         lambda result: f"{result.files} file(s) as signed{_log(result.authenticated)}",
     )
     if verified is None:
-        return None, subjects.measure(evidence.model)
+        return None, subjects.measure(evidence.model), digest
     signed = table.step(
         path.name,
         "Who signed the model",
         "OMS v1.0, 8.2",
         partial(identity.check_model_signer, path.name, verified.authenticated, expected),
     )
-    return signed, subjects.of_verified(evidence.model, verified)
+    return signed, subjects.of_verified(evidence.model, verified), digest
 
 
 # B. One provenance --------------------------------------------------------------------------------
@@ -255,6 +258,7 @@ def _together(
     model: ModelDigests,
     accepted: Sequence[Accepted],
     vouched: int | None,
+    signature: str | None,
 ) -> Chain:
     level = max([vouched or 0, *(item.level for item in accepted)])
     kinds = {item.provenance.kind for item in accepted}
@@ -289,10 +293,8 @@ def _together(
         else:
             table.not_checked("together", title, OURS, "fewer than two pieces say which")
     made = {item.provenance.signature.sha256 for item in accepted if item.provenance.signature}
-    if made and evidence.signature is not None:
-        table.step(
-            "together", "Same signature", OURS, partial(check_signature, evidence.signature, made)
-        )
+    if made and signature is not None:
+        table.step("together", "Same signature", OURS, partial(check_signature, signature, made))
     if expected.dependencies:
         table.step(
             "together",
@@ -375,17 +377,19 @@ def check_same(said: Sequence[tuple[str, str]]) -> str:
     return said[0][1]
 
 
-def check_signature(path: Path, made: Set[str | None]) -> str:
+def check_signature(found: str, made: Set[str | None]) -> str:
     """The signature file is the one that the attested run made.
+
+    Args:
+        found: SHA-256 of the file that was verified, hexadecimal.
+        made: What accepted provenance names.
 
     Raises:
         ChainError: It is of another run.
     """
-    found = sha256(bundle.read_bounded(path)).hexdigest()
     if made != {found}:
         raise ChainError(
             "The signature is not the one that the attested run made.",
-            where=path.name,
             expected=", ".join(sorted(filter(None, made))),
             found=found,
         )

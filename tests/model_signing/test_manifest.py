@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import mmap
 import os
 import random
@@ -309,8 +310,25 @@ def test_a_large_file_is_hashed_where_it_lies(
     windows.clear()
     with (tmp_path / "w").open("ab"):
         assert build(tmp_path, how(shard_size=shard_size)).digests == found
+    with monkeypatch.context() as cold:
+        cold.setattr(os, "preadv", not_in_memory)
+        assert build(tmp_path, how(shard_size=shard_size)).digests == found
     monkeypatch.delattr("fcntl.F_SETLEASE")
     assert build(tmp_path, how(shard_size=shard_size)).digests == found
+    assert windows == []
+
+
+def not_in_memory(*_: object) -> int:
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
+def test_a_file_with_holes_is_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file system in memory that would allocate them."""
+    with (tmp_path / "w").open("wb") as file:
+        file.truncate(9 * MIB)
+    windows = mapped(monkeypatch)
+    assert build(tmp_path, how()).digests == {"w": hashlib.sha256(bytes(9 * MIB)).hexdigest()}
     assert windows == []
 
 
@@ -332,11 +350,11 @@ def test_what_the_disk_cannot_give_is_not_mapped(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
 def test_a_mapped_file_that_shrinks_does_not_kill(tmp_path: Path) -> None:
-    with (tmp_path / "w").open("wb") as file:
-        file.truncate(2_000 * MIB)
+    (tmp_path / "w").write_bytes(content(40 * MIB))
     script = (
-        "import sys; from pathlib import Path; import model_signing as m\n"
-        "try: m.digest(Path(sys.argv[1]), progress=lambda *_: print('go', flush=True))\n"
+        "import sys, time; from pathlib import Path; import model_signing as m\n"
+        "def slowly(*_): print('go', flush=True); time.sleep(0.2)\n"
+        "try: m.digest(Path(sys.argv[1]), progress=slowly)\n"
         "except m.Error as error: print(error)"
     )
     run = subprocess.Popen(
@@ -439,6 +457,21 @@ def test_two_processes_find_what_one_does(tiny: Path) -> None:
     limited = "def fork(): raise BlockingIOError(11, 'Resource temporarily unavailable')"
     assert digest_of(tiny, limited).split() == [alone[0], "1"]
     assert digest_of(tiny, "os.fork = lambda: fork() or os._exit(0)").split() == [alone[0], "0"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "raise KeyboardInterrupt"])
+def test_no_process_stays_behind(tiny: Path, end: str) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; import model_signing as m\n"
+        f"def stop(*_): {end}\n"
+        "m.digest(Path(sys.argv[1]), m.HashOptions(jobs=2), progress=stop)"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, str(tiny)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    run.communicate(timeout=20)  # until the last process has closed the pipe
+    assert run.returncode != 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")

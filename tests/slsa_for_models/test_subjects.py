@@ -90,6 +90,16 @@ def test_a_signature_in_shards_names_the_files(tmp_path: Path, folder: Path) -> 
     assert found.payload_sha256 == verified.payload_digest
 
 
+def test_a_signature_with_links_and_another_algorithm(tmp_path: Path, folder: Path) -> None:
+    (folder / "link").symlink_to("saved_model.pb")
+    key = new_key()
+    options = api.HashOptions(algorithm="blake2b", allow_symlinks=True)
+    api.sign(folder, tmp_path / "model.sig", key_signer(private_pem(key)), options)
+    verified = api.verify(folder, tmp_path / "model.sig", key_verifier(public_pem(key)))
+    found = subjects.of_verified(folder, verified)
+    assert found.files["link"] == found.files["saved_model.pb"] == sha256(b"graph").hexdigest()
+
+
 def test_several_models(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "model.pth"
     model.write_bytes(b"weights")
