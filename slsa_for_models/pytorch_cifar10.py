@@ -86,6 +86,7 @@ def fit(
         max_lr=PARAMETERS["learning_rate"],
         total_steps=epochs * math.ceil(len(pixels) / batch_size),
     )
+    sums: list[torch.distributed.Work] = []
     for _ in range(epochs):
         loss_sum = correct = 0.0
         for rows in torch.split(torch.randperm(len(pixels)), batch_size):
@@ -102,10 +103,15 @@ def fit(
             correct += (logits.argmax(1) == wanted).sum().item() * len(rows) / len(wanted)
         totals = torch.tensor([loss_sum, correct], dtype=torch.float64) / len(pixels) / place.size
         if together:
-            torch.distributed.all_reduce(totals)
+            sums.append(torch.distributed.all_reduce(totals, async_op=True))
+            sums[-1].wait()
         report(*totals.tolist())
     if together:
+        # Gloo's threads end here, and would wait for ever for the interpreter that waits for them
+        # if one had the last reference to a tensor of Python's: so `sums` lives longer.
         torch.distributed.destroy_process_group()
+        del replica
+        sums.clear()
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.eval()
     return model
