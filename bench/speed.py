@@ -604,6 +604,7 @@ def main(arguments: Sequence[str]) -> int:
     for row in ROWS:
         if (args.large or row.model != LARGE) and (args.only or "") in row.model:
             results["rows"].append(measure(bench, row, startup))
+            drop(bench.files(row.model))  # the next row is not to fight for memory with this one
             print(table(results["rows"][-1:]).splitlines()[-1], flush=True)
     if not args.only or args.only == "keyless":
         results["keyless"] = measure_keyless(bench)

@@ -257,16 +257,24 @@ def _in_two_processes(work: Work, report: Callable[[int], None]) -> list[str]:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             with contextlib.suppress(OSError, RuntimeError):  # no more processes allowed
                 child = os.fork()
-                ours = work._replace(ranges=work.ranges[middle:])
             if child == 0:
                 _send_digests(theirs, reader, writer)
+            if child is not None:
+                ours = work._replace(ranges=work.ranges[middle:])
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             writer.close()
             own = hash_ranges(ours, report)
             text = reader.read().decode()
+        except BaseException:
+            if child == 0:
+                os._exit(0)
+            if child is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            raise
         finally:
             reader.close()
-            if child is not None:
+            if child:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(child, 0)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -280,11 +288,10 @@ def _in_two_processes(work: Work, report: Callable[[int], None]) -> list[str]:
 
 
 def _send_digests(work: Work, reader: BinaryIO, writer: BinaryIO) -> NoReturn:
-    """The child's part. It ends with the work, or soon after its parent: nobody reads then."""
+    """The child's part. It sends nothing before the end: more would not fit into the pipe."""
     try:
-        reader.close()
-        for part in work.ranges:
-            writer.write(_hash_range(part, work, lambda _: None).encode())
+        reader.close()  # so that sending fails, and does not wait, when the parent has gone
+        writer.write("".join(hash_ranges(work)).encode())
         writer.flush()
     finally:
         os._exit(0)  # no exit handler, no buffer of the parent's; what is missing tells
