@@ -348,6 +348,19 @@ def test_what_the_disk_cannot_give_is_not_mapped(
     assert build(tmp_path, how()).digests == found
 
 
+CHANGED = "the file changed while it was being hashed"
+
+
+def hashing(script: str, model: Path) -> subprocess.Popen[str]:
+    """A process that has begun to hash a model, and says "go" at every piece."""
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, str(model)], stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline() == "go\n"
+    return run
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
 def test_a_mapped_file_that_shrinks_does_not_kill(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(content(40 * MIB))
@@ -357,16 +370,13 @@ def test_a_mapped_file_that_shrinks_does_not_kill(tmp_path: Path) -> None:
         "try: m.digest(Path(sys.argv[1]), progress=slowly)\n"
         "except m.Error as error: print(error)"
     )
-    run = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert run.stdout is not None
-    assert run.stdout.readline() == "go\n"
+    run = hashing(script, tmp_path)
     start = time.monotonic()
     os.truncate(tmp_path / "w", 10)  # waits until the window is hashed
     assert time.monotonic() - start < 5
-    assert "the file changed while it was being hashed" in run.stdout.read()
-    assert run.wait(10) == 0
+    said, _ = run.communicate(timeout=10)
+    assert run.returncode == 0
+    assert CHANGED in said
 
 
 @posix
@@ -394,14 +404,10 @@ def test_ctrl_c_ends_the_work_at_once(tmp_path: Path) -> None:
         "    progress=lambda *_: print('go', flush=True))\n"
         "except KeyboardInterrupt: sys.exit(130)"
     )
-    run = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert run.stdout is not None
-    assert run.stdout.readline() == "go\n"
+    run = hashing(script, tmp_path)
     run.send_signal(signal.SIGINT)
-    run.stdout.read()
-    assert run.wait(10) == 130
+    run.communicate(timeout=10)
+    assert run.returncode == 130
 
 
 # Thousands of tiny files: two processes -----------------------------------------------------------
