@@ -110,6 +110,6 @@ def _window(descriptor: int) -> memoryview | None:
         )
         mapped.madvise(_MADV_POPULATE_READ)
         os.lseek(descriptor, _WINDOW_BYTES, os.SEEK_CUR)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # not every C library has RWF_NOWAIT
         return None
     return memoryview(mapped)[skip:]

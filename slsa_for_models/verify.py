@@ -390,6 +390,7 @@ def check_signature(found: str, made: Set[str | None]) -> str:
     if made != {found}:
         raise ChainError(
             "The signature is not the one that the attested run made.",
+            where="signature_ARTIFACT_OUTPUTS of the run, SHA-256 of the signature file",
             expected=", ".join(sorted(filter(None, made))),
             found=found,
         )

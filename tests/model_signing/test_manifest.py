@@ -313,6 +313,9 @@ def test_a_large_file_is_hashed_where_it_lies(
     with monkeypatch.context() as cold:
         cold.setattr(os, "preadv", not_in_memory)
         assert build(tmp_path, how(shard_size=shard_size)).digests == found
+    with monkeypatch.context() as another_library:
+        another_library.delattr(os, "RWF_NOWAIT")
+        assert build(tmp_path, how(shard_size=shard_size)).digests == found
     monkeypatch.delattr("fcntl.F_SETLEASE")
     assert build(tmp_path, how(shard_size=shard_size)).digests == found
     assert windows == []

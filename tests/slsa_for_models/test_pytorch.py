@@ -397,19 +397,6 @@ class WritesFiles(nn.Module):
         return pixels
 
 
-class RunsWhenLoaded(nn.Module):
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[int, bool]:
-        return 1, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[int, bool]) -> None:
-        self.training = state[1]
-
-
 class HasAnotherDoor(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         if pixels.sum() > 0:
@@ -422,7 +409,6 @@ class HasAnotherDoor(nn.Module):
     ("module", "message"),
     [
         (WritesFiles, "an operator that a classifier does not need|TorchScript operator"),
-        (RunsWhenLoaded, "runs when loaded"),
         (HasAnotherDoor, "TorchScript operator"),
     ],
 )
