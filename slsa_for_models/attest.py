@@ -38,11 +38,11 @@ def ambient_token() -> str:
     try:
         token = detect_credential()
     except IdentityError as error:
-        raise SigningError("The identity token cannot be fetched.", found=str(error)) from None
+        raise SigningError("the identity token cannot be fetched", found=str(error)) from None
     if token is None:
         raise SigningError(
-            "There is no identity in this environment.",
-            fix="In GitHub Actions grant `permissions: id-token: write`.",
+            "there is no identity in this environment",
+            fix="in GitHub Actions grant `permissions: id-token: write`",
         )
     return token
 
@@ -92,11 +92,11 @@ def make_statement(
         subjects.check_encoded(expected, about)
     if expected_sha256 is not None and expected_sha256 != measured.sha256:
         raise SubjectError(
-            "The model is not the one that was reported.",
+            "the model is not the one that was reported",
             where=str(model),
             expected=expected_sha256,
             found=measured.sha256,
-            fix="Do not use it: it changed between two jobs.",
+            fix="do not use it: it changed between two jobs",
         )
     # 2. What training says about itself has to be about this artifact.
     record = parse_record(record_bytes)

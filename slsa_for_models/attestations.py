@@ -64,7 +64,7 @@ def load(path: Path) -> tuple[Attestation, ...]:
     one = len(lines) == 1 or (bool(lines) and not lines[0].rstrip().endswith(b"}"))
     if not lines or (not one and len(lines) > MAX_LINES):
         raise BundleError(
-            "Not a file of attestations.",
+            "not a file of attestations",
             where=str(path),
             expected=f"a Sigstore bundle, a DSSE envelope, or at most {MAX_LINES} lines of them",
         )
@@ -81,7 +81,7 @@ def parse(label: str, data: bytes) -> Attestation:
     """
     document = strict_json.loads(data, BundleError, f"The attestation {label}")
     if not isinstance(document, dict):
-        raise BundleError("An attestation is a JSON object.", where=label)
+        raise BundleError("an attestation is a JSON object", where=label)
     return Attestation(label, data, document)
 
 
@@ -118,10 +118,10 @@ def authenticate_bundle(
         return verifiers.authenticate_sigstore(data, trust)
     if parsed.method == "certificate":
         raise UnsupportedError(
-            "Signed with a private certificate chain, which is not supported here.",
+            "signed with a private certificate chain, which is not supported here",
             where=label,
             expected="a Sigstore identity, or a public key",
-            fix="A model's signature alone is verified by `model_signing verify certificate`.",
+            fix="a model's signature alone is verified by `model_signing verify certificate`",
         )
     return _authenticated_by_key(label, parsed.payload, parsed.signature, tuple(public_keys))
 
@@ -147,8 +147,7 @@ def _refuse_unsupported_log(attestation: Attestation) -> None:
         version = entry.get("kindVersion") if isinstance(entry, dict) else None
         if isinstance(version, dict) and version.get("kind") == "intoto":
             raise UnsupportedError(
-                "Its transparency-log entry is of the kind `intoto`, which cannot be verified "
-                "here.",
+                "its transparency-log entry is of the kind `intoto`, which cannot be verified here",
                 where=attestation.label,
                 expected="a log entry of the kind dsse or hashedrekord",
                 fix=_NEEDS_LOOK_UP,
@@ -163,21 +162,21 @@ def _authenticate_envelope(
     signatures = document.get("signatures")
     if not isinstance(signatures, list) or len(signatures) != 1:
         raise BundleError(
-            "The envelope must carry exactly one signature.",
+            "the envelope must carry exactly one signature",
             where=f"{attestation.label}: signatures",
         )
     signature = signatures[0] if isinstance(signatures[0], dict) else {}
     if signature.get("cert") and not public_keys:
         raise UnsupportedError(
-            "A bare DSSE envelope with a certificate beside its signature: when it was signed can "
-            "only be looked up in the transparency log.",
+            "a bare DSSE envelope with a certificate beside its signature: when it was signed can "
+            "only be looked up in the transparency log",
             where=attestation.label,
             expected="a Sigstore bundle, or an envelope signed with a known public key",
             fix=_NEEDS_LOOK_UP,
         )
     if document["payloadType"] != bundle.PAYLOAD_TYPE:
         raise BundleError(
-            "The payload is not an in-toto statement.",
+            "the payload is not an in-toto statement",
             where=f"{attestation.label}: payloadType",
             expected=bundle.PAYLOAD_TYPE,
             found=ascii(document["payloadType"])[:100],
@@ -188,7 +187,7 @@ def _authenticate_envelope(
             for value in (document.get("payload"), signature.get("sig"))
         )
     except ValueError:
-        raise BundleError("Payload or signature is not base64.", where=attestation.label) from None
+        raise BundleError("payload or signature is not base64", where=attestation.label) from None
     return _authenticated_by_key(attestation.label, payload, raw, public_keys)
 
 
@@ -197,7 +196,7 @@ def _authenticated_by_key(
 ) -> Authenticated:
     if not public_keys:
         raise SignatureError(
-            "Signed with a key, and no public key was given.",
+            "signed with a key, and no public key was given",
             where=label,
             fix="name the builder's key with --public-key, or in the policy",
         )
@@ -208,7 +207,7 @@ def _authenticated_by_key(
                 payload, bundle.PAYLOAD_TYPE, "key", identity=fingerprint(public_key)
             )
     raise SignatureError(
-        "The signature does not match: another key, or an altered payload.", where=label
+        "the signature does not match: another key, or an altered payload", where=label
     )
 
 
@@ -216,7 +215,7 @@ def _load(public_key: bytes) -> ec.EllipticCurvePublicKey | ed25519.Ed25519Publi
     try:
         key = serialization.load_pem_public_key(public_key)
     except ValueError:
-        raise FileError("Not a public key.", expected="a PEM public key") from None
+        raise FileError("not a public key", expected="a PEM public key") from None
     return key if isinstance(key, ed25519.Ed25519PublicKey) else keys.supported(key)
 
 

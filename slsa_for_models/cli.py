@@ -337,15 +337,15 @@ def _policy_init(args: argparse.Namespace) -> int:
 
     if args.output.exists():
         raise PolicyError(
-            "The policy exists already, and may have been edited.",
+            "the policy exists already, and may have been edited",
             where=str(args.output),
-            fix="Choose another --output, or remove it first.",
+            fix="choose another --output, or remove it first",
         )
     lineage, expected = _verified(args)
     if not lineage.verdict.accepted or not lineage.result.accepted:
         sys.stdout.write(report.text(lineage.verdict))
         raise PolicyError(
-            "No policy was written: the model was not verified by provenance.",
+            "no policy was written: the model was not verified by provenance",
             where=str(args.model),
         )
     key, builder_key = (
@@ -477,7 +477,7 @@ def _expectations(args: argparse.Namespace) -> Expectations:
                 where=name,
                 expected=str(getattr(base, name)),
                 found=str(value),
-                fix="State it in one of them only.",
+                fix="state it in one of them only",
             )
     return replace(base, **stated)  # type: ignore[arg-type]
 

@@ -115,11 +115,11 @@ def from_token(
     claims = token_claims(token)
     if claims.get("iss") != GITHUB_ISSUER:
         raise ContextError(
-            "The identity token is not that of a GitHub Actions job.",
+            "the identity token is not that of a GitHub Actions job",
             where="claim iss",
             expected=GITHUB_ISSUER,
             found=str(claims.get("iss")),
-            fix="Run this in a workflow job that is granted `id-token: write`.",
+            fix="run this in a workflow job that is granted `id-token: write`",
         )
     values = {field: _claim(claims, name) for field, name in _CLAIMS.items()}
     for field in ("workflow", "builder"):
@@ -135,14 +135,14 @@ def token_claims(token: str) -> dict[str, object]:
     """
     parts = token.strip().split(".")
     if len(parts) != 3 or len(token) > MAX_TOKEN_BYTES:
-        raise ContextError("The identity token is not a JSON Web Token.")
+        raise ContextError("the identity token is not a JSON Web Token")
     try:
         payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
     except ValueError:
         payload = b""
     claims = strict_json.loads(payload, ContextError, "The identity token")
     if not isinstance(claims, dict):
-        raise ContextError("The identity token's payload is not a JSON object.")
+        raise ContextError("the identity token's payload is not a JSON object")
     return claims
 
 
@@ -155,7 +155,7 @@ def split_workflow(reference: str, *, where: str) -> tuple[str, str, str]:
     match = _WORKFLOW_REF.fullmatch(reference)
     if match is None:
         raise ContextError(
-            "This does not name a workflow file at a git reference.",
+            "this does not name a workflow file at a git reference",
             where=where,
             expected="OWNER/NAME/PATH@REF",
             found=reference,
@@ -179,7 +179,7 @@ def parse_inputs(text: str) -> dict[str, Scalar]:
         value is None or isinstance(value, Scalar) for value in inputs.values()
     ):
         raise ContextError(
-            "The workflow inputs are not a flat JSON object.",
+            "the workflow inputs are not a flat JSON object",
             where="--workflow-inputs",
             expected="what toJSON(inputs) gives, at most 64 KiB",
         )
@@ -190,7 +190,7 @@ def _claim(claims: Mapping[str, object], name: str) -> str:
     value = claims.get(name)
     if not isinstance(value, str) or not value or any(c.isspace() for c in value):
         raise ContextError(
-            "The identity token lacks a claim of GitHub Actions, or it is malformed.",
+            "the identity token lacks a claim of GitHub Actions, or it is malformed",
             where=f"claim {name}",
             found="nothing" if value is None else ascii(value),
         )

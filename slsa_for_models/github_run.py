@@ -78,7 +78,7 @@ def check(
     match = _RUN.fullmatch(run)
     if match is None:
         raise RunError(
-            "No accepted provenance names a run of GitHub Actions.",
+            "no accepted provenance names a run of GitHub Actions",
             where="run",
             expected="https://github.com/ORG/REPO/actions/runs/NUMBER",
             found=run or "none",
@@ -97,7 +97,7 @@ def check(
     for field, expected in {"id": number, "repository": repository, "head_sha": commit}.items():
         if named[field] != expected:
             raise RunError(
-                "GitHub answers about another run than the provenance names.",
+                "GitHub answers about another run than the provenance names",
                 where=f"{url}, {field}",
                 expected=expected,
                 found=named[field] or "nothing",
@@ -106,11 +106,11 @@ def check(
     status, conclusion = answer.get("status"), answer.get("conclusion")
     if (status, conclusion) != ("completed", "success"):
         raise RunError(
-            "The run that made the model has not succeeded.",
+            "the run that made the model has not succeeded",
             where=run,
             expected="completed, success",
             found=f"{status}, {conclusion or 'no conclusion yet'}",
-            fix="Look at the run's page for what failed; do not deploy what it made.",
+            fix="look at the run's page for what failed; do not deploy what it made",
         )
     return f"{run}: completed, success"
 
@@ -134,7 +134,7 @@ def _get(url: str, token: str) -> dict[str, object]:
     """The JSON object at `url`, bounded in size and time."""
     request = urllib.request.Request(url)  # noqa: S310 - judged in the next line
     if request.type not in ("https", "http"):
-        raise RunError("The address of GitHub's API is not a web address.", found=url)
+        raise RunError("the address of GitHub's API is not a web address", found=url)
     request.add_header("Accept", "application/vnd.github+json")
     request.add_header("X-GitHub-Api-Version", "2022-11-28")
     if token:
@@ -145,14 +145,14 @@ def _get(url: str, token: str) -> dict[str, object]:
             body = response.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
         raise RunError(
-            "GitHub does not tell how the run ended.",
+            "GitHub does not tell how the run ended",
             where=url,
             found=f"HTTP status {error.code}",
-            fix="Grant the job `actions: read`; of another private repository it may not ask.",
+            fix="grant the job `actions: read`; of another private repository it may not ask",
         ) from error
     except OSError as error:
         raise RunError(
-            "GitHub cannot be asked how the run ended.",
+            "GitHub cannot be asked how the run ended",
             where=url,
             found=str(getattr(error, "reason", error)),
         ) from error
@@ -161,7 +161,7 @@ def _get(url: str, token: str) -> dict[str, object]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise RunError("GitHub's answer is not a JSON object of at most 1 MiB.", where=url)
+        raise RunError("GitHub's answer is not a JSON object of at most 1 MiB", where=url)
     return answer
 
 

@@ -61,11 +61,11 @@ def check_model_signer(label: str, authenticated: Authenticated, expected: Expec
     claims = certificate_claims(authenticated.certificate or b"")
     if signer is not None and signer.public_key is not None:
         raise SignerError(
-            "Signed keyless, and a key was expected.",
+            "signed keyless, and a key was expected",
             where=label,
             expected=f"key {attestations.fingerprint(signer.public_key)}",
             found=f"{claims.identity} ({claims.issuer})",
-            fix="Name a builder's key with --builder-key instead.",
+            fix="name a builder's key with --builder-key instead",
         )
     if signer is not None and signer.identity is not None:
         check_identity(claims, signer.identity, signer.issuer or GITHUB_ISSUER)
@@ -73,11 +73,11 @@ def check_model_signer(label: str, authenticated: Authenticated, expected: Expec
         builder.accepts(claims.identity) for builder in expected.builders
     ):
         raise SignerError(
-            "Signed by somebody who was not named.",
+            "signed by somebody who was not named",
             where="certificate: subject alternative name, issuer (.8)",
             expected="the identity given, or a trusted builder",
             found=f"{claims.identity} ({claims.issuer})",
-            fix="If you trust them, name them with --identity and --identity-provider.",
+            fix="if you trust them, name them with --identity and --identity-provider",
         )
     return Signed(label, authenticated, _workflow_facts(claims, expected))
 
@@ -90,7 +90,7 @@ def check_identity(claims: Claims, identity: Expected, issuer: str) -> None:
     """
     if not matches(identity, claims.identity) or claims.issuer != issuer:
         raise SignerError(
-            "Signed by somebody else.",
+            "signed by somebody else",
             where="certificate: subject alternative name, issuer (.8)",
             expected=f"{identity} ({issuer})",
             found=f"{claims.identity} ({claims.issuer})",
@@ -113,7 +113,7 @@ def check_provenance_signer(
     if provenance.kind != "tekton":
         if claims is None or claims.issuer != GITHUB_ISSUER:
             raise SignerError(
-                f"Provenance of the kind {provenance.kind} is signed by a GitHub workflow.",
+                f"provenance of the kind {provenance.kind} is signed by a GitHub workflow",
                 where=label,
                 expected=GITHUB_ISSUER,
                 found=claims.issuer if claims else "a key",
@@ -126,7 +126,7 @@ def check_provenance_signer(
     ]
     if not builders:
         raise SignerError(
-            "This signer may not speak for any trusted builder.",
+            "this signer may not speak for any trusted builder",
             where=label,
             expected="the key or identity of a builder (--builder-id, --public-key, a policy)",
             found=str(authenticated.identity),
@@ -176,7 +176,7 @@ def _workflow_facts(claims: Claims, expected: Expectations) -> dict[str, str | N
     for what, holds, needed, found in checks:
         if not holds:
             raise SignerError(
-                f"The signing workflow has another {what.split(' (')[0]}.",
+                f"the signing workflow has another {what.split(' (')[0]}",
                 where=f"certificate: {what}",
                 expected=needed,
                 found=found or "nothing",
@@ -225,7 +225,7 @@ def check_claims(signed: Signed, provenance: Provenance) -> str:
         certified = signed.facts.get(claim.certified)
         if claim.value != certified:
             raise CertificateClaimError(
-                "The predicate does not say what the certificate says.",
+                "the predicate does not say what the certificate says",
                 where=claim.field,
                 expected=f"{certified or 'nothing'} (certificate: {claim.certified})",
                 found=claim.value or "nothing",

@@ -59,7 +59,7 @@ def find_evidence(model: Path, like: Evidence) -> Evidence:
     found = tuple(path for path in provenance if path.is_file())
     if not signature.is_file() or not found:
         raise LineageError(
-            "A base model's evidence is not beside it.",
+            "a base model's evidence is not beside it",
             where=str(model),
             expected=f"{signature.name}, and {' or '.join(path.name for path in provenance)}",
         )
@@ -77,7 +77,7 @@ def verify_lineage(
     """
     given = {payload_digest(base.evidence): base for base in bases}
     if len(given) != len(bases):
-        raise LineageError("Two base models are the same.", fix="Give each --base-model once.")
+        raise LineageError("two base models are the same", fix="give each --base-model once")
     result = verify(evidence, expected)
     table = Table(list(result.verdict.steps))
     levels: dict[str, int] = {}
@@ -139,13 +139,13 @@ def payload_digest(evidence: Evidence) -> str:
         LineageError: None was given.
     """
     if evidence.signature is None:
-        raise LineageError("A base model needs a signature.", where=str(evidence.model))
+        raise LineageError("a base model needs a signature", where=str(evidence.model))
     return sha256(bundle.parse(bundle.read_bounded(evidence.signature)).payload).hexdigest()
 
 
 def _cycle(digest: str) -> LineageError:
     return LineageError(
-        "A model is named as its own ancestor.",
+        "a model is named as its own ancestor",
         where="resolvedDependencies",
         expected="base models that came before",
         found=digest,
@@ -154,22 +154,22 @@ def _cycle(digest: str) -> LineageError:
 
 def _absent(digest: str) -> LineageError:
     return LineageError(
-        "A base model has to be verified, and its files were not given.",
+        "a base model has to be verified, and its files were not given",
         expected=digest,
         found="nothing",
-        fix="Give it with --base-model.",
+        fix="give it with --base-model",
     )
 
 
 def _changed(result: Result, digest: str) -> LineageError:
     return LineageError(
-        "The base model's signature changed while it was verified.",
+        "the base model's signature changed while it was verified",
         where=result.model.name,
         expected=digest,
         found=result.model.payload_sha256,
-        fix="Wait until nothing writes to it, then try again.",
+        fix="wait until nothing writes to it, then try again",
     )
 
 
 def _not_named(name: str, digest: str) -> LineageError:
-    return LineageError("No accepted provenance names this base model.", where=name, found=digest)
+    return LineageError("no accepted provenance names this base model", where=name, found=digest)

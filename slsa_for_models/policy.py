@@ -234,11 +234,11 @@ def check_builder(
     found = next((item for item in builders if item.accepts(provenance.builder_id)), None)
     if found is None:
         raise BuilderError(
-            "Not a trusted builder, or not at a trusted version.",
+            "not a trusted builder, or not at a trusted version",
             where="builder.id",
             expected=" | ".join(str(builder) for builder in expected.builders),
             found=provenance.builder_id,
-            fix="If you trust it, name it with --builder-id or in a policy.",
+            fix="if you trust it, name it with --builder-id or in a policy",
         )
     is_generator = provenance.kind == "slsa-github-generator"
     # A caller of our sign.yml may get hold of its token (docs/private-sigstore.md). Another kind
@@ -247,7 +247,7 @@ def check_builder(
     signs_only = found.id.endswith(SIGNING_WORKFLOW) and (provenance.kind == "train" or not own)
     if (found.id == GENERATOR_ID) != is_generator or signs_only:
         raise BuilderError(
-            f"This builder does not make provenance of the kind {provenance.kind}.",
+            f"this builder does not make provenance of the kind {provenance.kind}",
             where="buildType",
             expected="the SLSA generator's kind from it and nobody else; none from sign.yml",
             found=provenance.builder_id,
@@ -263,14 +263,14 @@ def check_source(expected: Expectations, provenance: Provenance) -> str:
     """
     if expected.source_uri is not None and not matches(expected.source_uri, provenance.source_uri):
         raise SourceError(
-            "Built from another repository.",
+            "built from another repository",
             where="source",
             expected=str(expected.source_uri),
             found=provenance.source_uri,
         )
     if expected.source_commit is not None and expected.source_commit != provenance.source_commit:
         raise SourceError(
-            "Built from another commit.",
+            "built from another commit",
             where="source",
             expected=expected.source_commit,
             found=provenance.source_commit,
@@ -291,7 +291,7 @@ def check_ref(expected: Expectations, provenance: Provenance) -> str:
     for what, wanted, found in (("branch", expected.branch, branch), ("tag", expected.tag, tag)):
         if wanted is not None and (found is None or not matches(wanted, found)):
             raise SourceError(
-                f"Built from another {what}.",
+                f"built from another {what}",
                 where="source reference",
                 expected=str(wanted),
                 found=found or f"no {what}",
@@ -314,7 +314,7 @@ def _check_versioned_tag(wanted: str, tag: str | None) -> None:
         or (len(given) == 3 and expected[4] != found[4])
     ):
         raise SourceError(
-            "Built from another version.",
+            "built from another version",
             where="source reference",
             expected=wanted,
             found=tag or "no tag",
@@ -344,7 +344,7 @@ def check_inputs(expected: Expectations, provenance: Provenance) -> str:
         found = (inputs or {}).get(name)
         if found is None or not matches(wanted, found):
             raise ParameterError(
-                "The workflow was given another input.",
+                "the workflow was given another input",
                 where=f"input {name}",
                 expected=str(wanted),
                 found="no inputs" if inputs is None else found,

@@ -49,7 +49,7 @@ def load(path: Path) -> Expectations:
     try:
         document = tomllib.loads(read_bounded(path, MAX_BYTES).decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise PolicyError("The policy is not TOML.", where=str(path), found=str(error)) from None
+        raise PolicyError("the policy is not TOML", where=str(path), found=str(error)) from None
     json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")
     try:
         return _expectations(document, path.parent)
@@ -89,11 +89,11 @@ def _expectations(document: Toml, folder: Path) -> Expectations:
 
 def _builder(entry: Toml, folder: Path) -> Builder:
     if "@" in entry["id"]:
-        raise PolicyError("Git references of a builder stand in `refs`.", found=entry["id"])
+        raise PolicyError("git references of a builder stand in `refs`", found=entry["id"])
     _check_method(entry, "builder", needs_issuer=True)
     if entry.get("issuer") == GITHUB_ISSUER:
         raise PolicyError(
-            "A GitHub workflow is named by the builder's id; it needs no identity.",
+            "a GitHub workflow is named by the builder's id; it needs no identity",
             found=entry["id"],
         )
     level = entry.get("level")
@@ -112,26 +112,26 @@ def _builder(entry: Toml, folder: Path) -> Builder:
 def _signer(entry: Toml, folder: Path) -> Signer:
     _check_method(entry, "signer", needs_issuer=False)
     if "identity" not in entry and "public_key" not in entry:
-        raise PolicyError("The signer has neither an identity nor a key.", where="signer")
+        raise PolicyError("the signer has neither an identity nor a key", where="signer")
     return Signer(_expected(entry.get("identity")), entry.get("issuer"), _key(entry, folder))
 
 
 def _verifiers(entries: list[Toml], folder: Path) -> tuple[SummaryVerifier, ...]:
     names = [entry["id"] for entry in entries]
     if len(set(names)) != len(names):
-        raise PolicyError("Two verifiers have the same id.", where="vsa.verifier")
+        raise PolicyError("two verifiers have the same id", where="vsa.verifier")
     return tuple(_verifier(entry, folder) for entry in entries)
 
 
 def _verifier(entry: Toml, folder: Path) -> SummaryVerifier:
     _check_method(entry, "vsa.verifier", needs_issuer=False)
     if "identity" not in entry and "public_key" not in entry:
-        raise PolicyError("A verifier has neither an identity nor a key.", where=entry["id"])
+        raise PolicyError("a verifier has neither an identity nor a key", where=entry["id"])
     on_github = "identity" in entry and entry.get("issuer", GITHUB_ISSUER) == GITHUB_ISSUER
     if on_github and "source_uri" not in entry:
         raise PolicyError(
-            "A verifier that is a GitHub workflow needs source_uri: whoever calls a reusable "
-            "workflow has its identity.",
+            "a verifier that is a GitHub workflow needs source_uri: whoever calls a reusable "
+            "workflow has its identity",
             where=entry["id"],
         )
     return SummaryVerifier(
@@ -145,11 +145,11 @@ def _verifier(entry: Toml, folder: Path) -> SummaryVerifier:
 
 def _check_method(entry: Toml, where: str, *, needs_issuer: bool) -> None:
     if "identity" in entry and "public_key" in entry:
-        raise PolicyError("Identity and public_key exclude each other.", where=where)
+        raise PolicyError("identity and public_key exclude each other", where=where)
     if "issuer" in entry and "identity" not in entry:
-        raise PolicyError("An issuer without an identity says nothing.", where=where)
+        raise PolicyError("an issuer without an identity says nothing", where=where)
     if needs_issuer and "identity" in entry and "issuer" not in entry:
-        raise PolicyError("An identity needs its issuer.", where=where)
+        raise PolicyError("an identity needs its issuer", where=where)
 
 
 def _key(entry: Toml, folder: Path) -> bytes | None:
@@ -173,7 +173,7 @@ def _required(value: Any) -> Expected:  # noqa: ANN401 - a text or {pattern}, by
         re.compile(value["pattern"])
     except re.error as error:
         raise PolicyError(
-            "Not a regular expression.", where=value["pattern"], found=str(error)
+            "not a regular expression", where=value["pattern"], found=str(error)
         ) from None
     return Pattern(value["pattern"])
 

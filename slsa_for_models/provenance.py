@@ -63,7 +63,7 @@ def lock_of(record: TrainingRecord, locks: Iterable[Lock]) -> Lock:
     claimed, known = record.environment.requirements_sha256, {lock.sha256: lock for lock in locks}
     if claimed is None or claimed not in known:
         raise RecordError(
-            "Training was not installed from this commit's locked requirements.",
+            "training was not installed from this commit's locked requirements",
             where="environment.requirements_sha256",
             expected=", ".join(sorted(known)),
             found=claimed or "none",
@@ -100,13 +100,13 @@ def build(
     )
     if f"/{builder_path}" == SIGNING_WORKFLOW:
         raise ContextError(
-            "The workflow sign.yml signs models of others; it cannot say how they were trained.",
+            "the workflow sign.yml signs models of others; it cannot say how they were trained",
             where="job_workflow_ref",
             found=context.builder,
         )
     if repository != context.repository:
         raise ContextError(
-            "The run's workflow belongs to another repository than the run.",
+            "the run's workflow belongs to another repository than the run",
             where="workflow_ref",
             expected=context.repository,
             found=repository,

@@ -142,7 +142,7 @@ def read(payload: bytes) -> Provenance:
     reader = _READERS.get((predicate_type, build_type))
     if reader is None:
         raise UnsupportedError(
-            "Provenance of a build type that is not known here.",
+            "provenance of a build type that is not known here",
             where="buildType",
             expected=", ".join(sorted({known for _, known in _READERS})),
             found=build_type,
@@ -162,11 +162,11 @@ def read_statement(
     """
     statement = strict_json.loads(payload, ProvenanceError, "The signed payload")
     if not isinstance(statement, dict):
-        raise ProvenanceError("The signed payload is not an in-toto statement.")
+        raise ProvenanceError("the signed payload is not an in-toto statement")
     predicate_type = _text(statement, "predicateType")
     if predicate_type not in predicate_types:
         raise PredicateTypeError(
-            "A signed statement of another type.",
+            "a signed statement of another type",
             where="predicateType",
             expected=" or ".join(predicate_types),
             found=predicate_type,
@@ -174,7 +174,7 @@ def read_statement(
     expected = STATEMENT_V01 if predicate_type == PREDICATE_V02 else STATEMENT_V1
     if statement.get("_type") != expected:
         raise PredicateTypeError(
-            "The versions of statement and predicate do not belong together.",
+            "the versions of statement and predicate do not belong together",
             where="_type",
             expected=f"{expected} with {predicate_type}",
             found=ascii(statement.get("_type")),
@@ -182,7 +182,7 @@ def read_statement(
     subjects = _resources(statement, "subject")
     if not 0 < len(subjects) <= MAX_SUBJECTS:
         raise ProvenanceError(
-            "The number of subjects is not acceptable.",
+            "the number of subjects is not acceptable",
             where="subject",
             expected=f"1 to {MAX_SUBJECTS}",
             found=str(len(subjects)),
@@ -199,7 +199,7 @@ def split_source(uri: str, where: str) -> tuple[str, str | None]:
     match = re.fullmatch(r"(git\+https://[^@\s?#]+)(?:@([^@\s]+))?", uri)
     if match is None:
         raise ProvenanceError(
-            "This is not a git source.", where=where, expected="git+https://...@REF", found=uri
+            "this is not a git source", where=where, expected="git+https://...@REF", found=uri
         )
     return match[1], match[2]
 
@@ -329,7 +329,7 @@ def _train(build_type: str, subjects: tuple[Resource, ...], predicate: Json) -> 
     external = dict(_object(predicate, "buildDefinition.externalParameters"))
     inputs = external.pop("inputs", None)
     if not isinstance(inputs, dict):
-        raise ProvenanceError("A field is missing or not a JSON object.", where="inputs")
+        raise ProvenanceError("a field is missing or not a JSON object", where="inputs")
     definition = {**predicate["buildDefinition"], "externalParameters": external}
     like_github = {**predicate, "buildDefinition": definition}
     by_products = _resources(_object(predicate, "runDetails"), "byproducts")
@@ -362,11 +362,11 @@ def _tekton(build_type: str, subjects: tuple[Resource, ...], predicate: Json) ->
     }
     if len(sources) != 1:
         raise ProvenanceError(
-            "The run does not name one git source among its inputs.",
+            "the run does not name one git source among its inputs",
             where="resolvedDependencies, name inputs/result",
             expected="1",
             found=str(len(sources)),
-            fix="Give the clone task a result *_ARTIFACT_INPUTS (or CHAINS-GIT_URL and _COMMIT).",
+            fix="give the clone task a result *_ARTIFACT_INPUTS (or CHAINS-GIT_URL and _COMMIT)",
         )
     ((uri, commit),) = sources
     uri = uri if uri.startswith("git+") else f"git+{uri}"
@@ -426,10 +426,10 @@ def _refuse_unresolved(spec: Json, dependencies: tuple[Resource, ...]) -> None:
     missing = needed - {resource.name for resource in named if resource.digests}
     if missing:
         raise ProvenanceError(
-            "The run refers to a pipeline or task that was not resolved to a digest.",
+            "the run refers to a pipeline or task that was not resolved to a digest",
             where="resolvedDependencies",
             expected=f"a digest for: {', '.join(sorted(missing))}",
-            fix="Refer to pipelines and tasks through a resolver (git, bundle, hub).",
+            fix="refer to pipelines and tasks through a resolver (git, bundle, hub)",
         )
 
 
@@ -477,14 +477,14 @@ def _text(document: object, path: str, *, default: str | None = None) -> str:
     if value is None and default is not None:
         return default
     if not isinstance(value, str):
-        raise ProvenanceError("A field is missing or not text.", where=path)
+        raise ProvenanceError("a field is missing or not text", where=path)
     return value
 
 
 def _object(document: object, path: str) -> Json:
     value = _value(document, path)
     if not isinstance(value, dict):
-        raise ProvenanceError("A field is missing or not a JSON object.", where=path)
+        raise ProvenanceError("a field is missing or not a JSON object", where=path)
     return value
 
 
@@ -493,7 +493,7 @@ def _only(value: object, known: set[str], where: str) -> None:
     unknown = sorted(set(value) - known) if isinstance(value, dict) else ["not an object"]
     if unknown:
         raise ParameterError(
-            "An external parameter that the build type does not define.",
+            "an external parameter that the build type does not define",
             where=where,
             expected=", ".join(sorted(known)),
             found=", ".join(unknown),
@@ -519,7 +519,7 @@ def _scalar(value: object) -> str:
 def _list(document: Json, path: str) -> list[Json]:
     value = document.get(path, [])
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise ProvenanceError("A field is not a list of JSON objects.", where=path)
+        raise ProvenanceError("a field is not a list of JSON objects", where=path)
     return value
 
 
@@ -542,7 +542,7 @@ def _resource(item: Json, where: str) -> Resource:
     for algorithm, digest in digests.items():
         if not isinstance(digest, str) or not _HEX.fullmatch(digest):
             raise ProvenanceError(
-                "A digest is not lower-case hexadecimal.",
+                "a digest is not lower-case hexadecimal",
                 where=f"{where}.digest.{algorithm}",
                 found=ascii(digest)[:80],
             )
@@ -555,4 +555,4 @@ def _content(value: object) -> bytes | None:
     try:
         return base64.b64decode(str(value), validate=True)
     except ValueError:
-        raise ProvenanceError("Not base64.", where="content") from None
+        raise ProvenanceError("not base64", where="content") from None

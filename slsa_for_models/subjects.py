@@ -145,17 +145,17 @@ def check_encoded(expected: str, found: Iterable[Subject]) -> None:
         raise UsageError("not base64 of sha256sum lines", where="--expected") from None
     wanted = {name: digest for digest, _, name in lines}
     if len(wanted) != len(lines):  # whoever attests to the lines would attest to both digests
-        raise SubjectError("The same file was reported twice.", where="--expected")
+        raise SubjectError("the same file was reported twice", where="--expected")
     at_hand = {subject.name: subject.sha256 for subject in found}
     # A directory's root, which says least of what differs, comes last.
     for name in sorted(wanted.keys() | at_hand.keys(), reverse=True):
         if wanted.get(name) != at_hand.get(name):
             raise SubjectError(
-                "The model is not the one that was reported.",
+                "the model is not the one that was reported",
                 where=name,
                 expected=wanted.get(name, "no such file"),
                 found=at_hand.get(name, "no such file"),
-                fix="Do not use it: it changed between two jobs.",
+                fix="do not use it: it changed between two jobs",
             )
 
 
@@ -178,7 +178,7 @@ def check(subjects: Iterable[Resource], model: ModelDigests) -> str:
                 return f"{name} sha256:{digest}"
         expected = next((digest for name, digest in listed if name == model.name), None)
         raise SubjectError(
-            "The provenance is about other bytes.",
+            "the provenance is about other bytes",
             where=model.name,
             expected=expected or f"one of {len(listed)} subjects, such as {listed[:1]}",
             found=model.sha256,
@@ -190,11 +190,11 @@ def check(subjects: Iterable[Resource], model: ModelDigests) -> str:
     below = [(name[len(prefix) :], digest) for name, digest in listed if name.startswith(prefix)]
     wanted = dict(below)
     if len(wanted) != len(below):
-        raise SubjectError("Two subjects have the same name.", where=model.name)
+        raise SubjectError("two subjects have the same name", where=model.name)
     for name in sorted(wanted.keys() | model.files.keys()):
         if wanted.get(name) != model.files.get(name):
             raise SubjectError(
-                "The provenance is about other files.",
+                "the provenance is about other files",
                 where=name,
                 expected=wanted.get(name, "no such file"),
                 found=model.files.get(name, "no such file"),
@@ -212,7 +212,7 @@ def check_record(record: TrainingRecord, model: ModelDigests) -> None:
     found = model.sha256 if model.single else sha256(listing.encode()).hexdigest()
     if record.model.sha256 != found:
         raise RecordError(
-            "The training record is about another model.",
+            "the training record is about another model",
             where="model.sha256",
             expected=record.model.sha256,
             found=found,
@@ -221,7 +221,7 @@ def check_record(record: TrainingRecord, model: ModelDigests) -> None:
 
 def _digests(model: Path, single: bool, built: Manifest, payload: str | None) -> ModelDigests:
     if not built.digests:
-        raise FileError("The model has no files.", where=str(model))
+        raise FileError("the model has no files", where=str(model))
     name = files.basename(model)
     digests = {name: next(iter(built.digests.values()))} if single else dict(built.digests)
     root = statement.root_digest(built.digests.values())

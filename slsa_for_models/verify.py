@@ -316,13 +316,13 @@ def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
     """
     if not set(expected.required) <= kinds:
         raise ChainError(
-            "Required evidence is missing or refused.",
+            "required evidence is missing or refused",
             expected=", ".join(expected.required),
             found=", ".join(sorted(kinds)) or "none accepted",
         )
     if level < expected.minimum_level:
         raise BuilderError(
-            "The SLSA Build level is too low.",
+            "the SLSA Build level is too low",
             expected=f"L{expected.minimum_level} or more",
             found=f"L{level}",
         )
@@ -350,10 +350,10 @@ def check_no_build(expected: Expectations, signed: Signed | None) -> str:
     missing = [name for name, value in named.items() if value]
     if missing:
         raise ChainError(
-            "No accepted provenance says what is expected of the build.",
+            "no accepted provenance says what is expected of the build",
             expected=", ".join(missing),
             found="no accepted provenance",
-            fix="Give the provenance with --provenance, or expect nothing of the build.",
+            fix="give the provenance with --provenance, or expect nothing of the build",
         )
     return "nothing"
 
@@ -369,7 +369,7 @@ def check_same(said: Sequence[tuple[str, str]]) -> str:
     """
     if len({value for _, value in said}) != 1:
         raise ChainError(
-            "The evidence does not belong together.",
+            "the evidence does not belong together",
             where=", ".join(label for label, _ in said),
             expected="the same of all",
             found=", ".join(f"{label}: {value}" for label, value in said),
@@ -389,7 +389,7 @@ def check_signature(found: str, made: Set[str | None]) -> str:
     """
     if made != {found}:
         raise ChainError(
-            "The signature is not the one that the attested run made.",
+            "the signature is not the one that the attested run made",
             where="signature_ARTIFACT_OUTPUTS of the run, SHA-256 of the signature file",
             expected=", ".join(sorted(filter(None, made))),
             found=found,
@@ -412,7 +412,7 @@ def check_dependencies(wanted: Mapping[str, str], accepted: Sequence[Accepted]) 
         }
         if named != {digest}:
             raise DependencyMismatchError(
-                "Made with another dependency than the one expected.",
+                "made with another dependency than the one expected",
                 where=f"resolvedDependencies, {name}",
                 expected=digest,
                 found=", ".join(sorted(map(str, named))) or "none of that name",
@@ -455,7 +455,7 @@ def check_record(data: bytes, listed: Set[str | None], model: ModelDigests) -> T
     digest = sha256(data).hexdigest()
     if digest not in listed:
         raise RecordError(
-            "No accepted provenance names this training record.",
+            "no accepted provenance names this training record",
             expected=", ".join(sorted(filter(None, listed)))[:200] or "an attested record",
             found=digest,
         )
@@ -502,9 +502,9 @@ def check_dataset(wanted: str | None, named: Set[str], recorded: str | None) -> 
     """
     message = digest = None
     if recorded is not None and named and recorded not in named:
-        message, digest = "The provenance names another data set than training recorded.", recorded
+        message, digest = "the provenance names another data set than training recorded", recorded
     elif wanted is not None and wanted not in ({recorded} if recorded else named):
-        message, digest = "Trained on another data set than the one expected.", wanted
+        message, digest = "trained on another data set than the one expected", wanted
     if message is not None:
         raise DependencyMismatchError(
             message,

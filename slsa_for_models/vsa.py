@@ -130,7 +130,7 @@ def _only_one(path: Path) -> tuple[attestations.Attestation, ...]:
     loaded = attestations.load(path)
     if len(loaded) != 1:
         raise SummaryError(
-            "A file of summaries has to hold exactly one.",
+            "a file of summaries has to hold exactly one",
             where=path.name,
             expected="1",
             found=str(len(loaded)),
@@ -152,7 +152,7 @@ def check_verifier(
     trusted = next((item for item in expected.verifiers if item.id == name), None)
     if trusted is None:
         raise SummaryError(
-            "Not a verifier that the policy trusts.",
+            "not a verifier that the policy trusts",
             where="verifier.id",
             expected=", ".join(item.id for item in expected.verifiers) or "none named in a policy",
             found=str(name)[:200],
@@ -167,7 +167,7 @@ def _check_signer(authenticated: Authenticated, trusted: SummaryVerifier) -> Non
         fingerprint = None if key is None else attestations.fingerprint(key)
         if fingerprint != authenticated.identity:
             raise SignerError(
-                "Signed with another key than this verifier's.",
+                "signed with another key than this verifier's",
                 where=trusted.id,
                 expected=fingerprint or "a keyless signature",
                 found=authenticated.identity,
@@ -176,7 +176,7 @@ def _check_signer(authenticated: Authenticated, trusted: SummaryVerifier) -> Non
     claims = certificate_claims(authenticated.certificate)
     if trusted.identity is None:
         raise SignerError(
-            "Signed keyless, but this verifier signs with a key.",
+            "signed keyless, but this verifier signs with a key",
             where=trusted.id,
             found=claims.identity,
         )
@@ -185,7 +185,7 @@ def _check_signer(authenticated: Authenticated, trusted: SummaryVerifier) -> Non
         repository = f"git+{claims.source_repository_uri}"
         if trusted.source_uri is None or not policy.matches(trusted.source_uri, repository):
             raise SignerError(
-                "The verifier's workflow ran for another repository.",
+                "the verifier's workflow ran for another repository",
                 where="certificate: source repository (.12)",
                 expected=str(trusted.source_uri or "one named by the policy"),
                 found=claims.source_repository_uri,
@@ -201,7 +201,7 @@ def check_resource(predicate: Mapping[str, Any], expected: str | None) -> str:
     found = predicate.get("resourceUri")
     if expected is None or found != expected:
         raise SummaryError(
-            "The summary is about another resource.",
+            "the summary is about another resource",
             where="resourceUri",
             expected=expected or "the URI you fetched the model from (--resource-uri)",
             found=str(found)[:200],
@@ -217,7 +217,7 @@ def check_result(predicate: Mapping[str, Any]) -> int:
     """
     if predicate.get("verificationResult") != "PASSED":
         raise SummaryError(
-            "The verifier did not accept the model.",
+            "the verifier did not accept the model",
             where="verificationResult",
             expected="PASSED",
             found=str(predicate.get("verificationResult"))[:200],
@@ -227,7 +227,7 @@ def check_result(predicate: Mapping[str, Any]) -> int:
     levels = [match for item in texts if (match := _LEVEL.fullmatch(item))]
     if len(levels) != 1:
         raise SummaryError(
-            "The summary does not state one SLSA Build level.",
+            "the summary does not state one SLSA Build level",
             where="verifiedLevels",
             expected="one SLSA_BUILD_LEVEL_n",
             found=", ".join(texts)[:200] or "none",

@@ -136,7 +136,7 @@ def clone(url: str, revision: str, directory: Path) -> str:
     _git(directory, "checkout", "--quiet", "--detach", "FETCH_HEAD")
     commit = _git(directory, "rev-parse", "HEAD")
     if pinned and commit != revision:
-        raise CloneError("Another commit was fetched.", expected=revision, found=commit)
+        raise CloneError("another commit was fetched", expected=revision, found=commit)
     return commit
 
 
@@ -155,11 +155,11 @@ def _git(directory: Path, *arguments: str) -> str:
         )
     except OSError as error:
         raise CloneError(
-            "git cannot be run.", where=str(directory), found=error.strerror, fix="Install git."
+            "git cannot be run", where=str(directory), found=error.strerror, fix="install git"
         ) from error
     if done.returncode:
         raise CloneError(
-            f"`git {arguments[0]}` failed.",
+            f"`git {arguments[0]}` failed",
             where=str(directory),
             found=done.stderr.strip() or f"exit code {done.returncode}",
         )
@@ -225,7 +225,7 @@ def download(reference: str, directory: Path) -> Path:
             found = _sha256(file)
         if found != expected:
             raise StorageError(
-                "The object is not the one that was named.",
+                "the object is not the one that was named",
                 where=uri,
                 expected=f"sha256:{expected}",
                 found=f"sha256:{found}",
@@ -294,13 +294,13 @@ def _storage_failures(uri: str) -> Iterator[None]:
         yield
     except PreconditionFailed as error:
         raise StorageError(
-            "The object exists already and is not replaced.",
+            "the object exists already and is not replaced",
             where=uri,
-            fix="Upload each run to a folder of its own.",
+            fix="upload each run to a folder of its own",
         ) from error
     except (GoogleAPIError, GoogleAuthError, RequestException) as error:
         raise StorageError(
-            "The bucket did not do what it was asked.", where=uri, found=str(error)[:500]
+            "the bucket did not do what it was asked", where=uri, found=str(error)[:500]
         ) from error
 
 

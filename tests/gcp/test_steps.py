@@ -187,7 +187,7 @@ def test_a_hostile_training_record_is_refused_before_anything_is_uploaded(
 @pytest.mark.parametrize(
     ("destination", "code", "message"),
     [
-        ("gs://no-such-bucket/x", 1, "The bucket did not do"),
+        ("gs://no-such-bucket/x", 1, "the bucket did not do"),
         ("gs://bucket/../x", 2, "gs://BUCKET/OBJECT"),
         ("https://bucket/x", 2, "gs://BUCKET/OBJECT"),
         (f"gs://{gcp.BUCKET}/" + "x" * 700, 2, "too long for Tekton"),
@@ -216,7 +216,7 @@ def test_download_refuses_other_bytes_and_leaves_nothing(upload, files, tmp_path
 @pytest.mark.parametrize(
     ("reference", "code", "message"),
     [
-        (f"gs://{gcp.BUCKET}/none@sha256:{'0' * 64}", 1, "The bucket did not do"),
+        (f"gs://{gcp.BUCKET}/none@sha256:{'0' * 64}", 1, "the bucket did not do"),
         (f"gs://{gcp.BUCKET}/none", 2, "not a reference"),
         (f"gs://{gcp.BUCKET}/a/@sha256:{'0' * 64}", 2, "no file name"),
         (f"gs://{gcp.BUCKET}/../..@sha256:{'0' * 64}", 2, "not an object's URI"),
@@ -232,4 +232,4 @@ def test_a_bucket_that_cannot_be_reached(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("slsa_for_models.gcp.steps.TIMEOUT", 1)
     reference = f"gs://{gcp.BUCKET}/none@sha256:{'0' * 64}"
     assert main(["gcp", "download", reference, "--output-dir", str(tmp_path)]) == 1
-    assert "The bucket did not do" in capsys.readouterr().err
+    assert "the bucket did not do" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def test_a_model_with_other_digests_is_not_signed(sandbox: Sandbox) -> None:
     assert run.conclusion == "failure"
     assert run.jobs["sign/sign"].conclusion == "failure"
     assert run.artifact_names() == ["my-model"]
-    refusal = said(run)[said(run).index("The model is not the one that was reported") :]
+    refusal = said(run)[said(run).index("the model is not the one that was reported") :]
     assert f"expected: {'0' * 64}" in refusal
     assert {"sign/verify", "verify/verify", "deliver"} <= {
         job for job, conclusion in conclusions(run).items() if conclusion == "skipped"

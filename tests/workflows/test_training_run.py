@@ -183,7 +183,7 @@ class TestEarlierRun:
         run = deploy(sandbox, _replace(trained, conclusion="failure"))
         assert run.jobs["verify/verify"].conclusion == "failure"
         assert run.jobs["deploy"].conclusion == "skipped"
-        assert "The run that made the model has not succeeded" in said(run)
+        assert "the run that made the model has not succeeded" in said(run)
 
     def test_of_which_github_knows_another_commit(self, sandbox: Sandbox, trained: Run) -> None:
         run = deploy(sandbox, _replace(trained, commit="0" * 40))
