@@ -129,8 +129,8 @@ def test_an_unknown_kind_of_provenance_is_refused(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ((("sign.yml@refs/tags/v1", "sign.yml@refs/tags/v2"),), "Signed by somebody else"),
-        ((("sign.yml@refs/tags/v1", "train.yml@refs/tags/v1"),), "Signed by somebody else"),
+        ((("sign.yml@refs/tags/v1", "sign.yml@refs/tags/v2"),), "signed by somebody else"),
+        ((("sign.yml@refs/tags/v1", "train.yml@refs/tags/v1"),), "signed by somebody else"),
         (
             (
                 (
