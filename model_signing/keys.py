@@ -1,8 +1,8 @@
-"""Elliptic-curve keys (OMS 4.2, algorithm registry)."""
+"""Elliptic-curve keys on P-256, P-384 and P-521 (OMS 4.2, algorithm registry)."""
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import sha256
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,83 +18,52 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {  # Sigstore algorithm registry: one
 
 
 def load_private_key(pem: bytes, password: bytes | None) -> ec.EllipticCurvePrivateKey:
-    """Reads a PEM private key on P-256, P-384 or P-521.
-
-    Raises:
-        FileError: Not such a key, or the password is missing or wrong.
-    """
+    """Reads a PEM private key; a `FileError` if it is none, or the password missing or wrong."""
     try:
         key = serialization.load_pem_private_key(pem, password)
     except TypeError:  # cryptography's way to say that there is a password too few or too many
-        if password is None:
-            raise FileError(
-                "the private key is encrypted",
-                fix="give its password with --password or MODEL_SIGNING_PASSWORD",
-            ) from None
-        raise FileError("a password was given, but the private key is not encrypted") from None
+        if password is not None:
+            raise FileError("a password was given, but the private key is not encrypted") from None
+        fix = "give its password with --password or MODEL_SIGNING_PASSWORD"
+        raise FileError("the private key is encrypted", fix=fix) from None
     except (ValueError, UnsupportedAlgorithm):
         if password is not None:
             raise FileError("the private key cannot be decrypted: wrong password?") from None
         raise FileError("not a private key", expected="a PEM private key") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise _unsupported(type(key).__name__)
-    signature_hash(key.public_key())
+        raise _unsupported(key)
+    supported(key.public_key())
     return key
 
 
 def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
-    """Reads a PEM public key on P-256, P-384 or P-521.
-
-    Raises:
-        FileError: Not such a key.
-    """
+    """Reads a PEM public key; a `FileError` if it is none."""
     try:
-        key = serialization.load_pem_public_key(pem)
+        return supported(serialization.load_pem_public_key(pem))
     except (ValueError, UnsupportedAlgorithm):
         raise FileError("not a public key", expected="a PEM public key") from None
-    return supported(key)
 
 
 def supported(key: object) -> ec.EllipticCurvePublicKey:
-    """`key`, if OMS knows how to verify with it.
-
-    Raises:
-        FileError: It is of another type or on another curve.
-    """
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise _unsupported(type(key).__name__)
-    signature_hash(key)
-    return key
+    """`key`, if OMS knows how to verify with it; a `FileError` for another type or curve."""
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _HASHES:
+        return key
+    raise _unsupported(key)
 
 
 def signature_hash(key: ec.EllipticCurvePublicKey) -> hashes.HashAlgorithm:
-    """The hash that goes with the curve of `key`.
-
-    Raises:
-        FileError: Another curve.
-    """
-    try:
-        return _HASHES[key.curve.name]
-    except KeyError:
-        raise _unsupported(key.curve.name) from None
+    """The hash that goes with the curve of `key`; a `FileError` for another curve."""
+    return _HASHES[supported(key).curve.name]
 
 
-def digest(key: ec.EllipticCurvePublicKey, data: bytes) -> bytes:
-    """`data` hashed as signatures of `key` want it, for tokens that sign digests."""
-    hasher = hashes.Hash(signature_hash(key))
-    hasher.update(data)
-    return hasher.finalize()
-
-
-def fingerprints(key: ec.EllipticCurvePublicKey) -> tuple[str, str]:
+def fingerprints(key: ec.EllipticCurvePublicKey) -> list[str]:
     """SHA-256 in hexadecimal of the key as PEM (what is written as `hint`) and as DER."""
     info = serialization.PublicFormat.SubjectPublicKeyInfo
-    encodings = (serialization.Encoding.PEM, serialization.Encoding.DER)
-    pem, der = (hashlib.sha256(key.public_bytes(form, info)).hexdigest() for form in encodings)
-    return pem, der
+    forms = (serialization.Encoding.PEM, serialization.Encoding.DER)
+    return [sha256(key.public_bytes(form, info)).hexdigest() for form in forms]
 
 
-def _unsupported(found: str) -> FileError:
-    return FileError(
-        "this kind of key is not supported", expected="an EC key: P-256, P-384, P-521", found=found
-    )
+def _unsupported(key: object) -> FileError:
+    found = key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
+    expected = "an EC key: P-256, P-384, P-521"
+    return FileError("this kind of key is not supported", expected=expected, found=found)

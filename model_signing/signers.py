@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from model_signing import bundle, keys, trust
 from model_signing.errors import CertificateError, SigningError
 
 if TYPE_CHECKING:
-    from cryptography import x509
     from sigstore.models import ClientTrustConfig
     from sigstore.sign import Signer as _SigstoreSession
 
@@ -38,8 +38,7 @@ def key_signer(
     Raises:
         FileError: The key cannot be used. The signer raises `SigningError`: no timestamp.
     """
-    key = keys.load_private_key(private_key, password)
-    return _signer(_software(key), key.public_key(), timestamp_url)
+    return _signer(*_software(private_key, password), timestamp_url)
 
 
 def certificate_signer(
@@ -49,40 +48,34 @@ def certificate_signer(
     password: bytes | None = None,
     timestamp_url: str | None = None,
 ) -> Signer:
-    """Signs with a key that a certificate vouches for (OMS 4.1, method `certificate`).
+    """Signs as `key_signer`, with a certificate of the key (OMS 4.1, method `certificate`).
 
-    Args:
-        private_key: As for `key_signer`.
-        signing_certificate: PEM, of that key.
-        certificate_chain: PEM files with the certificates between it and the root.
-        password: As for `key_signer`.
-        timestamp_url: As for `key_signer`.
+    `signing_certificate` is PEM; `certificate_chain` are PEM files with the certificates between
+    it and the root.
 
     Raises:
         FileError: The key or a certificate cannot be used.
         CertificateError: No verifier would accept the certificate now, or it is of another key.
     """
-    key = keys.load_private_key(private_key, password)
-    chain = _chain(signing_certificate, certificate_chain, key.public_key())
-    return _signer(_software(key), key.public_key(), timestamp_url, chain)
+    sign, public_key = _software(private_key, password)
+    certified, ders = _certified(signing_certificate, certificate_chain)
+    if certified != public_key:
+        raise CertificateError("the signing certificate is not of this private key")
+    return _signer(sign, public_key, timestamp_url, ders)
 
 
 def pkcs11_key_signer(uri: str, pin: str | None = None, timestamp_url: str | None = None) -> Signer:
-    """Signs with a key on a PKCS#11 token; the bundle is one of method `key`.
+    """Signs as `key_signer`, with a key on a PKCS#11 token.
 
-    Args:
-        uri: RFC 7512 (see `model_signing.pkcs11`).
-        pin: For a URI that has none.
-        timestamp_url: As for `key_signer`.
+    `uri` is as in RFC 7512 (see `model_signing.pkcs11`); `pin` is for a URI that has none.
 
     Raises:
         UsageError, DependencyError, SigningError: The URI, the module, the token or its key.
     """
     from model_signing import pkcs11
 
-    token = pkcs11.open_key(uri, pin)
-    public_key = token.public_key()
-    return _signer(_token(token.sign, public_key), public_key, timestamp_url)
+    sign, public_key = pkcs11.open_key(uri, pin)
+    return _signer(sign, public_key(), timestamp_url)
 
 
 def pkcs11_certificate_signer(
@@ -92,63 +85,56 @@ def pkcs11_certificate_signer(
     pin: str | None = None,
     timestamp_url: str | None = None,
 ) -> Signer:
-    """Signs with a certified key on a PKCS#11 token; the bundle is one of method `certificate`.
+    """Signs as `certificate_signer`, with a key on a PKCS#11 token (see `pkcs11_key_signer`).
 
-    Arguments and errors are those of `pkcs11_key_signer` and `certificate_signer`. The token needs
-    no public key; a certificate of another key shows when the first signature does not verify.
+    The token needs no public key; a certificate of another key shows when the first signature
+    does not verify.
     """
     from model_signing import pkcs11
 
-    token = pkcs11.open_key(uri, pin)
-    chain = _chain(signing_certificate, certificate_chain)
-    public_key = keys.supported(chain[0].public_key())
-    return _signer(_token(token.sign, public_key), public_key, timestamp_url, chain)
+    certified, ders = _certified(signing_certificate, certificate_chain)
+    return _signer(pkcs11.open_key(uri, pin)[0], keys.supported(certified), timestamp_url, ders)
 
 
-def _software(key: ec.EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
-    return lambda data: key.sign(data, ec.ECDSA(keys.signature_hash(key.public_key())))
+def _software(
+    pem: bytes, password: bytes | None
+) -> tuple[Callable[[bytes], bytes], ec.EllipticCurvePublicKey]:
+    key = keys.load_private_key(pem, password)
+    algorithm = ec.ECDSA(Prehashed(keys.signature_hash(key.public_key())))
+    return lambda digest: key.sign(digest, algorithm), key.public_key()
 
 
-def _token(
-    sign: Callable[[bytes], bytes], public_key: ec.EllipticCurvePublicKey
-) -> Callable[[bytes], bytes]:
-    return lambda data: sign(keys.digest(public_key, data))
-
-
-def _chain(
-    leaf: bytes, others: Sequence[bytes], key: ec.EllipticCurvePublicKey | None = None
-) -> list[x509.Certificate]:
-    """Leaf first, without repetition."""
+def _certified(leaf: bytes, others: Sequence[bytes]) -> tuple[object, list[bytes]]:
+    """The leaf's public key; and all certificates, DER, leaf first, without repetition."""
     from model_signing import certificates  # X.509 takes time to import: not for keys
 
     chain = list(dict.fromkeys(certificates.load([leaf, *others])))
     certificates.check_leaf(chain[0], datetime.now(timezone.utc))
-    if key is not None and chain[0].public_key() != key:
-        raise CertificateError("the signing certificate is not of this private key")
-    return chain
+    return chain[0].public_key(), [certificate.public_bytes(Encoding.DER) for certificate in chain]
 
 
 def _signer(
     sign: Callable[[bytes], bytes],
     public_key: ec.EllipticCurvePublicKey,
     timestamp_url: str | None,
-    chain: Sequence[x509.Certificate] = (),
+    ders: Sequence[bytes] = (),
 ) -> Signer:
-    hint = None if chain else keys.fingerprints(public_key)[0]
+    """What all keys have in common; `sign` makes a DER signature of a digest."""
+    algorithm = keys.signature_hash(public_key)
+    hint = None if ders else keys.fingerprints(public_key)[0]
 
     def sign_statement(statement: bytes) -> bytes:
         signed = bundle.pae(bundle.PAYLOAD_TYPE, statement)
-        signature = sign(signed)
+        digest = hashlib.new(algorithm.name, signed).digest()
+        signature, stamps = sign(digest), []
         try:  # a token's key may be another than the certificate's
-            public_key.verify(signature, signed, ec.ECDSA(keys.signature_hash(public_key)))
+            public_key.verify(signature, digest, ec.ECDSA(Prehashed(algorithm)))
         except InvalidSignature:
             raise SigningError("the private key does not match the public key") from None
-        ders = [certificate.public_bytes(Encoding.DER) for certificate in chain]
-        stamps = []
         if timestamp_url is not None:
             from model_signing import certificates
 
-            stamps.append(certificates.timestamp(signature, timestamp_url))
+            stamps = [certificates.timestamp(signature, timestamp_url)]
         return bundle.encode(
             statement, signature, key_hint=hint, certificates=ders, timestamps=stamps
         )
@@ -157,11 +143,10 @@ def _signer(
 
 
 @dataclass(frozen=True)
-class SigstoreSigning:
-    """Who signs with Sigstore, and where.
+class SigstoreSigning(trust.SigstoreTrust):
+    """Who signs with Sigstore, and where: see `model_signing.trust.SigstoreTrust`.
 
     Attributes:
-        trust_config: See `model_signing.trust.SigstoreTrust`, also for `staging` and `offline`.
         ambient: Take the identity from the environment, such as GitHub Actions.
         identity_token: This OIDC token; otherwise a browser asks the user who they are.
         client_id: OAuth client, and the audience that the token must have.
@@ -169,9 +154,6 @@ class SigstoreSigning:
         oob: Print the address instead of opening a browser.
     """
 
-    trust_config: Path | None = None
-    staging: bool = False
-    offline: bool = False
     ambient: bool = False
     identity_token: str | None = None
     client_id: str | None = None
@@ -191,15 +173,12 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
             `SigningError` for every failure of a service or credential, and `SignatureError` when
             what the services returned does not verify.
     """
-    trusted = trust.SigstoreTrust(options.trust_config, options.staging, options.offline)
-    trust.read(trusted)  # a missing file shows before the hashing, not after
-    interactive = not (options.ambient or options.identity_token)
+    trust.read(options)  # a missing file shows before the hashing, not after
 
     def prepare() -> tuple[ClientTrustConfig, _SigstoreSession | None, float]:
-        from sigstore import dsse, sign  # noqa: F401  (slow to import)
-
-        config = trust.load(trusted)
-        return config, None if interactive else _session(options, config), time.monotonic()
+        config = trust.load(options)
+        known = options.ambient or options.identity_token
+        return config, _session(options, config) if known else None, time.monotonic()
 
     prepared = trust.in_background(prepare)
 
@@ -214,7 +193,7 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
                 session = _session(options, config)
             data = session.sign_dsse(dsse.Statement(statement)).to_json().encode() + b"\n"
         # What the services answered is checked before anybody calls it a signature.
-        if verifiers.authenticate_sigstore(data, trusted).payload != statement:
+        if verifiers.authenticate_sigstore(data, options).payload != statement:
             raise SigningError("Sigstore signed something else than the statement")
         return data
 
@@ -226,19 +205,18 @@ def _session(options: SigstoreSigning, config: ClientTrustConfig) -> _SigstoreSe
     from sigstore.oidc import IdentityToken, Issuer, detect_credential
     from sigstore.sign import Signer, SigningContext
 
-    with trust.signing_failures():
-        client_id = options.client_id or "sigstore"
-        given = options.identity_token or (detect_credential(client_id) if options.ambient else "")
-        if given is None:
-            raise SigningError(
-                "no ambient credential in this environment",
-                expected="an OIDC identity from GitHub Actions, GitLab, Google Cloud, …",
-                fix="in GitHub Actions grant `permissions: id-token: write`; "
-                "elsewhere use --identity-token",
-            )
-        if given:
-            token = IdentityToken(given, client_id)
-        else:
-            issuer = Issuer(config.signing_config.get_oidc_url())
-            token = issuer.identity_token(client_id, options.client_secret or "", options.oob)
-        return Signer(token, SigningContext.from_trust_config(config), cache=True)
+    client_id = options.client_id or "sigstore"
+    given = options.identity_token or (detect_credential(client_id) if options.ambient else "")
+    if given is None:
+        raise SigningError(
+            "no ambient credential in this environment",
+            expected="an OIDC identity from GitHub Actions, GitLab, Google Cloud, …",
+            fix="in GitHub Actions grant `permissions: id-token: write`; "
+            "elsewhere use --identity-token",
+        )
+    if given:
+        token = IdentityToken(given, client_id)
+    else:
+        issuer = Issuer(config.signing_config.get_oidc_url())
+        token = issuer.identity_token(client_id, options.client_secret or "", options.oob)
+    return Signer(token, SigningContext.from_trust_config(config), cache=True)

@@ -5,6 +5,7 @@ sigstore-python is imported inside the functions: it takes longer than hashing a
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,31 +58,11 @@ def load(trust: SigstoreTrust) -> ClientTrustConfig:
         SignatureError: The trust root cannot be refreshed.
         UsageError: Both a configuration and staging are asked for.
     """
-    import logging
-
-    log = logging.getLogger("sigstore")
-    if not log.handlers:
-        # Its warnings would reach stderr; an application that configures logging still gets them.
-        log.addHandler(logging.NullHandler())
-    data = read(trust)
-    if data is None:
-        return _from_tuf(trust.staging, trust.offline)
-    try:
-        return _from_json(data)
-    except ValueError as error:
-        raise FileError(
-            "not a Sigstore client trust configuration",
-            where=str(trust.trust_config),
-            found=str(error).splitlines()[0],
-        ) from None
+    return _load(read(trust), str(trust.trust_config), trust.staging, trust.offline)
 
 
 def read(trust: SigstoreTrust) -> bytes | None:
-    """The configuration of a private instance, if one is named, unparsed.
-
-    Raises:
-        FileError, UsageError: As `load`.
-    """
+    """The configuration of a private instance, if one is named, unparsed; raises as `load`."""
     if trust.trust_config is None:
         return None
     if trust.staging:
@@ -106,48 +87,48 @@ def in_background(work: Callable[[], T]) -> Callable[[], T]:
 
 
 @lru_cache(maxsize=8)
-def _from_json(data: bytes) -> ClientTrustConfig:
-    from sigstore.models import ClientTrustConfig
+def _load(config: bytes | None, where: str, staging: bool, offline: bool) -> ClientTrustConfig:
+    import logging
 
-    return ClientTrustConfig.from_json(data.decode())
-
-
-@lru_cache(maxsize=4)
-def _from_tuf(staging: bool, offline: bool) -> ClientTrustConfig:
     from sigstore.errors import Error as SigstoreError
     from sigstore.models import ClientTrustConfig
 
+    # Its warnings would reach stderr; an application that configures logging still gets them.
+    logging.getLogger("sigstore").addHandler(logging.NullHandler())
     try:
+        if config is not None:
+            return ClientTrustConfig.from_json(config.decode())
         source = ClientTrustConfig.staging if staging else ClientTrustConfig.production
         return source(offline=offline)
     except (SigstoreError, OSError, ValueError) as error:
-        raise SignatureError(
-            "Sigstore's trust root could not be " + ("read" if offline else "refreshed"),
-            found=_words(error),
-            fix="name a trust configuration with --trust-config"
-            if offline
-            else "check the network, or pass --offline to use the trust root on this machine",
-        ) from None
+        found = _words(error)
+    if config is not None:
+        raise FileError("not a Sigstore client trust configuration", where=where, found=found)
+    raise SignatureError(
+        "Sigstore's trust root could not be " + ("read" if offline else "refreshed"),
+        found=found,
+        fix="name a trust configuration with --trust-config"
+        if offline
+        else "check the network, or pass --offline to use the trust root on this machine",
+    )
 
 
 # What sigstore-python says when a verification fails -> whose fault it is. First match wins.
-_VERIFICATION_FAILURES: tuple[tuple[str, type[SignatureError], str], ...] = (
-    ("DSSE: invalid signature", SignatureError, "the signature does not match the payload"),
-    ("expired at time of signing", CertificateError, "signed outside the certificate's validity"),
-    ("at validation time", CertificateError, "signed outside the certificate's validity"),
-    ("certificate chain", CertificateError, "the certificate was not issued by a trusted CA"),
-    ("usage", CertificateError, "the certificate is not for signing"),
-    ("SCT", LogError, "the certificate is not in a trusted certificate-transparency log"),
-    (
-        "verified time",
-        LogError,
-        "no trusted time: the bundle is of another Sigstore instance, or incomplete",
-    ),
-    ("imestamp", LogError, "the timestamp is not from a trusted authority"),
-    ("log entry", LogError, "the transparency-log entry does not hold"),
-    ("transparency log", LogError, "the transparency-log entry does not hold"),
-    ("ntegrated time", LogError, "the transparency-log entry does not hold"),
-)
+_VERIFICATION_FAILURES: dict[type[Error], dict[str, str]] = {
+    BundleError: {"^(InvalidBundle|IncompatibleEntry): ": "not a complete Sigstore bundle"},
+    SignatureError: {"DSSE: invalid signature": "the signature does not match the payload"},
+    CertificateError: {
+        "at time of signing|at validation time": "signed outside the certificate's validity",
+        "certificate chain": "the certificate was not issued by a trusted CA",
+        "usage": "the certificate is not for signing",
+    },
+    LogError: {
+        "SCT": "the certificate is not in a trusted certificate-transparency log",
+        "of verified": "no trusted time: the bundle is of another Sigstore instance, or incomplete",
+        "imestamp": "the timestamp is not from a trusted authority",
+        "log entry|transparency log|ntegrated time": "the transparency-log entry does not hold",
+    },
+}
 
 
 @contextmanager
@@ -159,11 +140,10 @@ def verification_failures() -> Iterator[None]:
         raise
     except Exception as error:
         words = _words(error)
-        if type(error).__name__ in ("InvalidBundle", "IncompatibleEntry"):
-            raise BundleError("not a complete Sigstore bundle", found=words) from None
-        for fragment, kind, message in _VERIFICATION_FAILURES:
-            if fragment in words:
-                raise kind(message, found=words) from None
+        for kind, messages in _VERIFICATION_FAILURES.items():
+            for pattern, message in messages.items():
+                if re.search(pattern, f"{type(error).__name__}: {words}"):
+                    raise kind(message, found=words) from None
         raise SignatureError("Sigstore verification failed", found=words) from None
 
 
@@ -175,54 +155,52 @@ def signing_failures() -> Iterator[None]:
     except Error:
         raise
     except Exception as error:
-        message, fix = "Sigstore signing failed", None
-        for names, text, advice in _SIGNING_FAILURES:
-            if type(error).__name__ in names:
-                message, fix = text, advice
-                break
+        message, fix = _SIGNING_FAILURES.get(
+            type(error).__name__, ("Sigstore signing failed", None)
+        )
         raise SigningError(message, found=_words(error), fix=fix) from None
 
 
 # Class of the exception -> message, fix.
 _NEW_TOKEN = "get a new token; in GitHub Actions use --use-ambient-credentials"  # noqa: S105
-_SIGNING_FAILURES: tuple[tuple[tuple[str, ...], str, str | None], ...] = (
-    (("FulcioClientError",), "Fulcio refused to issue a certificate", _NEW_TOKEN),
-    (("RekorClientError",), "the transparency log refused the entry", None),
-    (("ExpiredIdentity",), "the identity has expired", _NEW_TOKEN),
-    (("ExpiredCertificate",), "the certificate has expired", "check the clock, and try again"),
-    (("IdentityError",), "the identity token cannot be used", _NEW_TOKEN),
-    (("IssuerError",), "the OIDC issuer does not answer as one", "check the trust configuration"),
-    (
-        ("InvalidBundle",),
+_NETWORK = "NetworkError ConnectionError Timeout ConnectTimeout ReadTimeout SSLError"
+_SIGNING_FAILURES: dict[str, tuple[str, str | None]] = {
+    "FulcioClientError": ("Fulcio refused to issue a certificate", _NEW_TOKEN),
+    "RekorClientError": ("the transparency log refused the entry", None),
+    "ExpiredIdentity": ("the identity has expired", _NEW_TOKEN),
+    "ExpiredCertificate": ("the certificate has expired", "check the clock, and try again"),
+    "IdentityError": ("the identity token cannot be used", _NEW_TOKEN),
+    "IssuerError": ("the OIDC issuer does not answer as one", "check the trust configuration"),
+    "InvalidBundle": (
         "the signature is incomplete: the timestamp authority did not answer",
         "try again",
     ),
-    (
-        ("NetworkError", "ConnectionError", "Timeout", "ConnectTimeout", "ReadTimeout", "SSLError"),
-        "a Sigstore service cannot be reached",
-        "check the network and the addresses in the trust configuration",
-    ),
-    (("JSONDecodeError",), "a Sigstore service gave an answer that is not JSON", None),
-    (
-        ("EOFError",),
+    "JSONDecodeError": ("a Sigstore service gave an answer that is not JSON", None),
+    "EOFError": (
         "signing with a browser needs a person at a terminal",
         "use --use-ambient-credentials or --identity-token",
     ),
-)
+    **dict.fromkeys(
+        _NETWORK.split(),
+        (
+            "a Sigstore service cannot be reached",
+            "check the network and the addresses in the trust configuration",
+        ),
+    ),
+}
 
 
 def _words(error: BaseException) -> str:
     """An exception and its causes in one line; some of sigstore-python's are empty."""
-    parts: list[str] = []
-    current: BaseException | None = error
-    while current is not None and len(parts) < 4:
-        response = getattr(current, "response", None)
+    parts = [""]
+    cause: BaseException | None = error
+    while cause is not None and len(parts) < 5:
         # pydantic and cryptography append what they looked at, as Python would print it.
-        text = str(current).split(" [type=")[0].split(" (encountered")[0]
-        text = " ".join(text.split())
+        text = " ".join(re.split(r" \[type=| \(encountered", str(cause))[0].split())
+        response = getattr(cause, "response", None)
         if response is not None:  # requests: the service's own words say more than the status
             text = f"HTTP {response.status_code} from {response.url}: {response.text[:300]}"
         if not any(text in part for part in parts):
             parts.append(text)
-        current = current.__cause__
-    return ": ".join(part for part in parts if part)[:1000] or type(error).__name__
+        cause = cause.__cause__
+    return ": ".join(parts[1:])[:1000] or type(error).__name__

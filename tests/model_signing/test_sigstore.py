@@ -313,9 +313,9 @@ class TestTrustRoot:
             monkeypatch.setenv(name, str(tmp_path / name))
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
             monkeypatch.setenv(name, "http://127.0.0.1:1")
-        trust._from_tuf.cache_clear()
+        trust._load.cache_clear()
         yield
-        trust._from_tuf.cache_clear()
+        trust._load.cache_clear()
 
     def test_a_failed_refresh_names_the_option(self) -> None:
         data = shared(
