@@ -8,33 +8,18 @@ from datetime import datetime
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from cryptography.x509.verification import (
-    Criticality,
-    ExtensionPolicy,
-    Policy,
-    PolicyBuilder,
-    Store,
-    VerificationError,
-)
+from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder
 
 from model_signing.errors import CertificateError, FileError, LogError, SigningError
 
 T = TypeVar("T", bound=x509.ExtensionType)
 _MAX_TIMESTAMP_SIZE = 64 * 1024
-_MALFORMED = (
-    *(ValueError, UnsupportedAlgorithm, x509.InvalidVersion),
-    *(x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
-)
 
 
 def load(pems: Iterable[bytes]) -> list[x509.Certificate]:
-    """All certificates of some PEM files, in order.
-
-    Raises:
-        FileError: A file holds no certificate or a malformed one.
-    """
+    """All certificates of some PEM files, in order; a `FileError` if one holds none."""
     try:
         return [one for pem in pems for one in x509.load_pem_x509_certificates(pem)]
     except ValueError:
@@ -49,10 +34,10 @@ def parse(der: bytes) -> x509.Certificate:
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
-        # cryptography parses these only when they are asked for.
+        # cryptography parses these only when they are asked for, and raises what it likes.
         _ = certificate.subject, certificate.issuer, certificate.version
         _ = certificate.extensions, certificate.public_key(), certificate.not_valid_after_utc
-    except _MALFORMED as error:
+    except Exception as error:
         raise CertificateError("the certificate is malformed", found=str(error)) from None
     if not der.endswith(b"\0" + certificate.signature):  # RFC 5280 4.1.1.3: no unused bits
         raise CertificateError("the certificate is malformed", where="signatureValue")
@@ -61,8 +46,13 @@ def parse(der: bytes) -> x509.Certificate:
 
 def holder(leaf: x509.Certificate) -> str:
     """The certificate's subject; where that is empty, its alternative names."""
-    names = _extension(leaf, x509.SubjectAlternativeName) or ()
+    names = extension(leaf, x509.SubjectAlternativeName) or ()
     return leaf.subject.rfc4514_string() or ", ".join(str(name.value) for name in names)
+
+
+def extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
+    """The certificate's extension of this class, if it has one."""
+    return next((one.value for one in certificate.extensions if isinstance(one.value, kind)), None)
 
 
 def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -> None:
@@ -75,14 +65,12 @@ def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -
     start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if not start <= when <= end:
         raise CertificateError(
-            "the signing certificate has expired"
-            if when > end
-            else "the signing certificate is not valid yet",
+            f"the signing certificate {'has expired' if when > end else 'is not valid yet'}",
             expected=f"a time from {start:%Y-%m-%d %H:%M:%SZ} to {end:%Y-%m-%d %H:%M:%SZ}",
             found=f"{when:%Y-%m-%d %H:%M:%SZ}",
             fix=fix,
         )
-    usage, purposes = _extension(leaf, x509.KeyUsage), _extension(leaf, x509.ExtendedKeyUsage)
+    usage, purposes = extension(leaf, x509.KeyUsage), extension(leaf, x509.ExtendedKeyUsage)
     # 2. RFC 5280 4.2.1.3: the key may make signatures.
     if usage is not None and not usage.digital_signature:
         raise CertificateError("the certificate's key usage does not include digitalSignature")
@@ -108,19 +96,14 @@ def verify_chain(
     Raises:
         CertificateError: There is none.
     """
-    issuer = ExtensionPolicy.permit_all()
-    issuer = issuer.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _require_ca)
+    anyone = ExtensionPolicy.permit_all()
+    issuer = anyone.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _require_ca)
     issuer = issuer.may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _require_cert_sign)
-    verifier = (
-        PolicyBuilder()
-        .store(Store(list(anchors)))
-        .time(when)
-        .extension_policies(ca_policy=issuer, ee_policy=ExtensionPolicy.permit_all())
-        .build_client_verifier()
-    )
+    policy = PolicyBuilder().store(verification.Store(list(anchors))).time(when)
+    policy = policy.extension_policies(ca_policy=issuer, ee_policy=anyone)
     try:
-        verifier.verify(leaf, list(intermediates))
-    except VerificationError as error:
+        policy.build_client_verifier().verify(leaf, list(intermediates))
+    except verification.VerificationError as error:
         reason = str(error).split(" (encountered")[0].rpartition(": ")[2]
         if reason.startswith("all candidates exhausted"):
             reason = f"no certificate of the issuer {leaf.issuer.rfc4514_string()}"
@@ -141,13 +124,6 @@ def _require_cert_sign(_: Policy, __: x509.Certificate, value: x509.KeyUsage | N
         raise ValueError("an issuer may not sign certificates")
 
 
-def _extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
 def timestamp(signature: bytes, url: str) -> bytes:
     """Asks an RFC 3161 authority to timestamp a signature.
 
@@ -157,7 +133,7 @@ def timestamp(signature: bytes, url: str) -> bytes:
     Raises:
         SigningError: No answer, a refusal, or a timestamp of something else.
     """
-    from urllib.error import URLError
+    from http.client import HTTPException
     from urllib.request import Request, urlopen
 
     from rfc3161_client import TimestampRequestBuilder, decode_timestamp_response
@@ -174,39 +150,42 @@ def timestamp(signature: bytes, url: str) -> bytes:
         decoded = decode_timestamp_response(response)
         if decoded.status != 0:
             raise ValueError(f"refused with status {decoded.status}")
-        info = decoded.tst_info
         # RFC 3161 2.4.2: an answer to this very question.
-        if info.nonce != query.nonce:
+        if decoded.tst_info.nonce != query.nonce:
             raise ValueError("it timestamped another request")
-        if info.message_imprint.message != hashlib.sha256(signature).digest():
+        if decoded.tst_info.message_imprint.message != hashlib.sha256(signature).digest():
             raise ValueError("it timestamped something else")
-    except (URLError, OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
+        found = str(error)
         raise SigningError(
-            "the timestamp authority gave no timestamp", where=url, found=str(error)
+            "the timestamp authority gave no timestamp", where=url, found=found
         ) from None
     return response
 
 
 def timestamp_time(
-    response: bytes, signature: bytes, authority: Iterable[x509.Certificate]
+    responses: Iterable[bytes], signature: bytes, authority: Iterable[x509.Certificate]
 ) -> datetime:
     """RFC 3161 2.3, 2.4.2: when a trusted authority saw the signature.
 
     Args:
-        response: The timestamp response, DER. Certificates inside are not trusted.
-        signature: What it must be about.
+        responses: Timestamp responses, DER; the first that holds counts. Certificates inside are
+            not trusted.
+        signature: What they must be about.
         authority: The trusted chain.
 
     Raises:
-        LogError: Malformed, about something else, or not from that authority.
+        LogError: All are malformed, about something else, or not from that authority.
     """
     import rfc3161_client
 
-    try:
-        decoded = rfc3161_client.decode_timestamp_response(response)
-        verifier = rfc3161_client.VerifierBuilder(roots=list(authority)).build()
-        verifier.verify_message(decoded, signature)
-        return decoded.tst_info.gen_time
-    except (rfc3161_client.VerificationError, ValueError) as error:
-        reason = str(error).rpartition("Verify error: ")[2].split('"')[0]  # OpenSSL's own words
-        raise LogError("the timestamp is not from a trusted authority", found=reason) from None
+    verifier = rfc3161_client.VerifierBuilder(roots=list(authority)).build()
+    reason = None
+    for response in responses:
+        try:
+            decoded = rfc3161_client.decode_timestamp_response(response)
+            verifier.verify_message(decoded, signature)
+            return decoded.tst_info.gen_time
+        except (rfc3161_client.VerificationError, ValueError) as error:  # noqa: PERF203
+            reason = str(error).rpartition("Verify error: ")[2].split('"')[0]  # OpenSSL's own words
+    raise LogError("the timestamp is not from a trusted authority", found=reason)

@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from cryptography import x509
+from cryptography.hazmat import asn1
 
-from model_signing.certificates import parse
+from model_signing import certificates
 from model_signing.errors import CertificateError, UsageError
 
 _ARC = "1.3.6.1.4.1.57264.1"
-_ISSUER_V1 = "1"  # raw text; every later extension is a DER UTF8String
-_OTHER_NAME = x509.ObjectIdentifier(_ARC + ".7")
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,9 @@ class Claims:
     source_repository_visibility: str | None = None
 
 
-# Extension .8 is the issuer; the others follow in the order of the fields.
-_EXTENSIONS = dict(enumerate([field.name for field in fields(Claims)][1:], start=8))
+# Extension .8 is the issuer; the others follow in the order of the fields. .1 is the issuer too, as
+# raw text; every later extension is a DER UTF8String.
+_EXTENSIONS = list(enumerate([field.name for field in fields(Claims)][1:], start=8))
 
 
 def certificate_claims(der: bytes) -> Claims:
@@ -54,27 +54,24 @@ def certificate_claims(der: bytes) -> Claims:
         CertificateError: Not an X.509 certificate, not exactly one identity, no issuer, two
             different issuers, or an extension that is not a DER UTF8String.
     """
-    extensions = parse(der).extensions
-    try:
-        names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except x509.ExtensionNotFound:
-        names = []
+    leaf = certificates.parse(der)
+    names = list(certificates.extension(leaf, x509.SubjectAlternativeName) or ())
     if len(names) != 1:
-        raise CertificateError(
-            "the certificate must name one identity", expected="1", found=str(len(names))
-        )
-    values: dict[str, str] = {}
-    for extension in extensions:
-        arc, _, number = extension.oid.dotted_string.rpartition(".")
-        if arc == _ARC and isinstance(extension.value, x509.UnrecognizedExtension):
-            raw, name = extension.value.value, _EXTENSIONS.get(int(number))
-            if name is not None:
-                values[name] = _utf8_string(raw, f"extension .{number}")
-            elif number == _ISSUER_V1:
-                values["issuer_v1"] = raw.decode(errors="replace")
-    issuer_v1 = values.pop("issuer_v1", None)
+        count = str(len(names))
+        raise CertificateError("the certificate must name one identity", expected="1", found=count)
+    raw = {
+        one.oid.dotted_string: one.value.value
+        for one in leaf.extensions
+        if isinstance(one.value, x509.UnrecognizedExtension)
+    }
+    values = {
+        name: _utf8_string(raw[f"{_ARC}.{number}"], f"extension .{number}")
+        for number, name in _EXTENSIONS
+        if f"{_ARC}.{number}" in raw
+    }
+    issuer_v1 = raw[_ARC + ".1"].decode(errors="replace") if _ARC + ".1" in raw else None
     issuer = values.pop("issuer", issuer_v1)
-    if issuer is None or (issuer_v1 is not None and issuer_v1 != issuer):
+    if issuer is None or issuer_v1 not in (None, issuer):
         raise CertificateError(
             "the certificate does not name one issuer",
             expected="an OIDC issuer in extension .8 (equal to .1 if both are there)",
@@ -89,19 +86,19 @@ def repository_uri(repository: str) -> str:
     Raises:
         UsageError: It has another shape.
     """
-    uri = repository
-    if not uri.startswith("https://"):
-        uri = "https://" + ("" if uri.startswith("github.com/") else "github.com/") + uri
-    parts = uri.removeprefix("https://").split("/")
+    path = repository.removeprefix("https://")
+    if path == repository and not path.startswith("github.com/"):
+        path = f"github.com/{path}"
+    parts = path.split("/")
     if len(parts) < 3 or not all(parts):
         raise UsageError("not a repository", expected="ORG/REPO or https://…", found=repository)
-    return uri
+    return f"https://{path}"
 
 
 def _name(name: x509.GeneralName) -> str:
     if isinstance(name, x509.RFC822Name | x509.UniformResourceIdentifier):
         return name.value
-    if isinstance(name, x509.OtherName) and name.type_id == _OTHER_NAME:
+    if isinstance(name, x509.OtherName) and name.type_id.dotted_string == f"{_ARC}.7":
         return _utf8_string(name.value, "subject alternative name")
     raise CertificateError(
         "the certificate's identity has an unknown form",
@@ -111,14 +108,7 @@ def _name(name: x509.GeneralName) -> str:
 
 
 def _utf8_string(der: bytes, where: str) -> str:
-    """X.690: tag 12, definite length in its shortest form, UTF-8."""
-    length, start = (der[1] if len(der) > 1 else -1), 2
-    if length & 0x80 and length > 0:
-        start += length & 0x7F
-        length = int.from_bytes(der[2:start], "big")
     try:
-        if der[:1] != b"\x0c" or len(der) != start + length:
-            raise ValueError
-        return der[start:].decode()
+        return asn1.decode_der(str, der)
     except ValueError:
         raise CertificateError("an extension is not a UTF8String", where=where) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from model_signing import bundle, keys, trust
+from model_signing import bundle, keys
 from model_signing.bundle import Bundle, Method
 from model_signing.errors import BundleError, IdentityError, LogError, SignatureError, UsageError
 from model_signing.statement import LEGACY_PREDICATE_TYPE
 from model_signing.trust import SigstoreTrust as SigstoreTrust
+from model_signing.trust import load, verification_failures
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -25,13 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LogEntry:
-    """Where a transparency log has the signature.
-
-    Attributes:
-        log_index: Position in the log.
-        log_id: The log's key id, hexadecimal.
-        origin: The log's name in its checkpoint.
-    """
+    """Where a log has the signature; its key id in hexadecimal, its name in its checkpoint."""
 
     log_index: int
     log_id: str
@@ -81,7 +76,11 @@ def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ())
     """
     key = keys.load_public_key(public_key)
     known = keys.fingerprints(key)
-    authority = _authority(tsa_certificate_chain)
+    authority: list[x509.Certificate] = []
+    if tsa_certificate_chain:
+        from model_signing import certificates  # X.509 takes time to import: not for keys alone
+
+        authority = certificates.load(tsa_certificate_chain)
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
@@ -94,13 +93,9 @@ def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ())
         # 3. OMS 8.2: the DSSE signature.
         _verify_envelope(key, parsed)
         # 4. RFC 3161: when, if a trusted clock says so.
-        return Authenticated(
-            payload=parsed.payload,
-            payload_type=parsed.payload_type,
-            method="key",
-            identity=f"sha256:{known[0]}",
-            **_timestamped(parsed, authority),
-        )
+        time = _timestamped(parsed, authority)
+        identity = f"sha256:{known[0]}"
+        return Authenticated(parsed.payload, parsed.payload_type, "key", identity, **time)
 
     return verify
 
@@ -131,18 +126,17 @@ def certificate_verifier(
     anchors = certificates.load(certificate_chain)
     if not anchors:
         raise UsageError("no trusted certificate was named")
-    authority = _authority(tsa_certificate_chain)
+    authority = certificates.load(tsa_certificate_chain)
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
         parsed = _parse(data, "certificate")
         leaf, *others = map(certificates.parse, parsed.certificates)
-        for name, certificate in [("anchor", one) for one in anchors] + [
-            ("bundle", one) for one in (leaf, *others)
-        ]:
-            if log_fingerprints is not None:
-                fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
-                log_fingerprints(f"[{name}] sha256 {fingerprint}")
+        if log_fingerprints is not None:
+            for name, listed in (("anchor", anchors), ("bundle", [leaf, *others])):
+                for one in listed:
+                    fingerprint = one.fingerprint(hashes.SHA256()).hex(":").upper()
+                    log_fingerprints(f"[{name}] sha256 {fingerprint}")
         # 2. RFC 3161: the trusted time of the signature; without one, now.
         time = _timestamped(parsed, authority)
         when = time.get("signed_at") or now or datetime.now(timezone.utc)
@@ -155,15 +149,8 @@ def certificate_verifier(
         certificates.verify_chain(leaf, others, anchors, when)
         # 5. OMS 8.2: the DSSE signature.
         _verify_envelope(keys.supported(leaf.public_key()), parsed)
-        return Authenticated(
-            payload=parsed.payload,
-            payload_type=parsed.payload_type,
-            method="certificate",
-            identity=certificates.holder(leaf),
-            issuer=leaf.issuer.rfc4514_string(),
-            certificate=parsed.certificates[0],
-            **time,
-        )
+        who = (certificates.holder(leaf), leaf.issuer.rfc4514_string(), parsed.certificates[0])
+        return Authenticated(parsed.payload, parsed.payload_type, "certificate", *who, **time)
 
     return verify
 
@@ -230,28 +217,44 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
         BundleError: Malformed, or not a Sigstore (keyless) bundle.
         CertificateError, LogError, SignatureError: One of the proofs does not hold.
     """
-    from model_signing import fulcio
-
     # 1. OMS 8.1: a well-formed bundle with a Fulcio certificate.
     parsed = _parse(data, "sigstore")
-    # 2. Sigstore client specification, by sigstore-python: trusted time, certificate chain at
-    #    that time, SCT, inclusion proof and checkpoint, DSSE signature, consistency of the log
-    #    entry with the envelope.
-    payload, log, times = _verify_sigstore(data, parsed, trust)
-    # 3. Two parsers read the same bytes; they must agree.
-    if payload != parsed.payload:
-        raise BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
+    from sigstore import models
+    from sigstore.verify import verifier
+
+    from model_signing import fulcio
+
+    root = load(trust).trusted_root
+    with verification_failures():
+        # 2. Sigstore client specification, by sigstore-python: trusted time, certificate chain at
+        #    that time, SCT, inclusion proof and checkpoint, DSSE signature, consistency of the log
+        #    entry with the envelope.
+        verify = verifier.Verifier(trusted_root=root).verify_dsse
+        _, payload = verify(models.Bundle.from_json(data), _AnyIdentity())
+        # 3. Two parsers read the same bytes; they must agree.
+        if payload != parsed.payload:
+            raise BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
+        # 4. The key id is a hint to sigstore-python, so it must at least be a trusted log's.
+        entry, proof = parsed.log_entries[0], parsed.log_entries[0]["inclusionProof"]
+        log_id = base64.b64decode(entry["logId"]["keyId"])
+        if log_id not in [log.log_id.key_id for log in root._inner.tlogs]:
+            raise LogError("the entry is of a log that is not trusted", found=log_id.hex())
+        # 5. Rekor v1's promise covers time and index; of v2's fields only the proof's are covered.
+        promised = entry.get("inclusionPromise") and int(entry.get("integratedTime") or 0)
+        index = int(entry["logIndex"] if promised else proof["logIndex"])
+        log = LogEntry(index, log_id.hex(), proof["checkpoint"]["envelope"].split("\n", 1)[0])
+        time: dict[str, Any] = {}
+        if promised:
+            when = datetime.fromtimestamp(promised, timezone.utc)
+            time = {"signed_at": when, "time_source": "transparency log"}
+        else:
+            authorities = root.get_timestamp_authorities()
+            chains = [authority.certificates(allow_expired=True) for authority in authorities]
+            with contextlib.suppress(LogError):  # of a response without its certificate, say
+                time = _timestamped(parsed, [one for chain in chains for one in chain])
     claims = fulcio.certificate_claims(parsed.certificates[0])
-    return Authenticated(
-        payload=payload,
-        payload_type=parsed.payload_type,
-        method="sigstore",
-        identity=claims.identity,
-        issuer=claims.issuer,
-        certificate=parsed.certificates[0],
-        log=log,
-        **times,
-    )
+    who = (claims.identity, claims.issuer, parsed.certificates[0])
+    return Authenticated(payload, parsed.payload_type, "sigstore", *who, log=log, **time)
 
 
 class _AnyIdentity:
@@ -259,37 +262,6 @@ class _AnyIdentity:
 
     def verify(self, cert: x509.Certificate) -> None:
         """Accepts."""
-
-
-def _verify_sigstore(
-    data: bytes, parsed: Bundle, trusted: SigstoreTrust
-) -> tuple[bytes, LogEntry, dict[str, Any]]:
-    from sigstore import models
-    from sigstore.verify import verifier
-
-    root = trust.load(trusted).trusted_root
-    with trust.verification_failures():
-        verify = verifier.Verifier(trusted_root=root).verify_dsse
-        _, payload = verify(models.Bundle.from_json(data), _AnyIdentity())
-        entry = parsed.log_entries[0]
-        logs = [base64.b64encode(log.log_id.key_id).decode() for log in root._inner.tlogs]
-        log = _log_entry(entry, logs)
-        if entry.get("integratedTime") and entry.get("inclusionPromise"):
-            when = datetime.fromtimestamp(int(entry["integratedTime"]), timezone.utc)
-            return payload, log, {"signed_at": when, "time_source": "transparency log"}
-        for authority in root.get_timestamp_authorities():
-            with contextlib.suppress(LogError):  # another authority's; one of them has passed
-                chain = authority.certificates(allow_expired=True)
-                return payload, log, _timestamped(parsed, chain)
-    return payload, log, {}
-
-
-def _authority(chain: Sequence[bytes]) -> list[x509.Certificate]:
-    if not chain:
-        return []
-    from model_signing import certificates  # X.509 takes time to import: not for keys alone
-
-    return certificates.load(chain)
 
 
 def _timestamped(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[str, Any]:
@@ -300,37 +272,10 @@ def _timestamped(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[
     """
     if not authority or not parsed.timestamps:
         return {}
-    *earlier, last = parsed.timestamps
-    for stamp in earlier:
-        with contextlib.suppress(LogError):
-            return _signed_at(stamp, parsed, authority)
-    return _signed_at(last, parsed, authority)
-
-
-def _signed_at(
-    stamp: bytes, parsed: Bundle, authority: Sequence[x509.Certificate]
-) -> dict[str, Any]:
     from model_signing.certificates import timestamp_time
 
-    when = timestamp_time(stamp, parsed.signature, authority)
+    when = timestamp_time(parsed.timestamps, parsed.signature, authority)
     return {"signed_at": when, "time_source": "timestamp authority"}
-
-
-def _log_entry(entry: dict[str, Any], logs: Collection[str]) -> LogEntry:
-    """What is proven about a verified entry.
-
-    Rekor v1's promise covers `logIndex`; of v2's fields only those in the inclusion proof are
-    covered. The key id is a hint to sigstore-python, so it must at least be a trusted log's.
-    """
-    proof, log_id = entry["inclusionProof"], entry["logId"]["keyId"]
-    if log_id not in logs:
-        raise LogError("the entry is of a log that is not trusted", found=log_id)
-    promised = entry.get("inclusionPromise") and entry.get("integratedTime")
-    return LogEntry(
-        log_index=int(entry["logIndex"] if promised else proof["logIndex"]),
-        log_id=base64.b64decode(log_id).hex(),
-        origin=str(proof["checkpoint"]["envelope"]).split("\n", 1)[0],
-    )
 
 
 def _parse(data: bytes, method: Method) -> Bundle:
