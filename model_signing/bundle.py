@@ -22,7 +22,6 @@ _OLDER = "application/vnd.dev.sigstore.bundle+json;version=0."
 MEDIA_TYPES = (MEDIA_TYPE, _OLDER + "1", _OLDER + "2", _OLDER + "3")
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_BUNDLE_SIZE = 512 * 1024 * 1024
-
 _MAX_CHAIN = 32
 
 Method = Literal["key", "certificate", "sigstore"]
@@ -32,32 +31,20 @@ _METHODS: dict[str, Method] = {  # OMS 4.1: the field that decides the method
     "certificate": "sigstore",
 }
 _MATERIAL_FIELDS = f"{' '.join(_METHODS)} tlogEntries timestampVerificationData"
-_TIMESTAMPS = "rfc3161Timestamps"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A parsed, not yet verified bundle.
+    """A parsed, not yet verified bundle."""
 
-    Attributes:
-        method: How it claims to be signed (OMS 4.1).
-        payload: The in-toto statement, decoded from base64.
-        payload_type: Always `PAYLOAD_TYPE`.
-        signature: The one DSSE signature, decoded.
-        key_hint: For `key`: the signer's fingerprint of the public key (hexadecimal), if given.
-        certificates: DER certificates, leaf first; empty for `key`.
-        timestamps: RFC 3161 responses, DER.
-        log_entries: Transparency-log entries, as in the JSON.
-    """
-
-    method: Method
-    payload: bytes
-    payload_type: str
-    signature: bytes
-    key_hint: str | None
-    certificates: tuple[bytes, ...]
-    timestamps: tuple[bytes, ...]
-    log_entries: tuple[dict[str, Any], ...]
+    method: Method  # how it claims to be signed (OMS 4.1)
+    payload: bytes  # the in-toto statement, decoded from base64
+    payload_type: str  # always `PAYLOAD_TYPE`
+    signature: bytes  # the one DSSE signature, decoded
+    key_hint: str | None  # for `key`: the signer's fingerprint of it (hexadecimal), if given
+    certificates: tuple[bytes, ...]  # DER, leaf first; empty for `key`
+    timestamps: tuple[bytes, ...]  # RFC 3161 responses, DER
+    log_entries: tuple[dict[str, Any], ...]  # as in the JSON
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -72,12 +59,7 @@ def legacy_pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
-    """The bytes of a file of at most `limit` bytes.
-
-    Raises:
-        FileError: It cannot be read.
-        BundleError: It is larger.
-    """
+    """The bytes of a file; a `FileError` if it cannot be read, a `BundleError` above `limit`."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -85,18 +67,14 @@ def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     except OSError as error:
         raise FileError(f"cannot read the file: {error.strerror}", where=str(path)) from None
     if max(size, len(data)) > limit:
-        raise BundleError(
-            "the file is too large", where=str(path), expected=f"at most {limit} bytes"
-        )
+        _refuse("the file is too large", str(path), f"at most {limit} bytes")
     return data
 
 
 def parse(data: bytes, *, without_payload: bool = False) -> Bundle:
-    """Reads a bundle (OMS 8.1) without trusting it.
+    """Reads a bundle, JSON (OMS 8.1), without trusting it.
 
-    Args:
-        data: JSON.
-        without_payload: Leave the payload out, which is most of the work: to show who signed.
+    `without_payload` leaves the payload out, which is most of the work: to show who signed.
 
     Raises:
         BundleError: It is not a Sigstore bundle with one DSSE-signed in-toto statement and
@@ -122,11 +100,10 @@ def parse(data: bytes, *, without_payload: bool = False) -> Bundle:
     if given == ["certificate"] and not log_entries:
         _refuse("a Sigstore bundle needs a log entry", f"{where}.tlogEntries")
     where += ".timestampVerificationData"
-    stamps = _fields(material.get("timestampVerificationData") or {}, where, "", _TIMESTAMPS)
-    timestamps = [
-        _base64(stamp.get("signedTimestamp"), f"{where}.rfc3161Timestamps")
-        for stamp in _objects(stamps.get("rfc3161Timestamps"), where)
-    ]
+    times = _fields(material.get("timestampVerificationData") or {}, where, "", "rfc3161Timestamps")
+    where += ".rfc3161Timestamps"
+    stamps = _objects(times.get("rfc3161Timestamps"), where)
+    timestamps = [_base64(stamp.get("signedTimestamp"), where) for stamp in stamps]
 
     # 3. DSSE envelope: one signature; `keyid` is no part of verification (OMS 4.1).
     where = "dsseEnvelope"
@@ -189,11 +166,11 @@ def _key_or_certificates(field: str, value: object) -> tuple[str | None, tuple[b
         if not isinstance(hint, str) or not hint:
             _refuse("the public key is not identified", where, "hint or rawBytes")
         return hint.lower(), ()
-    chain: tuple[object, ...] = (value,)
-    if field == "x509CertificateChain":
-        chain = _objects(_fields(value, where, "certificates")["certificates"], where)
-        if not 1 <= len(chain) <= _MAX_CHAIN:
-            _refuse("no certificate, or too many", where, f"1 to {_MAX_CHAIN}", len(chain))
+    if field == "certificate":
+        value = {"certificates": [value]}
+    chain = _objects(_fields(value, where, "certificates")["certificates"], where)
+    if not 1 <= len(chain) <= _MAX_CHAIN:
+        _refuse("no certificate, or too many", where, f"1 to {_MAX_CHAIN}", len(chain))
     ders = [_base64(_fields(one, where, "rawBytes")["rawBytes"], where) for one in chain]
     return None, tuple(ders)
 

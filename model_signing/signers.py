@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from model_signing import bundle, keys, trust
-from model_signing.errors import CertificateError, SigningError
+from model_signing.errors import CertificateError, Error, SigningError
 
 if TYPE_CHECKING:
     from sigstore.models import ClientTrustConfig
@@ -144,21 +144,13 @@ def _signer(
 
 @dataclass(frozen=True)
 class SigstoreSigning(trust.SigstoreTrust):
-    """Who signs with Sigstore, and where: see `model_signing.trust.SigstoreTrust`.
+    """Who signs with Sigstore, and where; without identity a browser asks the user who they are."""
 
-    Attributes:
-        ambient: Take the identity from the environment, such as GitHub Actions.
-        identity_token: This OIDC token; otherwise a browser asks the user who they are.
-        client_id: OAuth client, and the audience that the token must have.
-        client_secret: Its secret.
-        oob: Print the address instead of opening a browser.
-    """
-
-    ambient: bool = False
-    identity_token: str | None = None
-    client_id: str | None = None
+    ambient: bool = False  # take the identity from the environment, such as GitHub Actions
+    identity_token: str | None = None  # take that of this OIDC token
+    client_id: str | None = None  # OAuth client, and the audience that the token must have
     client_secret: str | None = None
-    oob: bool = False
+    oob: bool = False  # print the address instead of opening a browser
 
 
 def sigstore_signer(options: SigstoreSigning) -> Signer:
@@ -187,11 +179,15 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
 
         from model_signing import verifiers
 
-        with trust.signing_failures():
+        try:
             config, session, since = prepared()
             if session is None or time.monotonic() - since > _SESSION_SECONDS:
                 session = _session(options, config)
             data = session.sign_dsse(dsse.Statement(statement)).to_json().encode() + b"\n"
+        except Error:
+            raise
+        except Exception as error:
+            raise trust.not_signed(error) from None
         # What the services answered is checked before anybody calls it a signature.
         if verifiers.authenticate_sigstore(data, options).payload != statement:
             raise SigningError("Sigstore signed something else than the statement")

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,16 +36,12 @@ _MAX_TRUST_CONFIG = 16 * 1024 * 1024
 class SigstoreTrust:
     """Which Sigstore instance is trusted.
 
-    Attributes:
-        trust_config: A client trust configuration (JSON) of a private instance; replaces the
-            public one.
-        staging: The public staging instance.
-        offline: Do not refresh the trust root: use the TUF cache, or else the root that ships
-            with sigstore-python.
+    With `offline` the trust root is not refreshed: it is that of the TUF cache, or else the one
+    that ships with sigstore-python.
     """
 
-    trust_config: Path | None = None
-    staging: bool = False
+    trust_config: Path | None = None  # client trust configuration (JSON) of a private instance
+    staging: bool = False  # the public staging instance
     offline: bool = False
 
 
@@ -54,9 +49,8 @@ def load(trust: SigstoreTrust) -> ClientTrustConfig:
     """The trust root and service addresses of an instance.
 
     Raises:
-        FileError: The configuration cannot be read or is malformed.
+        FileError, UsageError: The configuration cannot be read, is malformed, or is one of two.
         SignatureError: The trust root cannot be refreshed.
-        UsageError: Both a configuration and staging are asked for.
     """
     return _load(read(trust), str(trust.trust_config), trust.staging, trust.offline)
 
@@ -131,34 +125,20 @@ _VERIFICATION_FAILURES: dict[type[Error], dict[str, str]] = {
 }
 
 
-@contextmanager
-def verification_failures() -> Iterator[None]:
-    """Turns whatever sigstore-python raises while verifying into an `Error`: never a pass."""
-    try:
-        yield
-    except Error:
-        raise
-    except Exception as error:
-        words = _words(error)
-        for kind, messages in _VERIFICATION_FAILURES.items():
-            for pattern, message in messages.items():
-                if re.search(pattern, f"{type(error).__name__}: {words}"):
-                    raise kind(message, found=words) from None
-        raise SignatureError("Sigstore verification failed", found=words) from None
+def not_verified(error: Exception) -> Error:
+    """Whatever sigstore-python raised while verifying, in our words."""
+    words = _words(error)
+    for kind, messages in _VERIFICATION_FAILURES.items():
+        for pattern, message in messages.items():
+            if re.search(pattern, f"{type(error).__name__}: {words}"):
+                return kind(message, found=words)
+    return SignatureError("Sigstore verification failed", found=words)
 
 
-@contextmanager
-def signing_failures() -> Iterator[None]:
-    """Turns whatever sigstore-python raises while signing into an `Error`."""
-    try:
-        yield
-    except Error:
-        raise
-    except Exception as error:
-        message, fix = _SIGNING_FAILURES.get(
-            type(error).__name__, ("Sigstore signing failed", None)
-        )
-        raise SigningError(message, found=_words(error), fix=fix) from None
+def not_signed(error: Exception) -> SigningError:
+    """Whatever sigstore-python raised while signing, in our words."""
+    message, fix = _SIGNING_FAILURES.get(type(error).__name__, ("Sigstore signing failed", None))
+    return SigningError(message, found=_words(error), fix=fix)
 
 
 # Class of the exception -> message, fix.

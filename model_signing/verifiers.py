@@ -15,10 +15,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from model_signing import bundle, keys
 from model_signing.bundle import Bundle, Method
-from model_signing.errors import BundleError, IdentityError, LogError, SignatureError, UsageError
+from model_signing.errors import (
+    BundleError,
+    Error,
+    IdentityError,
+    LogError,
+    SignatureError,
+    UsageError,
+)
 from model_signing.statement import LEGACY_PREDICATE_TYPE
 from model_signing.trust import SigstoreTrust as SigstoreTrust
-from model_signing.trust import load, verification_failures
+from model_signing.trust import load, not_verified
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -35,29 +42,19 @@ class LogEntry:
 
 @dataclass(frozen=True)
 class Authenticated:
-    """What a verifier returns: these bytes were signed by this identity.
+    """What a verifier returns: these bytes were signed by this identity."""
 
-    Attributes:
-        payload: The signed in-toto statement.
-        payload_type: Always `application/vnd.in-toto+json`.
-        method: "sigstore", "key" or "certificate".
-        identity: Sigstore: subject alternative name; certificate: subject; key: fingerprint.
-        issuer: Sigstore: OIDC issuer; certificate: the issuer's name.
-        certificate: The leaf certificate, DER.
-        signed_at: When the signature existed at the latest, by a trusted clock.
-        time_source: Whose clock that is.
-        log: The transparency-log entry (Sigstore).
-    """
-
-    payload: bytes
-    payload_type: str
+    payload: bytes  # the signed in-toto statement
+    payload_type: str  # always `application/vnd.in-toto+json`
     method: Method
-    identity: str | None = None
-    issuer: str | None = None
-    certificate: bytes | None = None
-    signed_at: datetime | None = None
-    time_source: str | None = None
-    log: LogEntry | None = None
+    identity: str | None = (
+        None  # Sigstore: alternative name; certificate: subject; key: fingerprint
+    )
+    issuer: str | None = None  # Sigstore: OIDC issuer; certificate: the issuer's name
+    certificate: bytes | None = None  # the leaf, DER
+    signed_at: datetime | None = None  # when the signature existed at the latest ...
+    time_source: str | None = None  # ... by the trusted clock of a log or timestamp authority
+    log: LogEntry | None = None  # Sigstore
 
 
 Verifier = Callable[[bytes], Authenticated]
@@ -71,8 +68,7 @@ def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ())
         tsa_certificate_chain: PEM files: the timestamp authority that is trusted for the time.
 
     Raises:
-        FileError: The key cannot be used. The verifier raises `BundleError`, `SignatureError` and
-            `LogError`.
+        FileError: The key cannot be used. The verifier: BundleError, SignatureError, LogError.
     """
     key = keys.load_public_key(public_key)
     known = keys.fingerprints(key)
@@ -113,13 +109,11 @@ def certificate_verifier(
         tsa_certificate_chain: As for `key_verifier`; makes an expired certificate verifiable if the
             signature was timestamped in time.
         log_fingerprints: Receives a line for every certificate.
-        now: The time to judge a signature by that has no trusted timestamp; the system's clock
-            when the verifier is called, if None.
+        now: The time of signatures without trusted timestamp; if None, that of verification.
 
     Raises:
         FileError: A certificate cannot be read.
-        UsageError: There is none. The verifier raises `BundleError`,
-            `CertificateError`, `SignatureError` and `LogError`.
+        UsageError: There is none. The verifier: BundleError, SignatureError and its subclasses.
     """
     from model_signing import certificates
 
@@ -207,11 +201,7 @@ def sigstore_verifier(
 
 
 def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
-    """Verifies everything about a Sigstore bundle but whose identity it ought to be.
-
-    Args:
-        data: The bundle, JSON.
-        trust: The Sigstore instance.
+    """Verifies everything about a Sigstore bundle, JSON, but whose identity it ought to be.
 
     Raises:
         BundleError: Malformed, or not a Sigstore (keyless) bundle.
@@ -225,7 +215,7 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
     from model_signing import fulcio
 
     root = load(trust).trusted_root
-    with verification_failures():
+    try:
         # 2. Sigstore client specification, by sigstore-python: trusted time, certificate chain at
         #    that time, SCT, inclusion proof and checkpoint, DSSE signature, consistency of the log
         #    entry with the envelope.
@@ -252,6 +242,10 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
             chains = [authority.certificates(allow_expired=True) for authority in authorities]
             with contextlib.suppress(LogError):  # of a response without its certificate, say
                 time = _timestamped(parsed, [one for chain in chains for one in chain])
+    except Error:
+        raise
+    except Exception as error:  # whatever sigstore-python raises is never a pass
+        raise not_verified(error) from None
     claims = fulcio.certificate_claims(parsed.certificates[0])
     who = (claims.identity, claims.issuer, parsed.certificates[0])
     return Authenticated(payload, parsed.payload_type, "sigstore", *who, log=log, **time)
@@ -265,11 +259,7 @@ class _AnyIdentity:
 
 
 def _timestamped(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[str, Any]:
-    """`signed_at` and `time_source` by the first timestamp of a trusted authority.
-
-    Raises:
-        LogError: There are timestamps and a trusted authority, but none is its.
-    """
+    """`signed_at`, `time_source` by a trusted authority; a `LogError` if no timestamp is its."""
     if not authority or not parsed.timestamps:
         return {}
     from model_signing.certificates import timestamp_time
