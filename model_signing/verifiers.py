@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,10 +46,8 @@ class Authenticated:
     payload: bytes  # the signed in-toto statement
     payload_type: str  # always `application/vnd.in-toto+json`
     method: Method
-    identity: str | None = (
-        None  # Sigstore: alternative name; certificate: subject; key: fingerprint
-    )
-    issuer: str | None = None  # Sigstore: OIDC issuer; certificate: the issuer's name
+    identity: str | None = None  # alternative name (Sigstore), subject, or the key's fingerprint
+    issuer: str | None = None  # OIDC issuer (Sigstore), or the certificate's
     certificate: bytes | None = None  # the leaf, DER
     signed_at: datetime | None = None  # when the signature existed at the latest ...
     time_source: str | None = None  # ... by the trusted clock of a log or timestamp authority
@@ -82,16 +79,14 @@ def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ())
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
         parsed = _parse(data, "key")
         # 2. OMS 4.1: `hint` identifies the verification key; `rawBytes` of old bundles is unused.
-        if parsed.key_hint is not None and parsed.key_hint not in known:
-            raise SignatureError(
-                "signed with another key", expected=known[0], found=parsed.key_hint
-            )
+        hint = parsed.key_hint
+        if hint is not None and hint not in known:
+            raise SignatureError("signed with another key", expected=known[0], found=hint)
         # 3. OMS 8.2: the DSSE signature.
         _verify_envelope(key, parsed)
         # 4. RFC 3161: when, if a trusted clock says so.
-        time = _timestamped(parsed, authority)
-        identity = f"sha256:{known[0]}"
-        return Authenticated(parsed.payload, parsed.payload_type, "key", identity, **time)
+        time, who = _timestamped(parsed, authority), f"sha256:{known[0]}"
+        return Authenticated(parsed.payload, parsed.payload_type, "key", who, **time)
 
     return verify
 
@@ -136,9 +131,8 @@ def certificate_verifier(
         when = time.get("signed_at") or now or datetime.now(timezone.utc)
         # 3. OMS 8.2: the leaf is valid at that time, and for signing.
         option = "--tsa-certificate-chain" if parsed.timestamps else "--timestamp-url when signing"
-        certificates.check_leaf(
-            leaf, when, fix=f"an expired certificate needs a trusted timestamp: {option}"
-        )
+        fix = f"an expired certificate needs a trusted timestamp: {option}"
+        certificates.check_leaf(leaf, when, fix)
         # 4. OMS 8.2: it chains to an anchor. The bundle's certificates are never anchors.
         certificates.verify_chain(leaf, others, anchors, when)
         # 5. OMS 8.2: the DSSE signature.
@@ -157,16 +151,12 @@ def sigstore_verifier(
 ) -> Verifier:
     """Accepts signatures of one identity (OMS 8.2, method `sigstore`).
 
-    Args:
-        identity: The certificate's subject alternative name, compared exactly.
-        issuer: Its OIDC issuer, compared exactly.
-        source_repository: `ORG/REPO` or a full URI: what extension .12 must name. It is needed
-            where a workflow of one repository signed for another: everyone who calls a reusable
-            workflow gets its identity.
-        trust: The Sigstore instance.
+    The certificate's subject alternative name must be `identity` and its OIDC issuer `issuer`,
+    exactly. `source_repository`, as `ORG/REPO` or a full URI, is what extension .12 must name. It
+    is needed where a workflow of one repository signed for another: everyone who calls a reusable
+    workflow gets its identity.
 
-    The returned verifier raises `BundleError`, `SignatureError` and, for somebody else's valid
-    signature, `IdentityError`.
+    The verifier raises BundleError, SignatureError; IdentityError: a valid signature of another.
     """
     from model_signing import fulcio
 
@@ -183,9 +173,8 @@ def sigstore_verifier(
             ("source repository", repository, claims.source_repository_uri),
         ):
             if expected is not None and found != expected:
-                raise IdentityError(
-                    f"signed by another {name}", expected=expected, found=found or "none"
-                )
+                words = f"signed by another {name}"
+                raise IdentityError(words, expected=expected, found=found or "none")
         # 3. A workflow speaks for its own repository; for a caller only if the caller is named.
         source = claims.source_repository_uri
         if repository is None and source and not identity.startswith(f"{source}/"):
@@ -219,20 +208,20 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
         # 2. Sigstore client specification, by sigstore-python: trusted time, certificate chain at
         #    that time, SCT, inclusion proof and checkpoint, DSSE signature, consistency of the log
         #    entry with the envelope.
-        verify = verifier.Verifier(trusted_root=root).verify_dsse
-        _, payload = verify(models.Bundle.from_json(data), _AnyIdentity())
+        signed = models.Bundle.from_json(data)
+        _, payload = verifier.Verifier(trusted_root=root).verify_dsse(signed, _AnyIdentity())
         # 3. Two parsers read the same bytes; they must agree.
         if payload != parsed.payload:
             raise BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
         # 4. The key id is a hint to sigstore-python, so it must at least be a trusted log's.
-        entry, proof = parsed.log_entries[0], parsed.log_entries[0]["inclusionProof"]
-        log_id = base64.b64decode(entry["logId"]["keyId"])
+        entry: Any = signed.log_entry._inner
+        log_id, proof = entry.log_id.key_id, entry.inclusion_proof
         if log_id not in [log.log_id.key_id for log in root._inner.tlogs]:
             raise LogError("the entry is of a log that is not trusted", found=log_id.hex())
         # 5. Rekor v1's promise covers time and index; of v2's fields only the proof's are covered.
-        promised = entry.get("inclusionPromise") and int(entry.get("integratedTime") or 0)
-        index = int(entry["logIndex"] if promised else proof["logIndex"])
-        log = LogEntry(index, log_id.hex(), proof["checkpoint"]["envelope"].split("\n", 1)[0])
+        promised = entry.inclusion_promise and entry.integrated_time
+        index = entry.log_index if promised else proof.log_index
+        log = LogEntry(index, log_id.hex(), proof.checkpoint.envelope.split("\n", 1)[0])
         time: dict[str, Any] = {}
         if promised:
             when = datetime.fromtimestamp(promised, timezone.utc)
@@ -283,8 +272,7 @@ def _parse(data: bytes, method: Method) -> Bundle:
 
 def _verify_envelope(key: ec.EllipticCurvePublicKey, parsed: Bundle) -> None:
     """DSSE protocol.md: the signature over the pre-authentication encoding."""
-    signed: bytes = bundle.pae(parsed.payload_type, parsed.payload)
-    algorithm: hashes.HashAlgorithm = keys.signature_hash(key)
+    signed, algorithm = bundle.pae(parsed.payload_type, parsed.payload), keys.signature_hash(key)
     if b'"%s"' % LEGACY_PREDICATE_TYPE.encode() in parsed.payload:
         # OMS 11, v0.2.0: another encoding and always SHA-256. "DSSEV1" keeps the two apart, and
         # the statement's reader refuses this predicate type unless asked for.
@@ -292,7 +280,5 @@ def _verify_envelope(key: ec.EllipticCurvePublicKey, parsed: Bundle) -> None:
     try:
         key.verify(parsed.signature, signed, ec.ECDSA(algorithm))
     except InvalidSignature:
-        raise SignatureError(
-            "the signature does not match: another key, or an altered payload",
-            where="dsseEnvelope",
-        ) from None
+        words = "the signature does not match: another key, or an altered payload"
+        raise SignatureError(words, where="dsseEnvelope") from None
