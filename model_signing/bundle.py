@@ -75,10 +75,8 @@ def parse(data: bytes, *, without_payload: bool = False) -> Bundle:
     """Reads a bundle, JSON (OMS 8.1), without trusting it.
 
     `without_payload` leaves the payload out, which is most of the work: to show who signed.
-
-    Raises:
-        BundleError: It is not a Sigstore bundle with one DSSE-signed in-toto statement and
-            exactly one kind of verification material.
+    A `BundleError` if it is not a Sigstore bundle with one DSSE-signed in-toto statement and
+    exactly one kind of verification material.
     """
     # 1. OMS 8.1: JSON as in the bundle schema; `mediaType` per Sigstore.
     if len(data) > MAX_BUNDLE_SIZE:

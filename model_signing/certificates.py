@@ -27,11 +27,7 @@ def load(pems: Iterable[bytes]) -> list[x509.Certificate]:
 
 
 def parse(der: bytes) -> x509.Certificate:
-    """A certificate from an untrusted place, every field of which can be read.
-
-    Raises:
-        CertificateError: It is malformed.
-    """
+    """A certificate from an untrusted place; a `CertificateError` if a field cannot be read."""
     try:
         certificate = x509.load_der_x509_certificate(der)
         # cryptography parses these only when they are asked for, and raises what it likes.
@@ -56,11 +52,7 @@ def extension(certificate: x509.Certificate, kind: type[T]) -> T | None:
 
 
 def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -> None:
-    """Whether a certificate may sign models at a time, whoever issued it.
-
-    Raises:
-        CertificateError: Outside its validity, or not for code signing.
-    """
+    """Raises a `CertificateError` unless a certificate, whoever issued it, may sign models then."""
     # 1. RFC 5280 4.1.2.5, OMS 8.2: within its validity period.
     start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if not start <= when <= end:
@@ -93,8 +85,7 @@ def verify_chain(
 ) -> None:
     """RFC 5280 6.1: a path from the leaf to one of the anchors, every certificate valid at `when`.
 
-    Raises:
-        CertificateError: There is none.
+    A `CertificateError` if there is none.
     """
     anyone = ExtensionPolicy.permit_all()
     issuer = anyone.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _require_ca)
@@ -125,13 +116,9 @@ def _require_cert_sign(_: Policy, __: x509.Certificate, value: x509.KeyUsage | N
 
 
 def timestamp(signature: bytes, url: str) -> bytes:
-    """Asks an RFC 3161 authority to timestamp a signature.
+    """The response, DER, of an RFC 3161 authority; its signature is for the verifier to judge.
 
-    Returns:
-        The response, DER. Its signature is for the verifier to judge.
-
-    Raises:
-        SigningError: No answer, a refusal, or a timestamp of something else.
+    A `SigningError` if there is no answer, a refusal, or a timestamp of something else.
     """
     from http.client import HTTPException
     from urllib.request import Request, urlopen
@@ -168,14 +155,8 @@ def timestamp_time(
 ) -> datetime:
     """RFC 3161 2.3, 2.4.2: when a trusted authority saw the signature.
 
-    Args:
-        responses: Timestamp responses, DER; the first that holds counts. Certificates inside are
-            not trusted.
-        signature: What they must be about.
-        authority: The trusted chain.
-
-    Raises:
-        LogError: All are malformed, about something else, or not from that authority.
+    The first response (DER) that holds counts; certificates inside are not trusted. A `LogError`
+    if all are malformed, about something else, or not from that authority.
     """
     import rfc3161_client
 

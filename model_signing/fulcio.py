@@ -44,15 +44,14 @@ class Claims:
 
 # Extension .8 is the issuer; the others follow in the order of the fields. .1 is the issuer too, as
 # raw text; every later extension is a DER UTF8String.
-_EXTENSIONS = list(enumerate([field.name for field in fields(Claims)][1:], start=8))
+_EXTENSIONS = [(f"{_ARC}.{n}", field.name) for n, field in enumerate(fields(Claims)[1:], start=8)]
 
 
 def certificate_claims(der: bytes) -> Claims:
     """Decodes the claims of a certificate. Verifies nothing: authenticate the bundle first.
 
-    Raises:
-        CertificateError: Not an X.509 certificate, not exactly one identity, no issuer, two
-            different issuers, or an extension that is not a DER UTF8String.
+    A `CertificateError` for no X.509 certificate, not exactly one identity, no issuer, two
+    different issuers, or an extension that is not a DER UTF8String.
     """
     leaf = certificates.parse(der)
     names = list(certificates.extension(leaf, x509.SubjectAlternativeName) or ())
@@ -65,9 +64,9 @@ def certificate_claims(der: bytes) -> Claims:
         if isinstance(one.value, x509.UnrecognizedExtension)
     }
     values = {
-        name: _utf8_string(raw[f"{_ARC}.{number}"], f"extension .{number}")
-        for number, name in _EXTENSIONS
-        if f"{_ARC}.{number}" in raw
+        name: _utf8_string(raw[oid], f"extension {oid.removeprefix(_ARC)}")
+        for oid, name in _EXTENSIONS
+        if oid in raw
     }
     issuer_v1 = raw[_ARC + ".1"].decode(errors="replace") if _ARC + ".1" in raw else None
     issuer = values.pop("issuer", issuer_v1)
@@ -81,11 +80,7 @@ def certificate_claims(der: bytes) -> Claims:
 
 
 def repository_uri(repository: str) -> str:
-    """The URI that extension .12 has for `ORG/REPO`, `github.com/ORG/REPO` or a full URI.
-
-    Raises:
-        UsageError: It has another shape.
-    """
+    """Extension .12 for `ORG/REPO`, `github.com/ORG/REPO` or a full URI; else a `UsageError`."""
     path = repository.removeprefix("https://")
     if path == repository and not path.startswith("github.com/"):
         path = f"github.com/{path}"

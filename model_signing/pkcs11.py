@@ -26,9 +26,8 @@ _FOLDERS = list(map("".join, product(_ROOTS, _MACHINES, ("", "/pkcs11", "/sofths
 def parse_uri(uri: str) -> dict[str, bytes]:
     """The attributes of `pkcs11:path;path?query&query`, percent-decoded (RFC 7512 2.3).
 
-    Raises:
-        UsageError: Another scheme, an unknown or repeated attribute, both kinds of PIN, or
-            neither `object` nor `id`.
+    A `UsageError` for another scheme, an unknown or repeated attribute, both kinds of PIN, or
+    neither `object` nor `id`.
     """
     scheme, _, rest = uri.partition(":")
     path, _, query = rest.partition("?")
@@ -55,18 +54,11 @@ def parse_uri(uri: str) -> dict[str, bytes]:
 def open_key(
     uri: str, pin: str | None
 ) -> tuple[Callable[[bytes], bytes], Callable[[], ec.EllipticCurvePublicKey]]:
-    """Logs in to the token and finds the private key.
+    """Logs in to the token and finds the private key; `pin` is for a URI (RFC 7512) without one.
 
-    Args:
-        uri: RFC 7512; its PIN goes before `pin`.
-        pin: The user's PIN, for a URI without one.
-
-    Returns:
-        Functions from a digest to its DER signature, and to the public key if the token has it.
-
-    Raises:
-        UsageError, DependencyError, FileError, SigningError: The URI, python-pkcs11, the module or
-            PIN file, the token or key.
+    Returns functions from a digest to its DER signature, and to the public key if the token has
+    it. Errors: UsageError (the URI), DependencyError (python-pkcs11, the module), FileError (the
+    PIN file), SigningError (the token or key).
     """
     attributes = parse_uri(uri)
     try:
@@ -80,8 +72,23 @@ def open_key(
     module = _module(attributes)
     label = attributes["object"].decode(errors="replace") if "object" in attributes else None
     criteria: dict[str, Any] = {"label": label, "id": attributes.get("id")}
+    found: list[Any] = []  # tokens that have every attribute of the URI
     with _refusals(module):
-        token = _token(pkcs11.lib(module), attributes)
+        library = pkcs11.lib(module)
+        for token in library.get_tokens(token_flags=pkcs11.TokenFlag.TOKEN_INITIALIZED):
+            has = {
+                "token": token.label.encode(),
+                "manufacturer": token.manufacturer_id.encode(),
+                "model": token.model.encode(),
+                "serial": token.serial,
+                "slot-id": b"%d" % token.slot.slot_id,
+            }
+            if all(attributes.get(name, value) == value for name, value in has.items()):
+                found.append(token)
+        if len(found) != 1:
+            count = str(len(found))
+            raise SigningError("the PKCS #11 URI must match one token", expected="1", found=count)
+        (token,) = found
         try:
             session = token.open(user_pin=_pin(attributes, pin))
         except pkcs11.UserAlreadyLoggedIn:  # in this process, by another signer
@@ -129,27 +136,6 @@ def _module(attributes: dict[str, bytes]) -> str:
         found=f"no {path or name}",
         fix="install the token's module, or name it with module-path=/…/module.so",
     )
-
-
-def _token(library: Any, attributes: dict[str, bytes]) -> Any:  # noqa: ANN401 - untyped library
-    """The one token that has every attribute of the URI."""
-    from pkcs11 import TokenFlag
-
-    found = []
-    for token in library.get_tokens(token_flags=TokenFlag.TOKEN_INITIALIZED):
-        has = {
-            "token": token.label.encode(),
-            "manufacturer": token.manufacturer_id.encode(),
-            "model": token.model.encode(),
-            "serial": token.serial,
-            "slot-id": b"%d" % token.slot.slot_id,
-        }
-        if all(attributes.get(name, value) == value for name, value in has.items()):
-            found.append(token)
-    if len(found) != 1:
-        count = str(len(found))
-        raise SigningError("the PKCS #11 URI must match one token", expected="1", found=count)
-    return found[0]
 
 
 def _pin(attributes: dict[str, bytes], pin: str | None) -> str | None:

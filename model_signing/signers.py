@@ -30,13 +30,8 @@ def key_signer(
 ) -> Signer:
     """Signs with a long-lived EC key (OMS 4.1, method `key`).
 
-    Args:
-        private_key: PEM: P-256, P-384 or P-521, perhaps encrypted.
-        password: Decrypts it.
-        timestamp_url: An RFC 3161 authority that timestamps every signature.
-
-    Raises:
-        FileError: The key cannot be used. The signer raises `SigningError`: no timestamp.
+    `private_key` is PEM: P-256, P-384 or P-521, perhaps encrypted, or else a `FileError`. The RFC
+    3161 authority at `timestamp_url` timestamps every signature, or else a `SigningError`.
     """
     return _signer(*_software(private_key, password), timestamp_url)
 
@@ -50,12 +45,9 @@ def certificate_signer(
 ) -> Signer:
     """Signs as `key_signer`, with a certificate of the key (OMS 4.1, method `certificate`).
 
-    `signing_certificate` is PEM; `certificate_chain` are PEM files with the certificates between
-    it and the root.
-
-    Raises:
-        FileError: The key or a certificate cannot be used.
-        CertificateError: No verifier would accept the certificate now, or it is of another key.
+    `certificate_chain` are PEM files with the certificates between it and the root. A `FileError`
+    if a certificate cannot be used; a `CertificateError` if no verifier would accept it now, or it
+    is of another key.
     """
     sign, public_key = _software(private_key, password)
     certified, ders = _certified(signing_certificate, certificate_chain)
@@ -67,10 +59,7 @@ def certificate_signer(
 def pkcs11_key_signer(uri: str, pin: str | None = None, timestamp_url: str | None = None) -> Signer:
     """Signs as `key_signer`, with a key on a PKCS#11 token.
 
-    `uri` is as in RFC 7512 (see `model_signing.pkcs11`); `pin` is for a URI that has none.
-
-    Raises:
-        UsageError, DependencyError, SigningError: The URI, the module, the token or its key.
+    The arguments and errors besides are those of `model_signing.pkcs11.open_key`.
     """
     from model_signing import pkcs11
 
@@ -160,10 +149,9 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
     the caller's hashing hides them. A certificate that has grown old meanwhile is replaced. A
     person is asked only when the statement is ready.
 
-    Raises:
-        FileError, UsageError: The trust configuration cannot be read. The signer raises
-            `SigningError` for every failure of a service or credential, and `SignatureError` when
-            what the services returned does not verify.
+    A `FileError` or `UsageError` if the trust configuration cannot be read. The signer raises
+    `SigningError` for every failure of a service or credential, and `SignatureError` when what the
+    services returned does not verify.
     """
     trust.read(options)  # a missing file shows before the hashing, not after
 

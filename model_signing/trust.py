@@ -48,9 +48,8 @@ class SigstoreTrust:
 def load(trust: SigstoreTrust) -> ClientTrustConfig:
     """The trust root and service addresses of an instance.
 
-    Raises:
-        FileError, UsageError: The configuration cannot be read, is malformed, or is one of two.
-        SignatureError: The trust root cannot be refreshed.
+    A `FileError` or `UsageError` for an unusable configuration, a `SignatureError` for the public
+    instances' trust root, if it cannot be refreshed.
     """
     return _load(read(trust), str(trust.trust_config), trust.staging, trust.offline)
 

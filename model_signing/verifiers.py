@@ -60,12 +60,9 @@ Verifier = Callable[[bytes], Authenticated]
 def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ()) -> Verifier:
     """Accepts signatures of one key (OMS 8.2, method `key`).
 
-    Args:
-        public_key: PEM: P-256, P-384 or P-521.
-        tsa_certificate_chain: PEM files: the timestamp authority that is trusted for the time.
-
-    Raises:
-        FileError: The key cannot be used. The verifier: BundleError, SignatureError, LogError.
+    `public_key` is PEM: P-256, P-384 or P-521, or else a `FileError`; `tsa_certificate_chain` are
+    PEM files: the timestamp authority that is trusted for the time. The verifier raises
+    `BundleError`, `SignatureError` and `LogError`.
     """
     key = keys.load_public_key(public_key)
     known = keys.fingerprints(key)
@@ -106,9 +103,8 @@ def certificate_verifier(
         log_fingerprints: Receives a line for every certificate.
         now: The time of signatures without trusted timestamp; if None, that of verification.
 
-    Raises:
-        FileError: A certificate cannot be read.
-        UsageError: There is none. The verifier: BundleError, SignatureError and its subclasses.
+    A `FileError` if a certificate cannot be read, a `UsageError` if there is none. The verifier
+    raises `BundleError`, `CertificateError`, `SignatureError` and `LogError`.
     """
     from model_signing import certificates
 
@@ -156,7 +152,7 @@ def sigstore_verifier(
     is needed where a workflow of one repository signed for another: everyone who calls a reusable
     workflow gets its identity.
 
-    The verifier raises BundleError, SignatureError; IdentityError: a valid signature of another.
+    The verifier raises `BundleError`, `SignatureError` and, for somebody else's, `IdentityError`.
     """
     from model_signing import fulcio
 
@@ -192,9 +188,8 @@ def sigstore_verifier(
 def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
     """Verifies everything about a Sigstore bundle, JSON, but whose identity it ought to be.
 
-    Raises:
-        BundleError: Malformed, or not a Sigstore (keyless) bundle.
-        CertificateError, LogError, SignatureError: One of the proofs does not hold.
+    A `BundleError` if it is malformed or of another method; a `CertificateError`, `LogError` or
+    `SignatureError` if one of the proofs does not hold.
     """
     # 1. OMS 8.1: a well-formed bundle with a Fulcio certificate.
     parsed = _parse(data, "sigstore")
