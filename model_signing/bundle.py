@@ -53,11 +53,6 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def legacy_pae(payload_type: str, payload: bytes) -> bytes:
-    """What model-signing v0.2.0 signed instead: the payload as Python prints it (OMS 11)."""
-    return f"DSSEV1 {len(payload_type)} {payload_type} {len(payload)} {payload!r}".encode()
-
-
 def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     """The bytes of a file; a `FileError` if it cannot be read, a `BundleError` above `limit`."""
     try:
@@ -173,11 +168,9 @@ def _key_or_certificates(field: str, value: object) -> tuple[str | None, tuple[b
     return None, tuple(ders)
 
 
-def _refuse(
-    message: str, where: str, expected: str | None = None, found: object = None
-) -> NoReturn:
+def _refuse(what: str, where: str, expected: str | None = None, found: object = None) -> NoReturn:
     shown = None if found is None else str(found)[:200]
-    raise BundleError(message, where=where, expected=expected, found=shown)
+    raise BundleError(what, where=where, expected=expected, found=shown)
 
 
 def _fields(value: object, where: str, required: str, optional: str = "") -> dict[str, Any]:

@@ -83,10 +83,7 @@ def verify_chain(
     anchors: Iterable[x509.Certificate],
     when: datetime,
 ) -> None:
-    """RFC 5280 6.1: a path from the leaf to one of the anchors, every certificate valid at `when`.
-
-    A `CertificateError` if there is none.
-    """
+    """RFC 5280 6.1: a path, all valid at `when`, from leaf to anchor; else a CertificateError."""
     anyone = ExtensionPolicy.permit_all()
     issuer = anyone.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _require_ca)
     issuer = issuer.may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _require_cert_sign)
@@ -143,10 +140,8 @@ def timestamp(signature: bytes, url: str) -> bytes:
         if decoded.tst_info.message_imprint.message != hashlib.sha256(signature).digest():
             raise ValueError("it timestamped something else")
     except (OSError, HTTPException, ValueError) as error:
-        found = str(error)
-        raise SigningError(
-            "the timestamp authority gave no timestamp", where=url, found=found
-        ) from None
+        words = "the timestamp authority gave no timestamp"
+        raise SigningError(words, where=url, found=str(error)) from None
     return response
 
 

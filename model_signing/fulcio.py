@@ -58,17 +58,15 @@ def certificate_claims(der: bytes) -> Claims:
     if len(names) != 1:
         count = str(len(names))
         raise CertificateError("the certificate must name one identity", expected="1", found=count)
-    raw = {
-        one.oid.dotted_string: one.value.value
-        for one in leaf.extensions
-        if isinstance(one.value, x509.UnrecognizedExtension)
-    }
+    found = {one.oid.dotted_string: one.value for one in leaf.extensions}
     values = {
-        name: _utf8_string(raw[oid], f"extension {oid.removeprefix(_ARC)}")
+        name: _utf8_string(found[oid].public_bytes(), f"extension {oid.removeprefix(_ARC)}")
         for oid, name in _EXTENSIONS
-        if oid in raw
+        if oid in found
     }
-    issuer_v1 = raw[_ARC + ".1"].decode(errors="replace") if _ARC + ".1" in raw else None
+    issuer_v1 = None
+    if f"{_ARC}.1" in found:
+        issuer_v1 = found[f"{_ARC}.1"].public_bytes().decode(errors="replace")
     issuer = values.pop("issuer", issuer_v1)
     if issuer is None or issuer_v1 not in (None, issuer):
         raise CertificateError(

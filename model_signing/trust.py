@@ -13,17 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from model_signing import errors
 from model_signing.bundle import read_bounded
-from model_signing.errors import (
-    BundleError,
-    CertificateError,
-    Error,
-    FileError,
-    LogError,
-    SignatureError,
-    SigningError,
-    UsageError,
-)
 
 if TYPE_CHECKING:
     from sigstore.models import ClientTrustConfig
@@ -59,7 +50,7 @@ def read(trust: SigstoreTrust) -> bytes | None:
     if trust.trust_config is None:
         return None
     if trust.staging:
-        raise UsageError("--trust-config and --use-staging exclude each other")
+        raise errors.UsageError("--trust-config and --use-staging exclude each other")
     return read_bounded(trust.trust_config, _MAX_TRUST_CONFIG)
 
 
@@ -80,7 +71,7 @@ def in_background(work: Callable[[], T]) -> Callable[[], T]:
 
 
 @lru_cache(maxsize=8)
-def _load(config: bytes | None, where: str, staging: bool, offline: bool) -> ClientTrustConfig:
+def _load(config: bytes | None, path: str, staging: bool, offline: bool) -> ClientTrustConfig:
     import logging
 
     from sigstore.errors import Error as SigstoreError
@@ -96,26 +87,24 @@ def _load(config: bytes | None, where: str, staging: bool, offline: bool) -> Cli
     except (SigstoreError, OSError, ValueError) as error:
         found = _words(error)
     if config is not None:
-        raise FileError("not a Sigstore client trust configuration", where=where, found=found)
-    raise SignatureError(
-        "Sigstore's trust root could not be " + ("read" if offline else "refreshed"),
-        found=found,
-        fix="name a trust configuration with --trust-config"
-        if offline
-        else "check the network, or pass --offline to use the trust root on this machine",
-    )
+        raise errors.FileError("not a Sigstore client trust configuration", where=path, found=found)
+    fix = "check the network, or pass --offline to use the trust root on this machine"
+    if offline:
+        fix = "name a trust configuration with --trust-config"
+    message = "Sigstore's trust root could not be " + ("read" if offline else "refreshed")
+    raise errors.SignatureError(message, found=found, fix=fix)
 
 
 # What sigstore-python says when a verification fails -> whose fault it is. First match wins.
-_VERIFICATION_FAILURES: dict[type[Error], dict[str, str]] = {
-    BundleError: {"^(InvalidBundle|IncompatibleEntry): ": "not a complete Sigstore bundle"},
-    SignatureError: {"DSSE: invalid signature": "the signature does not match the payload"},
-    CertificateError: {
+_VERIFICATION_FAILURES: dict[type[errors.Error], dict[str, str]] = {
+    errors.BundleError: {"^(InvalidBundle|IncompatibleEntry): ": "not a complete Sigstore bundle"},
+    errors.SignatureError: {"DSSE: invalid signature": "the signature does not match the payload"},
+    errors.CertificateError: {
         "at time of signing|at validation time": "signed outside the certificate's validity",
         "certificate chain": "the certificate was not issued by a trusted CA",
         "usage": "the certificate is not for signing",
     },
-    LogError: {
+    errors.LogError: {
         "SCT": "the certificate is not in a trusted certificate-transparency log",
         "of verified": "no trusted time: the bundle is of another Sigstore instance, or incomplete",
         "imestamp": "the timestamp is not from a trusted authority",
@@ -124,24 +113,26 @@ _VERIFICATION_FAILURES: dict[type[Error], dict[str, str]] = {
 }
 
 
-def not_verified(error: Exception) -> Error:
+def not_verified(error: Exception) -> errors.Error:
     """Whatever sigstore-python raised while verifying, in our words."""
     words = _words(error)
     for kind, messages in _VERIFICATION_FAILURES.items():
         for pattern, message in messages.items():
             if re.search(pattern, f"{type(error).__name__}: {words}"):
                 return kind(message, found=words)
-    return SignatureError("Sigstore verification failed", found=words)
+    return errors.SignatureError("Sigstore verification failed", found=words)
 
 
-def not_signed(error: Exception) -> SigningError:
+def not_signed(error: Exception) -> errors.SigningError:
     """Whatever sigstore-python raised while signing, in our words."""
     message, fix = _SIGNING_FAILURES.get(type(error).__name__, ("Sigstore signing failed", None))
-    return SigningError(message, found=_words(error), fix=fix)
+    return errors.SigningError(message, found=_words(error), fix=fix)
 
 
 # Class of the exception -> message, fix.
 _NEW_TOKEN = "get a new token; in GitHub Actions use --use-ambient-credentials"  # noqa: S105
+_NO_PERSON = "use --use-ambient-credentials or --identity-token"
+_ADDRESSES = "check the network and the addresses in the trust configuration"
 _NETWORK = "NetworkError ConnectionError Timeout ConnectTimeout ReadTimeout SSLError"
 _SIGNING_FAILURES: dict[str, tuple[str, str | None]] = {
     "FulcioClientError": ("Fulcio refused to issue a certificate", _NEW_TOKEN),
@@ -155,17 +146,8 @@ _SIGNING_FAILURES: dict[str, tuple[str, str | None]] = {
         "try again",
     ),
     "JSONDecodeError": ("a Sigstore service gave an answer that is not JSON", None),
-    "EOFError": (
-        "signing with a browser needs a person at a terminal",
-        "use --use-ambient-credentials or --identity-token",
-    ),
-    **dict.fromkeys(
-        _NETWORK.split(),
-        (
-            "a Sigstore service cannot be reached",
-            "check the network and the addresses in the trust configuration",
-        ),
-    ),
+    "EOFError": ("signing with a browser needs a person at a terminal", _NO_PERSON),
+    **dict.fromkeys(_NETWORK.split(), ("a Sigstore service cannot be reached", _ADDRESSES)),
 }
 
 

@@ -12,16 +12,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from model_signing import bundle, keys
+from model_signing import bundle, errors, keys
 from model_signing.bundle import Bundle, Method
-from model_signing.errors import (
-    BundleError,
-    Error,
-    IdentityError,
-    LogError,
-    SignatureError,
-    UsageError,
-)
 from model_signing.statement import LEGACY_PREDICATE_TYPE
 from model_signing.trust import SigstoreTrust as SigstoreTrust
 from model_signing.trust import load, not_verified
@@ -78,7 +70,7 @@ def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ())
         # 2. OMS 4.1: `hint` identifies the verification key; `rawBytes` of old bundles is unused.
         hint = parsed.key_hint
         if hint is not None and hint not in known:
-            raise SignatureError("signed with another key", expected=known[0], found=hint)
+            raise errors.SignatureError("signed with another key", expected=known[0], found=hint)
         # 3. OMS 8.2: the DSSE signature.
         _verify_envelope(key, parsed)
         # 4. RFC 3161: when, if a trusted clock says so.
@@ -110,7 +102,7 @@ def certificate_verifier(
 
     anchors = certificates.load(certificate_chain)
     if not anchors:
-        raise UsageError("no trusted certificate was named")
+        raise errors.UsageError("no trusted certificate was named")
     authority = certificates.load(tsa_certificate_chain)
 
     def verify(data: bytes) -> Authenticated:
@@ -170,11 +162,11 @@ def sigstore_verifier(
         ):
             if expected is not None and found != expected:
                 words = f"signed by another {name}"
-                raise IdentityError(words, expected=expected, found=found or "none")
+                raise errors.IdentityError(words, expected=expected, found=found or "none")
         # 3. A workflow speaks for its own repository; for a caller only if the caller is named.
         source = claims.source_repository_uri
         if repository is None and source and not identity.startswith(f"{source}/"):
-            raise IdentityError(
+            raise errors.IdentityError(
                 "signed by a reusable workflow, which anyone may call",
                 where="certificate extension .12, source repository",
                 found=source,
@@ -207,12 +199,12 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
         _, payload = verifier.Verifier(trusted_root=root).verify_dsse(signed, _AnyIdentity())
         # 3. Two parsers read the same bytes; they must agree.
         if payload != parsed.payload:
-            raise BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
+            raise errors.BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
         # 4. The key id is a hint to sigstore-python, so it must at least be a trusted log's.
         entry: Any = signed.log_entry._inner
         log_id, proof = entry.log_id.key_id, entry.inclusion_proof
         if log_id not in [log.log_id.key_id for log in root._inner.tlogs]:
-            raise LogError("the entry is of a log that is not trusted", found=log_id.hex())
+            raise errors.LogError("the entry is of a log that is not trusted", found=log_id.hex())
         # 5. Rekor v1's promise covers time and index; of v2's fields only the proof's are covered.
         promised = entry.inclusion_promise and entry.integrated_time
         index = entry.log_index if promised else proof.log_index
@@ -224,9 +216,9 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
         else:
             authorities = root.get_timestamp_authorities()
             chains = [authority.certificates(allow_expired=True) for authority in authorities]
-            with contextlib.suppress(LogError):  # of a response without its certificate, say
+            with contextlib.suppress(errors.LogError):  # of a response without its certificate, say
                 time = _timestamped(parsed, [one for chain in chains for one in chain])
-    except Error:
+    except errors.Error:
         raise
     except Exception as error:  # whatever sigstore-python raises is never a pass
         raise not_verified(error) from None
@@ -255,7 +247,7 @@ def _timestamped(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[
 def _parse(data: bytes, method: Method) -> Bundle:
     parsed = bundle.parse(data)
     if parsed.method != method:
-        raise BundleError(
+        raise errors.BundleError(
             "signed by another method",
             where="verificationMaterial",
             expected=method,
@@ -267,13 +259,15 @@ def _parse(data: bytes, method: Method) -> Bundle:
 
 def _verify_envelope(key: ec.EllipticCurvePublicKey, parsed: Bundle) -> None:
     """DSSE protocol.md: the signature over the pre-authentication encoding."""
-    signed, algorithm = bundle.pae(parsed.payload_type, parsed.payload), keys.signature_hash(key)
-    if b'"%s"' % LEGACY_PREDICATE_TYPE.encode() in parsed.payload:
-        # OMS 11, v0.2.0: another encoding and always SHA-256. "DSSEV1" keeps the two apart, and
-        # the statement's reader refuses this predicate type unless asked for.
-        signed, algorithm = bundle.legacy_pae(parsed.payload_type, parsed.payload), hashes.SHA256()
+    kind, payload = parsed.payload_type, parsed.payload
+    signed, algorithm = bundle.pae(kind, payload), keys.signature_hash(key)
+    if b'"%s"' % LEGACY_PREDICATE_TYPE.encode() in payload:
+        # OMS 11, v0.2.0: the payload as Python prints it, and always SHA-256. "DSSEV1" keeps the
+        # two apart, and the statement's reader refuses this predicate type unless asked for.
+        signed = f"DSSEV1 {len(kind)} {kind} {len(payload)} {payload!r}".encode()
+        algorithm = hashes.SHA256()
     try:
         key.verify(parsed.signature, signed, ec.ECDSA(algorithm))
     except InvalidSignature:
         words = "the signature does not match: another key, or an altered payload"
-        raise SignatureError(words, where="dsseEnvelope") from None
+        raise errors.SignatureError(words, where="dsseEnvelope") from None
