@@ -4,8 +4,6 @@ Strict and bounded: what the schema does not know is refused, and nothing here i
 `model_signing.verifiers` decides that.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -39,12 +37,12 @@ class Bundle:
 
     method: Method  # how it claims to be signed (OMS 4.1)
     payload: bytes  # the in-toto statement, decoded from base64
-    payload_type: str  # always `PAYLOAD_TYPE`
     signature: bytes  # the one DSSE signature, decoded
     key_hint: str | None  # for `key`: the signer's fingerprint of it (hexadecimal), if given
     certificates: tuple[bytes, ...]  # DER, leaf first; empty for `key`
     timestamps: tuple[bytes, ...]  # RFC 3161 responses, DER
     log_entries: tuple[dict[str, Any], ...]  # as in the JSON
+    payload_type: str = PAYLOAD_TYPE  # no other is accepted
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -66,12 +64,12 @@ def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     return data
 
 
-def parse(data: bytes, *, without_payload: bool = False) -> Bundle:
+def parse(data: bytes, method: Method | None = None, *, without_payload: bool = False) -> Bundle:
     """Reads a bundle, JSON (OMS 8.1), without trusting it.
 
     `without_payload` leaves the payload out, which is most of the work: to show who signed.
     A `BundleError` if it is not a Sigstore bundle with one DSSE-signed in-toto statement and
-    exactly one kind of verification material.
+    exactly one kind of verification material: that of `method`, if one is named.
     """
     # 1. OMS 8.1: JSON as in the bundle schema; `mediaType` per Sigstore.
     if len(data) > MAX_BUNDLE_SIZE:
@@ -88,9 +86,18 @@ def parse(data: bytes, *, without_payload: bool = False) -> Bundle:
     if len(given) != 1:
         one_of = f"exactly one of {', '.join(_METHODS)}"
         _refuse("the signing method is not clear", where, one_of, ", ".join(given) or "none")
+    claimed = _METHODS[given[0]]
+    if method not in (None, claimed):
+        raise BundleError(
+            "signed by another method",
+            where=where,
+            expected=method,
+            found=claimed,
+            fix=f"verify it with `model_signing verify {claimed}`",
+        )
     hint, certificates = _key_or_certificates(given[0], material[given[0]])
     log_entries = _objects(material.get("tlogEntries"), f"{where}.tlogEntries")
-    if given == ["certificate"] and not log_entries:
+    if claimed == "sigstore" and not log_entries:
         _refuse("a Sigstore bundle needs a log entry", f"{where}.tlogEntries")
     where += ".timestampVerificationData"
     times = _fields(material.get("timestampVerificationData") or {}, where, "", "rfc3161Timestamps")
@@ -111,9 +118,8 @@ def parse(data: bytes, *, without_payload: bool = False) -> Bundle:
     if not isinstance(signature.get("keyid") or "", str):
         _refuse("the key id is not text", f"{where}.signatures[0].keyid")
     return Bundle(
-        method=_METHODS[given[0]],
+        method=claimed,
         payload=b"" if without_payload else _base64(envelope["payload"], f"{where}.payload"),
-        payload_type=PAYLOAD_TYPE,
         signature=_base64(signature["sig"], f"{where}.signatures[0].sig"),
         key_hint=hint,
         certificates=certificates,

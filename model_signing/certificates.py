@@ -1,7 +1,5 @@
 """Certificate chains (RFC 5280) and trusted time (RFC 3161)."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime

@@ -3,8 +3,6 @@
 Source: sigstore/fulcio docs/oid-info.md; OIDs 1.3.6.1.4.1.57264.1.*
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 
 from cryptography import x509

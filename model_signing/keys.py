@@ -1,7 +1,5 @@
 """Elliptic-curve keys on P-256, P-384 and P-521 (OMS 4.2, algorithm registry)."""
 
-from __future__ import annotations
-
 from hashlib import sha256
 
 from cryptography.exceptions import UnsupportedAlgorithm

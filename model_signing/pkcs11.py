@@ -1,7 +1,5 @@
 """Keys on a PKCS#11 token, named by a URI (RFC 7512)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

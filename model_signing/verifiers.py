@@ -66,7 +66,7 @@ def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ())
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
-        parsed = _parse(data, "key")
+        parsed = bundle.parse(data, "key")
         # 2. OMS 4.1: `hint` identifies the verification key; `rawBytes` of old bundles is unused.
         hint = parsed.key_hint
         if hint is not None and hint not in known:
@@ -88,15 +88,13 @@ def certificate_verifier(
 ) -> Verifier:
     """Accepts signatures of anyone whom a trusted authority certified (OMS 8.2, `certificate`).
 
-    Args:
-        certificate_chain: PEM files: every certificate in them is a trust anchor.
-        tsa_certificate_chain: As for `key_verifier`; makes an expired certificate verifiable if the
-            signature was timestamped in time.
-        log_fingerprints: Receives a line for every certificate.
-        now: The time of signatures without trusted timestamp; if None, that of verification.
+    Every certificate in the PEM files `certificate_chain` is a trust anchor: a `FileError` if one
+    cannot be read, a `UsageError` if there is none. `tsa_certificate_chain`, as for `key_verifier`,
+    makes an expired certificate verifiable if the signature was timestamped in time.
+    `log_fingerprints` receives a line for every certificate. `now` is the time of signatures
+    without trusted timestamp; if None, that of verification.
 
-    A `FileError` if a certificate cannot be read, a `UsageError` if there is none. The verifier
-    raises `BundleError`, `CertificateError`, `SignatureError` and `LogError`.
+    The verifier raises `BundleError`, `CertificateError`, `SignatureError` and `LogError`.
     """
     from model_signing import certificates
 
@@ -107,7 +105,7 @@ def certificate_verifier(
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
-        parsed = _parse(data, "certificate")
+        parsed = bundle.parse(data, "certificate")
         leaf, *others = map(certificates.parse, parsed.certificates)
         if log_fingerprints is not None:
             for name, listed in (("anchor", anchors), ("bundle", [leaf, *others])):
@@ -184,7 +182,7 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
     `SignatureError` if one of the proofs does not hold.
     """
     # 1. OMS 8.1: a well-formed bundle with a Fulcio certificate.
-    parsed = _parse(data, "sigstore")
+    parsed = bundle.parse(data, "sigstore")
     from sigstore import models
     from sigstore.verify import verifier
 
@@ -242,19 +240,6 @@ def _timestamped(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[
 
     when = timestamp_time(parsed.timestamps, parsed.signature, authority)
     return {"signed_at": when, "time_source": "timestamp authority"}
-
-
-def _parse(data: bytes, method: Method) -> Bundle:
-    parsed = bundle.parse(data)
-    if parsed.method != method:
-        raise errors.BundleError(
-            "signed by another method",
-            where="verificationMaterial",
-            expected=method,
-            found=parsed.method,
-            fix=f"verify it with `model_signing verify {parsed.method}`",
-        )
-    return parsed
 
 
 def _verify_envelope(key: ec.EllipticCurvePublicKey, parsed: Bundle) -> None:
