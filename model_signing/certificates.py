@@ -13,7 +13,7 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy,
 from model_signing.errors import CertificateError, FileError, LogError, SigningError
 
 T = TypeVar("T", bound=x509.ExtensionType)
-_MAX_TIMESTAMP_SIZE = 64 * 1024
+Chain = Iterable[x509.Certificate]
 
 
 def load(pems: Iterable[bytes]) -> list[x509.Certificate]:
@@ -75,12 +75,7 @@ def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -
         raise CertificateError("the certificate does not say that it is for signing")
 
 
-def verify_chain(
-    leaf: x509.Certificate,
-    intermediates: Iterable[x509.Certificate],
-    anchors: Iterable[x509.Certificate],
-    when: datetime,
-) -> None:
+def verify_chain(leaf: x509.Certificate, others: Chain, anchors: Chain, when: datetime) -> None:
     """RFC 5280 6.1: a path, all valid at `when`, from leaf to anchor; else a CertificateError."""
     anyone = ExtensionPolicy.permit_all()
     issuer = anyone.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _require_ca)
@@ -88,7 +83,7 @@ def verify_chain(
     policy = PolicyBuilder().store(verification.Store(list(anchors))).time(when)
     policy = policy.extension_policies(ca_policy=issuer, ee_policy=anyone)
     try:
-        policy.build_client_verifier().verify(leaf, list(intermediates))
+        policy.build_client_verifier().verify(leaf, list(others))
     except verification.VerificationError as error:
         reason = str(error).split(" (encountered")[0].rpartition(": ")[2]
         if reason.startswith("all candidates exhausted"):
@@ -128,7 +123,7 @@ def timestamp(signature: bytes, url: str) -> bytes:
         headers = {"Content-Type": "application/timestamp-query"}
         request = Request(url, query.as_bytes(), headers)  # noqa: S310  (checked above)
         with urlopen(request, timeout=30) as answer:  # noqa: S310
-            response: bytes = answer.read(_MAX_TIMESTAMP_SIZE)
+            response: bytes = answer.read(64 * 1024)
         decoded = decode_timestamp_response(response)
         if decoded.status != 0:
             raise ValueError(f"refused with status {decoded.status}")
@@ -143,9 +138,7 @@ def timestamp(signature: bytes, url: str) -> bytes:
     return response
 
 
-def timestamp_time(
-    responses: Iterable[bytes], signature: bytes, authority: Iterable[x509.Certificate]
-) -> datetime:
+def timestamp_time(responses: Iterable[bytes], signature: bytes, authority: Chain) -> datetime:
     """RFC 3161 2.3, 2.4.2: when a trusted authority saw the signature.
 
     The first response (DER) that holds counts; certificates inside are not trusted. A `LogError`

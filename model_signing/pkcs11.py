@@ -36,11 +36,8 @@ def parse_uri(uri: str) -> dict[str, bytes]:
         for pair in filter(None, pairs):
             name, _, value = pair.partition("=")
             if name not in known or name in attributes:
-                raise UsageError(
-                    "an attribute of the PKCS #11 URI is unknown or repeated",
-                    expected=", ".join(known),
-                    found=name,
-                )
+                words = "an attribute of the PKCS #11 URI is unknown or repeated"
+                raise UsageError(words, expected=", ".join(known), found=name)
             attributes[name] = unquote_to_bytes(value)
     if "pin-value" in attributes and "pin-source" in attributes:  # RFC 7512 2.4
         raise UsageError("the PKCS #11 URI has both pin-value and pin-source")

@@ -10,8 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from model_signing import bundle, keys, trust
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from sigstore.sign import Signer as _SigstoreSession
 
 Signer = Callable[[bytes], bytes]
+_Sign = Callable[[bytes], bytes]  # a digest to its DER signature
 _SESSION_SECONDS = 300  # half of the ten minutes that a Fulcio certificate lives
 
 
@@ -85,11 +85,9 @@ def pkcs11_certificate_signer(
     return _signer(pkcs11.open_key(uri, pin)[0], keys.supported(certified), timestamp_url, ders)
 
 
-def _software(
-    pem: bytes, password: bytes | None
-) -> tuple[Callable[[bytes], bytes], ec.EllipticCurvePublicKey]:
+def _software(pem: bytes, password: bytes | None) -> tuple[_Sign, ec.EllipticCurvePublicKey]:
     key = keys.load_private_key(pem, password)
-    algorithm = ec.ECDSA(Prehashed(keys.signature_hash(key.public_key())))
+    algorithm = ec.ECDSA(utils.Prehashed(keys.signature_hash(key.public_key())))
     return lambda digest: key.sign(digest, algorithm), key.public_key()
 
 
@@ -103,12 +101,12 @@ def _certified(leaf: bytes, others: Sequence[bytes]) -> tuple[object, list[bytes
 
 
 def _signer(
-    sign: Callable[[bytes], bytes],
+    sign: _Sign,
     public_key: ec.EllipticCurvePublicKey,
     timestamp_url: str | None,
     ders: Sequence[bytes] = (),
 ) -> Signer:
-    """What all keys have in common; `sign` makes a DER signature of a digest."""
+    """What all keys have in common."""
     algorithm = keys.signature_hash(public_key)
     hint = None if ders else keys.fingerprints(public_key)[0]
 
@@ -117,7 +115,7 @@ def _signer(
         digest = hashlib.new(algorithm.name, signed).digest()
         signature, stamps = sign(digest), []
         try:  # a token's key may be another than the certificate's
-            public_key.verify(signature, digest, ec.ECDSA(Prehashed(algorithm)))
+            public_key.verify(signature, digest, ec.ECDSA(utils.Prehashed(algorithm)))
         except InvalidSignature:
             raise SigningError("the private key does not match the public key") from None
         if timestamp_url is not None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sigstore.models import ClientTrustConfig
 
 T = TypeVar("T")
-_MAX_TRUST_CONFIG = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def read(trust: SigstoreTrust) -> bytes | None:
         return None
     if trust.staging:
         raise errors.UsageError("--trust-config and --use-staging exclude each other")
-    return read_bounded(trust.trust_config, _MAX_TRUST_CONFIG)
+    return read_bounded(trust.trust_config, 16 * 1024 * 1024)
 
 
 def in_background(work: Callable[[], T]) -> Callable[[], T]:
