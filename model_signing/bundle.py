@@ -165,9 +165,9 @@ def _key_or_certificates(field: str, value: object) -> tuple[str | None, tuple[b
         if not isinstance(hint, str) or not hint:
             _refuse("the public key is not identified", where, "hint or rawBytes")
         return hint.lower(), ()
-    if field == "certificate":
-        value = {"certificates": [value]}
-    chain = _objects(_fields(value, where, "certificates")["certificates"], where)
+    chain: tuple[object, ...] = (value,)
+    if field == "x509CertificateChain":
+        chain = _objects(_fields(value, where, "certificates")["certificates"], where)
     if not 1 <= len(chain) <= _MAX_CHAIN:
         _refuse("no certificate, or too many", where, f"1 to {_MAX_CHAIN}", len(chain))
     ders = [_base64(_fields(one, where, "rawBytes")["rawBytes"], where) for one in chain]
