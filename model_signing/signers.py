@@ -113,11 +113,12 @@ def _signer(
     def sign_statement(statement: bytes) -> bytes:
         signed = bundle.pae(bundle.PAYLOAD_TYPE, statement)
         digest = hashlib.new(algorithm.name, signed).digest()
-        signature, stamps = sign(digest), []
+        signature = sign(digest)
         try:  # a token's key may be another than the certificate's
             public_key.verify(signature, digest, ec.ECDSA(utils.Prehashed(algorithm)))
         except InvalidSignature:
             raise SigningError("the private key does not match the public key") from None
+        stamps = []
         if timestamp_url is not None:
             from model_signing import certificates
 

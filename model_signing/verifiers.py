@@ -74,7 +74,8 @@ def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ())
         # 3. OMS 8.2: the DSSE signature.
         _verify_envelope(key, parsed)
         # 4. RFC 3161: when, if a trusted clock says so.
-        time, who = _timestamped(parsed, authority), f"sha256:{known[0]}"
+        time = _timestamped(parsed, authority)
+        who = f"sha256:{known[0]}"
         return Authenticated(parsed.payload, parsed.payload_type, "key", who, **time)
 
     return verify
