@@ -686,6 +686,7 @@ class TestClaims:
             (self.with_extensions(("8", b"\x13\x02ok")), "UTF8String"),
             (self.with_extensions(("8", b"\x0c\x02\xff\xfe")), "UTF8String"),
             (self.with_extensions(("8", b"\x0c\x80ok\0\0")), "UTF8String"),
+            (self.with_extensions(("8", b"\x0c\x81\x02ok")), "UTF8String"),
             (self.with_extensions(("8", b"")), "UTF8String"),
             (self.with_extensions(good, ("12", b"junk")), "UTF8String"),
         ):
