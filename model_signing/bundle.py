@@ -20,6 +20,7 @@ _OLDER = "application/vnd.dev.sigstore.bundle+json;version=0."
 MEDIA_TYPES = (MEDIA_TYPE, _OLDER + "1", _OLDER + "2", _OLDER + "3")
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_BUNDLE_SIZE = 512 * 1024 * 1024
+_MAX_PARTS = 100_000  # objects, lists and commas; the payload is one string
 _MAX_CHAIN = 32
 
 Method = Literal["key", "certificate", "sigstore"]
@@ -54,6 +55,8 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     """The bytes of a file; a `FileError` if it cannot be read, a `BundleError` above `limit`."""
     try:
+        if path.is_fifo() and not path.is_relative_to("/dev"):  # a shell's <(...) is there
+            raise OSError(0, "It is a pipe")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             data = b"" if size > limit else file.read(limit + 1)
@@ -74,6 +77,8 @@ def parse(data: bytes, method: Method | None = None, *, without_payload: bool = 
     # 1. OMS 8.1: JSON as in the bundle schema; `mediaType` per Sigstore.
     if len(data) > MAX_BUNDLE_SIZE:
         _refuse("the bundle is too large", "bundle", f"at most {MAX_BUNDLE_SIZE} bytes")
+    if sum(map(data.count, (b"{", b"[", b","))) > _MAX_PARTS:  # each takes 25 times its size
+        _refuse("the bundle has too many parts", "bundle", f"at most {_MAX_PARTS}")
     document = strict_json.loads(data, BundleError, "the signature file")
     _fields(document, "bundle", "mediaType verificationMaterial dsseEnvelope")
     if document["mediaType"] not in MEDIA_TYPES:

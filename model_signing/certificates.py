@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from cryptography import x509
 from cryptography.x509 import verification
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID as Purpose
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder
 
 from model_signing.errors import CertificateError, FileError, LogError, SigningError
@@ -65,7 +65,7 @@ def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -
     if usage is not None and not usage.digital_signature:
         raise CertificateError("the certificate's key usage does not include digitalSignature")
     # 3. RFC 5280 4.2.1.12: and signatures of code.
-    if purposes is not None and ExtendedKeyUsageOID.CODE_SIGNING not in purposes:
+    if purposes is not None and Purpose.CODE_SIGNING not in purposes:
         raise CertificateError(
             "the certificate is not for code signing",
             expected="codeSigning in its extended key usage",
@@ -80,6 +80,7 @@ def verify_chain(leaf: x509.Certificate, others: Chain, anchors: Chain, when: da
     anyone = ExtensionPolicy.permit_all()
     issuer = anyone.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _require_ca)
     issuer = issuer.may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _require_cert_sign)
+    issuer = issuer.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _require_purpose)
     policy = PolicyBuilder().store(verification.Store(list(anchors))).time(when)
     policy = policy.extension_policies(ca_policy=issuer, ee_policy=anyone)
     try:
@@ -103,6 +104,12 @@ def _require_ca(_: Policy, __: x509.Certificate, value: x509.BasicConstraints) -
 def _require_cert_sign(_: Policy, __: x509.Certificate, value: x509.KeyUsage | None) -> None:
     if value is not None and not value.key_cert_sign:  # RFC 5280 6.1.4 (n)
         raise ValueError("an issuer may not sign certificates")
+
+
+def _require_purpose(_: Policy, __: x509.Certificate, value: x509.ExtendedKeyUsage | None) -> None:
+    """As OpenSSL and Windows nest purposes: an authority for servers is none for models."""
+    if value and not {Purpose.CODE_SIGNING, Purpose.ANY_EXTENDED_KEY_USAGE} & set(value):
+        raise ValueError("an issuer may not certify code signing")
 
 
 def timestamp(signature: bytes, url: str) -> bytes:

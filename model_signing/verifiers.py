@@ -47,6 +47,7 @@ class Authenticated:
 
 
 Verifier = Callable[[bytes], Authenticated]
+_GITHUB = "https://token.actions.githubusercontent.com"  # an enterprise's has a path, too
 
 
 def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ()) -> Verifier:
@@ -164,11 +165,12 @@ def sigstore_verifier(
                 raise errors.IdentityError(words, expected=expected, found=found or "none")
         # 3. A workflow speaks for its own repository; for a caller only if the caller is named.
         source = claims.source_repository_uri
-        if repository is None and source and not identity.startswith(f"{source}/"):
+        workflow = source or issuer.startswith(_GITHUB)
+        if repository is None and workflow and not identity.startswith(f"{source}/"):
             raise errors.IdentityError(
                 "signed by a reusable workflow, which anyone may call",
                 where="certificate extension .12, source repository",
-                found=source,
+                found=source or "none",
                 fix="say whose model it has to be, with --source-repository",
             )
         return authenticated

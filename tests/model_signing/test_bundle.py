@@ -190,8 +190,15 @@ def test_bundles_above_the_limit_are_refused_unread(tmp_path: Path) -> None:
         bundle.read_bounded(path)
 
 
+def test_a_bundle_that_would_take_25_times_its_size_in_memory_is_refused() -> None:
+    with pytest.raises(BundleError, match="too many parts"):
+        bundle.parse(b'{"mediaType": [' + b"{}," * 1_000_000 + b"{}]}")
+
+
 def test_unreadable_bundles_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "absent", tmp_path / ("x" * 300)):
+    if hasattr(os, "mkfifo"):  # not on Windows
+        os.mkfifo(tmp_path / "pipe")  # which nobody writes to
+    for path in (tmp_path, tmp_path / "absent", tmp_path / ("x" * 300), tmp_path / "pipe"):
         with pytest.raises(FileError, match="cannot read"):
             bundle.read_bounded(path)
 

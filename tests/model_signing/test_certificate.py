@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from material import (
     CA,
     CODE_SIGNING,
@@ -160,6 +161,7 @@ WRONG_ISSUERS = {
     "CA:FALSE": [NOT_CA, key_usage("key_cert_sign")],
     "may not sign certificates": [CA, key_usage("digital_signature")],
     "path length of the root exceeded": [CA, key_usage("key_cert_sign")],
+    "for servers only": [CA, key_usage("key_cert_sign"), TLS_ONLY],
 }
 
 
@@ -175,6 +177,13 @@ def test_issuers_that_are_no_authorities_are_refused(name: str) -> None:
 def test_an_issuer_without_key_usage_is_an_authority() -> None:  # RFC 5280 6.1.4 (n)
     root = certify("root", None, [CA])
     assert verify(certificate_bundle(leaf(root)), root)
+
+
+@pytest.mark.parametrize("purpose", ["CODE_SIGNING", "ANY_EXTENDED_KEY_USAGE"])
+def test_an_issuer_for_these_purposes_certifies_signers(purpose: str) -> None:
+    purposes = x509.ExtendedKeyUsage([getattr(ExtendedKeyUsageOID, purpose)])
+    middle = certify("middle", ROOT, [CA, key_usage("key_cert_sign"), purposes])
+    assert verify(certificate_bundle(leaf(middle), [middle.certificate]))
 
 
 def test_a_leaf_does_not_issue_leaves() -> None:

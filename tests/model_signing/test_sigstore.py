@@ -51,6 +51,7 @@ from model_signing.verifiers import (
     key_verifier,
     sigstore_verifier,
 )
+from sandbox import authorities
 from sandbox.sigstore import LocalSigstore
 
 PERSON = "dev@example.test"
@@ -444,6 +445,22 @@ class TestIdentity:
         else:
             with pytest.raises(IdentityError, match="another source repository"):
                 verifier(data)
+
+    def test_a_workflow_of_which_nothing_says_who_called_it(
+        self, sigstore: LocalSigstore, trust_config: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known = authorities.certificate_extensions
+
+        def extensions(claims: authorities.Claims) -> dict[int, bytes]:
+            return {arc: value for arc, value in known(claims).items() if arc != 12}
+
+        monkeypatch.setattr(authorities, "certificate_extensions", extensions)
+        workflow = "tools/shared/.github/workflows/sign.yml@refs/tags/v1.0.0"
+        token = sigstore.oidc.github_token(repository="acme/widget", job_workflow_ref=workflow)
+        data = sigstore_signer(SigstoreSigning(trust_config, identity_token=token))(statement())
+        identity, where = f"https://github.com/{workflow}", SigstoreTrust(trust_config)
+        with pytest.raises(IdentityError, match="which anyone may call"):
+            sigstore_verifier(identity, GITHUB, None, where)(data)
 
     def test_a_person_has_no_repository(
         self, good: bytes, sigstore: LocalSigstore, trust_config: Path
