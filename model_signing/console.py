@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from model_signing.errors import Error, UsageError
 
@@ -19,41 +20,30 @@ _WIDTH = 80  # of help; asking the terminal costs importing three compression li
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but underscores stand for hyphens, typing errors get a suggestion, and every
-    usage error is a `UsageError`.
-    """  # noqa: D205
+    """argparse, but underscores stand for hyphens and errors are `UsageError`s with suggestions."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
-        super().__init__(allow_abbrev=False, formatter_class=_formatter, **options)
+        formatter = partial(argparse.RawDescriptionHelpFormatter, width=_WIDTH)
+        super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
         """As argparse, but nothing may be left over."""
         given = list(sys.argv[1:] if args is None else args)
         end = given.index("--") if "--" in given else len(given)
         given[:end] = [_hyphens(word) for word in given[:end]]
-        if self._subparsers is None:
-            self._check_options(given)
+        known = self._option_string_actions
+        # Subcommands check their own, before argparse complains of the required one not given.
+        for name in [] if self._subparsers else [word.split("=")[0] for word in given[:end]]:
+            if name.startswith("--") and name not in known:
+                self.error("unknown option", found=name, fix=suggestion(name, known))
         namespace, extra = super().parse_known_args(given, namespace)
         if extra:
-            raise UsageError("one argument too many", found=extra[0], fix=self._help)
+            self.error("one argument too many", found=extra[0])
         return namespace, extra
 
-    def _check_options(self, given: Sequence[str]) -> None:
-        """Before argparse complains of the required option that was mistyped."""
-        known = self._option_string_actions
-        for word in given[: given.index("--") if "--" in given else None]:
-            name = word.split("=")[0]
-            if name.startswith("--") and name not in known:
-                fix = suggestion(name, known) or self._help
-                raise UsageError("unknown option", found=name, fix=fix)
-
-    @property
-    def _help(self) -> str:
-        return f"see `{self.prog} --help`"
-
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str, found: str | None = None, fix: str | None = None) -> NoReturn:
         """Raises `UsageError` instead of exiting."""
-        raise UsageError(message, fix=self._help)
+        raise UsageError(message, found=found, fix=fix or f"see `{self.prog} --help`")
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         choices = list(action.choices or [])
@@ -67,8 +57,9 @@ class Parser(argparse.ArgumentParser):
             )
 
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    return argparse.RawDescriptionHelpFormatter(prog, width=_WIDTH)
+def _hyphens(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else word
 
 
 def suggestion(word: str, known: Iterable[str]) -> str | None:
@@ -127,27 +118,10 @@ def run(
             found=f"{type(error).__name__}: {error}",
             fix="set MODEL_TRANSPARENCY_DEBUG=1 to see where, and report it",
         )
-    _report(prog, refusal, as_json=_wants_json(argv))
-    return refusal.exit_code
-
-
-def _report(prog: str, refusal: Error, *, as_json: bool) -> None:
-    if as_json:
+    if "--format json" in " ".join(argv).replace("=", " "):  # also where it cannot be parsed
         import json
 
         print(json.dumps(refusal.as_dict()))
     else:
         print(f"{prog}: error: {refusal}", file=sys.stderr)
-
-
-def _wants_json(argv: Sequence[str]) -> bool:
-    """Also where the command line cannot be parsed."""
-    words = " ".join(argv).replace("=", " ")
-    return "--format json" in words
-
-
-def _hyphens(word: str) -> str:
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
+    return refusal.exit_code

@@ -1,8 +1,7 @@
 """Every refusal of both packages: one root, one shape, one exit code.
 
-A refusal names what is wrong, where, what was expected and what was found, and what to do about
-it. The command lines turn an `Error` into exactly that message and the exit code it carries; no
-other exception is meant to reach a user.
+The command lines turn an `Error` into its message and its exit code; no other exception is meant
+to reach a user.
 """
 
 from __future__ import annotations
@@ -24,9 +23,7 @@ def printable(text: str) -> str:
 
 
 class Error(Exception):
-    """A refusal or a failure that a user can understand.
-
-    What comes from a file or a service may hold anything: every text is made printable.
+    """A refusal or a failure that a user can understand; every text in it is made printable.
 
     Args:
         message: One sentence: what is wrong. Never empty.
@@ -49,29 +46,17 @@ class Error(Exception):
     ) -> None:
         super().__init__(message)
         self.message = printable(message)
-        self.where = where
-        self.expected = expected
-        self.found = found
-        self.fix = fix
+        self.where, self.expected, self.found, self.fix = where, expected, found, fix
 
     def __str__(self) -> str:
-        lines = [self.message]
-        for label, value in self._details():
-            lines.append(f"  {label + ':':<10}{value}")
-        return "\n".join(lines)
+        _, _, *details = self.as_dict().items()
+        return self.message + "".join(f"\n  {name + ':':<10}{text}" for name, text in details)
 
     def as_dict(self) -> dict[str, str]:
         """The refusal for `--format json`: `error` (the class), `message` and the details."""
-        return {"error": type(self).__name__, "message": self.message, **dict(self._details())}
-
-    def _details(self) -> list[tuple[str, str]]:
-        details = [
-            ("where", self.where),
-            ("expected", self.expected),
-            ("found", self.found),
-            ("fix", self.fix),
-        ]
-        return [(label, printable(value)) for label, value in details if value is not None]
+        told = {name: getattr(self, name) for name in ("where", "expected", "found", "fix")}
+        details = {name: printable(text) for name, text in told.items() if text is not None}
+        return {"error": type(self).__name__, "message": self.message, **details}
 
 
 class UsageError(Error):

@@ -25,14 +25,11 @@ def claims(path: Path) -> dict[str, Any]:
     statement = strict_json.loads(parsed.payload, BundleError, "the payload")
     if not isinstance(statement, dict):
         raise BundleError("the payload is not an in-toto statement", where=str(path))
-    predicate = statement.get("predicate")
+    predicate, subjects = statement.get("predicate"), statement.get("subject")
     predicate = predicate if isinstance(predicate, dict) else {}
-    subjects, resources = statement.get("subject"), predicate.get("resources")
-    names = [
-        str(subject.get("name"))
-        for subject in (subjects if isinstance(subjects, list) else [])
-        if isinstance(subject, dict)
-    ]
+    subjects = subjects if isinstance(subjects, list) else []
+    names = [str(subject.get("name")) for subject in subjects if isinstance(subject, dict)]
+    resources = predicate.get("resources")
     return {
         **signer(parsed),
         "timestamps": [_time(stamp) for stamp in parsed.timestamps],
@@ -55,17 +52,13 @@ def signer(parsed: bundle.Bundle) -> dict[str, Any]:
     from model_signing import certificates, fulcio  # X.509 takes time to import
 
     leaf = certificates.parse(parsed.certificates[0])
-    validity = [leaf.not_valid_before_utc.isoformat(), leaf.not_valid_after_utc.isoformat()]
     identity, issuer = certificates.holder(leaf), leaf.issuer.rfc4514_string()
     if parsed.method == "sigstore":
         claimed = fulcio.certificate_claims(parsed.certificates[0])
         identity, issuer = claimed.identity, claimed.issuer
-    return {
-        "method": parsed.method,
-        "identity": identity,
-        "issuer": issuer,
-        "certificate_validity": validity,
-    }
+    validity = [leaf.not_valid_before_utc.isoformat(), leaf.not_valid_after_utc.isoformat()]
+    who = {"method": parsed.method, "identity": identity, "issuer": issuer}
+    return {**who, "certificate_validity": validity}
 
 
 def _time(stamp: bytes) -> str:

@@ -36,18 +36,15 @@ def bar(
     def progress(done: int, total: int) -> None:
         nonlocal drawn
         elapsed = clock() - start
-        if elapsed < _FIRST_AFTER or elapsed - drawn < _INTERVAL:
-            return
-        drawn = elapsed
-        stream.write("\r" + line(done, total, elapsed) + "\x1b[K")
-        stream.flush()
+        if elapsed >= max(_FIRST_AFTER, drawn + _INTERVAL):
+            drawn = elapsed
+            print(end=f"\r{line(done, total, elapsed)}\x1b[K", file=stream, flush=True)
 
     try:
         yield progress
     finally:
         if drawn:
-            stream.write("\r\x1b[K")
-            stream.flush()
+            print(end="\r\x1b[K", file=stream, flush=True)
 
 
 def line(done: int, total: int, elapsed: float) -> str:

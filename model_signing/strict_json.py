@@ -1,14 +1,15 @@
 """Strict JSON for untrusted input (RFC 8259), for the bundle and for the signed statement.
 
-Python's parser is lenient where two readers could disagree: it keeps the last of two equal keys
-and accepts NaN. Here every such ambiguity is an error, and so is every number that could stall
-or overflow a later step.
+Where two readers could disagree (Python keeps the last of two equal keys and accepts NaN), and for
+a number that could stall or overflow a later step, there is an error.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+import math
+from collections.abc import Callable
+from typing import Any
 
 from model_signing.errors import Error
 
@@ -23,9 +24,6 @@ def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 
         refusal: The error class to raise.
         what: What the bytes are, for messages: "the signature file".
 
-    Returns:
-        Dictionaries, lists, strings, numbers, booleans and None.
-
     Raises:
         Error: As `refusal`: not UTF-8, not JSON, duplicate keys, lone surrogates, NaN, infinities,
             numbers longer than 40 characters, or nesting beyond the interpreter's limit.
@@ -39,29 +37,22 @@ def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 
             raise refusal(f"{what} has a duplicate key", found=json.dumps(twice[:80]))
         return result
 
-    def integer(text: str) -> int:
-        return int(bounded(text))
-
-    def real(text: str) -> float:
-        value = float(bounded(text))
-        return value if value - value == 0 else constant(text)  # 1e999 parses as infinity
-
-    def bounded(text: str) -> str:
+    def number(text: str, kind: Callable[[str], float] = float) -> float:
         if len(text) > _MAX_NUMBER_LENGTH:
             raise refusal(f"{what} contains an oversized number", found=f"{text[:20]}...")
-        return text
-
-    def constant(text: str) -> NoReturn:
-        raise refusal(f"{what} contains a number that JSON does not have", found=text)
+        value = kind(text)
+        if not math.isfinite(value):  # NaN and Infinity; 1e999 parses as infinity, too
+            raise refusal(f"{what} contains a number that JSON does not have", found=text)
+        return value
 
     try:
         text = data.decode("utf-8")
         value = json.loads(
             text,
             object_pairs_hook=unique,
-            parse_int=integer,
-            parse_float=real,
-            parse_constant=constant,
+            parse_int=lambda digits: number(digits, int),
+            parse_float=number,
+            parse_constant=number,
         )
         if "\\" in text:  # an escape may leave half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode("utf-8")
