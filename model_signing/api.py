@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from model_signing import files, manifest, pages, statement
 from model_signing.errors import FileError, MismatchError, UsageError
@@ -69,8 +69,8 @@ class Signed:
 
 
 @dataclass(frozen=True)
-class Verified:
-    """What was verified. For the other attributes see `Signed`.
+class Verified(Signed):
+    """What was signed, and holds.
 
     Attributes:
         authenticated: Who signed, when, and how that is known.
@@ -78,20 +78,15 @@ class Verified:
     """
 
     authenticated: Authenticated
-    manifest: Manifest
-    root_digest: str
-    payload_digest: str
-    files: int
-    bytes: int
     unsigned: tuple[str, ...]
     _tree: Tree = field(repr=False)
 
     def open(self, name: str) -> BinaryIO:
         """Opens a file of the model so that the bytes read are the bytes verified.
 
-        The bytes are copied to a file without a name and hashed on the way. Whoever writes to
-        the model meanwhile or afterwards cannot reach that copy. (Hashing the file and reading
-        it again would leave a moment in between; so would any lock, which is only advisory.)
+        They are copied to a file without a name, which nobody else can write to, and hashed on the
+        way. (Hashing the file and reading it again would leave a moment in between; so would any
+        lock, which is only advisory.)
 
         Args:
             name: As in the manifest, without ":start:end".
@@ -99,10 +94,6 @@ class Verified:
         Raises:
             FileError: The manifest has no such file, it cannot be read, or no room for the copy.
             MismatchError: It is not what was verified any more.
-
-        Example:
-            >>> with verified.open("config.json") as file:  # doctest: +SKIP
-            ...     config = json.load(file)
         """
         from tempfile import TemporaryFile
 
@@ -119,13 +110,10 @@ class Verified:
                     for piece in pages.pieces(source, end - start):
                         state.update(piece)
                         copy.write(piece)
-                    if state.hexdigest() != self.manifest.digests[resource]:
-                        raise MismatchError(
-                            "the file changed after it was verified",
-                            where=resource,
-                            expected=self.manifest.digests[resource],
-                            found=state.hexdigest(),
-                        )
+                    expected, found = self.manifest.digests[resource], state.hexdigest()
+                    if found != expected:
+                        changed = "the file changed after it was verified"
+                        raise MismatchError(changed, where=resource, expected=expected, found=found)
             copy.seek(0)
         except BaseException as error:
             copy.close()
@@ -158,20 +146,18 @@ def sign(
         UsageError: The options contradict each other.
         FileError: The model cannot be read or the signature not written; nothing was signed.
         SigningError: The signer failed.
-
-    Example:
-        >>> signer = model_signing.key_signer(Path("key.pem").read_bytes())  # doctest: +SKIP
-        >>> model_signing.sign(Path("model"), Path("model.sig"), signer)  # doctest: +SKIP
     """
     # Fail before hashing, not after: the signature's place must be writable.
     _check_output(model, signature)
-    # OMS 6.1 to 6.4.
-    name, found = _hash_model(model, options, signature, executor, progress)
+    # OMS 6.1, 6.2.
+    tree, how = _enumerate(model, options, signature)
+    # OMS 6.3, 6.4.
+    found = manifest.build(tree, how, jobs=options.jobs, executor=executor, progress=progress)
     # OMS 6.5, 6.6.
-    payload = statement.encode(name, found)
+    payload = statement.encode(files.basename(model), found)
     # OMS 6.7, 6.8, 9.
     files.write_atomic(signature, signer(payload))
-    return Signed(signature=signature, **_summary(found, payload))
+    return Signed(*_summary(signature, found, payload))
 
 
 def digest(
@@ -185,11 +171,9 @@ def digest(
 
     Raises:
         UsageError, FileError: As `sign`.
-
-    Example:
-        >>> model_signing.digest(Path("model"))  # doctest: +SKIP
     """
-    _, found = _hash_model(model, options, None, executor, progress)
+    tree, how = _enumerate(model, options)
+    found = manifest.build(tree, how, jobs=options.jobs, executor=executor, progress=progress)
     return statement.root_digest(found.digests.values())
 
 
@@ -218,16 +202,9 @@ def verify(
         executor: See `model_signing.manifest.build`.
         progress: Called with bytes hashed so far and in all.
 
-    Returns:
-        Who signed what.
-
     Raises:
         BundleError: 8.1. SignatureError: 8.2. StatementError, ManifestError: 8.3.
         FileError: The model cannot be read. MismatchError: 8.4, 8.5.
-
-    Example:
-        >>> verifier = model_signing.key_verifier(Path("key.pub").read_bytes())  # doctest: +SKIP
-        >>> model_signing.verify(Path("model"), Path("model.sig"), verifier)  # doctest: +SKIP
     """
     from model_signing.bundle import read_bounded
 
@@ -254,21 +231,17 @@ def verify(
     actual = manifest.build(tree, how, jobs=jobs, executor=executor, progress=progress)
     _compare_digests(actual, expected)
     return Verified(
+        *_summary(signature, replace(expected, files=actual.files), authenticated.payload),
         authenticated=authenticated,
         unsigned=tuple(sorted(tree.unsigned)),
         _tree=tree,
-        **_summary(replace(expected, files=actual.files), authenticated.payload),
     )
 
 
-def _hash_model(
-    model: Path,
-    options: HashOptions,
-    signature: Path | None,
-    executor: Executor | None,
-    progress: Progress | None,
-) -> tuple[str, Manifest]:
-    """The model's name (6.5) and manifest (6.1 to 6.4)."""
+def _enumerate(
+    model: Path, options: HashOptions, signature: Path | None = None
+) -> tuple[Tree, Serialization]:
+    """The files to sign (6.1, 6.2), and how they are hashed."""
     if options.algorithm not in manifest.DIGEST_SIZES:
         known = ", ".join(manifest.DIGEST_SIZES)
         raise UsageError("unknown hash algorithm", expected=known, found=str(options.algorithm))
@@ -279,18 +252,13 @@ def _hash_model(
             raise UsageError("not a shard size", expected="1 or more", found=str(shard_size))
     elif options.method != "files" or shard_size is not None:
         raise UsageError('the method is "files", or "shards" if there is a shard size')
+    files.check_name(files.basename(model))
+    default = files.GIT_PATHS if options.ignore_git_paths else ()
     own = _inside(model, signature)
     ignored = {files.ignored_path(model, path) for path in (*options.ignore_paths, *own)}
-    default = files.GIT_PATHS if options.ignore_git_paths else ()
-    how = Serialization(
-        method=options.method,
-        hash_type=options.algorithm,
-        shard_size=shard_size,
-        allow_symlinks=options.allow_symlinks,
-        ignore_paths=(*default, *sorted(ignored.difference(default))),
-    )
-    # 6.1, 6.2.
-    tree = files.walk(model, ignored=how.ignore_paths, allow_symlinks=how.allow_symlinks)
+    ignore_paths = (*default, *sorted(ignored.difference(default)))
+    links = options.allow_symlinks
+    tree = files.walk(model, ignored=ignore_paths, allow_symlinks=links)
     if not tree.files:
         raise FileError("the model has no files (OMS 6.1)", where=str(model))
     empty = [name for name, seen in tree.files.items() if not seen.size]
@@ -301,25 +269,23 @@ def _hash_model(
             where=_some(empty),
             fix="remove it, exclude it with --ignore-paths, or sign without shards",
         )
-    # 6.3, 6.4.
-    found = manifest.build(tree, how, jobs=options.jobs, executor=executor, progress=progress)
-    return files.check_name(files.basename(model)), found
+    return tree, Serialization(options.method, options.algorithm, shard_size, links, ignore_paths)
 
 
 def _check_output(model: Path, signature: Path) -> None:
     """Fails before the hashing, not after it; and never writes over the model."""
-    where = str(signature)
-    if not signature.parent.is_dir() or not os.access(signature.parent, os.W_OK):
-        raise FileError("cannot write to the directory", where=str(signature.parent))
+    folder = signature.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FileError("cannot write to the directory", where=str(folder))
     if signature.is_dir() or os.path.realpath(signature) == os.path.realpath(model):
-        raise FileError("the signature needs a file of its own", where=where)
+        raise FileError("the signature needs a file of its own", where=str(signature))
     if _inside(model, signature) and signature.is_file():
         with signature.open("rb") as file:
             head = file.read(4096)
         if head and b"sigstore.bundle" not in head:
             raise FileError(
                 "the signature would replace a file of the model",
-                where=where,
+                where=str(signature),
                 fix="choose another name with --signature",
             )
 
@@ -335,23 +301,19 @@ def _named_as(tree: Tree, signed: Manifest) -> Manifest:
     if not tree.single or list(signed.files) != ["."]:
         return signed
     (name,) = tree.files
-    return Manifest(
-        signed.serialization,
-        {name + resource[1:]: digest for resource, digest in signed.digests.items()},
-        {name: signed.files["."]},
-    )
+    digests = {name + resource[1:]: digest for resource, digest in signed.digests.items()}
+    return replace(signed, digests=digests, files={name: signed.files["."]})
 
 
 def _compare_files(tree: Tree, signed: Manifest) -> None:
     missing = [name for name in signed.files if name not in tree.files]
     unsigned = [name for name in tree.files if name not in signed.files]
     if missing or unsigned:
-        found = [f"not signed: {_some(unsigned)}"] * bool(unsigned)
-        found += [f"missing: {_some(missing)}"] * bool(missing)
+        lists = {"not signed": unsigned, "missing": missing}
         raise MismatchError(
             "the model does not have the files that were signed (OMS 8.4)",
             where=tree.root,
-            found="; ".join(found),
+            found="; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names),
             fix=None if missing else "remove them, or excuse them with --ignore-unsigned-files",
         )
     for name, size in signed.files.items():
@@ -380,11 +342,10 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(sorted(names)[:_SHOWN]) + more
 
 
-def _summary(found: Manifest, payload: bytes) -> dict[str, Any]:
-    return {
-        "manifest": found,
-        "root_digest": statement.root_digest(found.digests.values()),
-        "payload_digest": hashlib.sha256(payload).hexdigest(),
-        "files": len(found.files),
-        "bytes": sum(size or 0 for size in found.files.values()),
-    }
+def _summary(
+    signature: Path, found: Manifest, payload: bytes
+) -> tuple[Path, Manifest, str, str, int, int]:
+    """The attributes of `Signed`."""
+    root, payload_digest = statement.root_digest(found.digests.values()), hashlib.sha256(payload)
+    size = sum(size or 0 for size in found.files.values())
+    return signature, found, root, payload_digest.hexdigest(), len(found.files), size
