@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from model_signing.api import HashOptions, Signed, Verified
+    from model_signing.api import HashOptions, Signed
     from model_signing.manifest import Progress
     from model_signing.signers import Signer
-    from model_signing.verifiers import Authenticated, Verifier
+    from model_signing.verifiers import Verifier
 
     _Args = argparse.Namespace
     _Row = tuple[str, str, Callable[[_Args], Signer | Verifier], str]
 
-# Option -> its value, its help. No value: a flag; "no": a flag that can be negated; "FILE...": may
-# be repeated; "a|b": the first is the default.
+# Option -> its value, its help. No value: a flag; "yes", "no": the default of one that can be
+# negated; "PEM": the bytes of a file; "FILE...": may be repeated; "a|b": the first is the default.
 _OPTIONS: dict[str, tuple[str, str]] = {
     "model_path": ("FILE", "the model: a file or folder"),
     "bundle": ("FILE", "a signature file"),
@@ -67,14 +67,14 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "--identity-provider": ("URL", "the OIDC issuer who vouches for them"),
     "--source-repository": ("ORG/REPO", "whence the workflow that --identity names was called"),
     "--private-key": ("FILE", "PEM, P-256, P-384 or P-521"),
-    "--public-key": ("FILE", "PEM, of the expected signer"),
+    "--public-key": ("PEM", "PEM, of the expected signer"),
     "--password": ("TEXT", "of the key or token; better in MODEL_SIGNING_PASSWORD, or asked for"),
-    "--signing-certificate": ("FILE", "PEM, of the signing key"),
-    "--certificate-chain": ("FILE...", "PEM; repeatable. Verifying: all of it is trusted"),
+    "--signing-certificate": ("PEM", "PEM, of the signing key"),
+    "--certificate-chain": ("PEM...", "PEM; repeatable. Verifying: all of it is trusted"),
     "--log-fingerprints": ("", "print the fingerprints of all certificates"),
     "--pkcs11-uri": ("URI", "RFC 7512, with module-path or module-name"),
     "--timestamp-url": ("URL", "add a timestamp by this RFC 3161 authority"),
-    "--tsa-certificate-chain": ("FILE...", "PEM of a trusted timestamp authority"),
+    "--tsa-certificate-chain": ("PEM...", "PEM of a trusted timestamp authority"),
 }
 _WALK = "model_path --ignore-paths --ignore-git-paths --allow-symlinks --jobs"
 _OUTPUT = "--quiet --no-progress --format"
@@ -119,13 +119,12 @@ def _parser(given: Sequence[str]) -> console.Parser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for command, methods in _METHODS.items():
-        purpose = f"{command} a model"
-        group = _add(commands, command, purpose, ". Without METHOD: sigstore")
+        group = _add(commands, command, f"{command} a model", ". Without METHOD: sigstore")
         choices = group.add_subparsers(metavar="METHOD", dest="method", required=True)
         for method, (purpose, options, make, example) in methods.items():
             sub = _add(choices, method, purpose)
             sub.epilog = f"example:\n  model_signing {command} {method} my-model {example}"
-            sub.set_defaults(run=_COMMANDS[command], make=make)
+            sub.set_defaults(run=_sign if command == "sign" else _verify, make=make)
             _add_options(sub, options if command in given and method in given else "")
     for command, run, purpose, options in (
         ("digest", _digest, "print the digest that a signature of the model names", _HASH),
@@ -156,8 +155,9 @@ def _add_options(parser: console.Parser, options: str) -> None:
             keywords.update(choices=value.split("|"), default=value.split("|")[0])
         else:
             kind = value.removesuffix("...")
-            keywords["type"] = {"FILE": _path, "N": int, "BYTES": int}.get(kind, str)
-            keywords["metavar"] = kind if name.startswith("-") else name.upper()
+            types = {"FILE": _path, "PEM": _read, "N": int, "BYTES": int}
+            keywords["type"] = types.get(kind, str)
+            keywords["metavar"] = kind.replace("PEM", "FILE") if name[0] == "-" else name.upper()
             if value.endswith("..."):
                 keywords.update(action="append", default=[])
         if option.endswith("!"):
@@ -165,7 +165,7 @@ def _add_options(parser: console.Parser, options: str) -> None:
         parser.add_argument(name, **keywords)
 
 
-def _path(text: str) -> Path:
+def _path(text: str | Path) -> Path:
     from pathlib import Path
 
     return Path(text)
@@ -205,9 +205,6 @@ def _default_method(argv: list[str]) -> list[str]:
     return [argv[0], "sigstore", *argv[1:]]
 
 
-# --- commands
-
-
 def _sign(args: _Args) -> int:
     from model_signing import bundle, inspection
 
@@ -221,8 +218,7 @@ def _sign(args: _Args) -> int:
     written = bundle.parse(bundle.read_bounded(signature), without_payload=True)
     who = inspection.signer(written)
     who.pop("certificate_validity", None)
-    _show(args, "signed", {**who, **_what(args, signed), "signature": str(signature)})
-    return 0
+    return _show(args, "signed", {**who, **_what(args, signed), "signature": str(signature)})
 
 
 def _verify(args: _Args) -> int:
@@ -239,29 +235,31 @@ def _verify(args: _Args) -> int:
             jobs=args.jobs,
             progress=progress,
         )
-    who = _who(verified.authenticated)
-    _show(args, "verified", {**who, **_what(args, verified), "unsigned": list(verified.unsigned)})
-    return 0
+    who, log = verified.authenticated, verified.authenticated.log
+    fields = {
+        **_attributes(who, "method identity issuer"),
+        "signed_at": who.signed_at and who.signed_at.isoformat(),
+        "time_source": who.time_source,
+        "log": log and {"origin": log.origin, "index": log.log_index, "id": log.log_id},
+        **_what(args, verified),
+        "unsigned": list(verified.unsigned),
+    }
+    return _show(args, "verified", fields)
 
 
 def _digest(args: _Args) -> int:
     with _progress(args) as progress:
         digest = model_signing.digest(args.model_path, _hash_options(args), progress=progress)
     if args.format == "json":
-        _show(args, "digest", {"algorithm": "sha256", "digest": digest})
-    else:
-        print(f"sha256:{digest}")
+        return _show(args, "digest", {"algorithm": "sha256", "digest": digest})
+    print(f"sha256:{digest}")
     return 0
 
 
 def _inspect(args: _Args) -> int:
     from model_signing import inspection
 
-    _show(args, "UNVERIFIED", inspection.claims(args.bundle))
-    return 0
-
-
-# --- methods: command-line arguments to signers and verifiers
+    return _show(args, "UNVERIFIED", inspection.claims(args.bundle))
 
 
 def _sigstore_signer(args: _Args) -> Signer:
@@ -270,41 +268,30 @@ def _sigstore_signer(args: _Args) -> Signer:
         if token:
             raise UsageError("one of --identity-token and --identity-token-file, not both")
         token = _read(args.identity_token_file).decode("ascii", "replace").strip()
+    trust = (args.trust_config, args.use_staging, args.offline)
+    client = (args.client_id, args.client_secret, args.oauth_force_oob)
     return model_signing.sigstore_signer(
-        model_signing.SigstoreSigning(
-            trust_config=args.trust_config,
-            staging=args.use_staging,
-            offline=args.offline,
-            ambient=args.use_ambient_credentials,
-            identity_token=token,
-            client_id=args.client_id,
-            client_secret=args.client_secret,
-            oob=args.oauth_force_oob,
-        )
+        model_signing.SigstoreSigning(*trust, args.use_ambient_credentials, token, *client)
     )
 
 
 def _sigstore_verifier(args: _Args) -> Verifier:
     if not args.identity or not args.identity_provider:
-        from model_signing import inspection
-
-        claims = inspection.claims(args.signature)
-        if claims["method"] != "sigstore":
-            raise UsageError(
-                "not signed with Sigstore",
-                where=str(args.signature),
-                found=str(claims["method"]),
-                fix=f"verify it with `model_signing verify {claims['method']}`",
-            )
         import shlex
 
-        identity, issuer = claims["identity"], claims["issuer"]
+        from model_signing import inspection
+
+        where, claims = str(args.signature), inspection.claims(args.signature)
+        method, identity, issuer = claims["method"], claims["identity"], claims["issuer"]
+        if method != "sigstore":
+            fix = f"verify it with `model_signing verify {method}`"
+            raise UsageError("not signed with Sigstore", where=where, found=method, fix=fix)
+        pair = f"--identity {shlex.quote(identity)} --identity-provider {shlex.quote(issuer)}"
         raise UsageError(
             "who must have signed? --identity and --identity-provider are required",
-            where=str(args.signature),
+            where=where,
             found=f"an UNVERIFIED claim to be {identity} of {issuer}",
-            fix="compare that with what you know of the publisher, then pass "
-            f"--identity {shlex.quote(identity)} --identity-provider {shlex.quote(issuer)}",
+            fix=f"compare that with what you know of the publisher, then pass {pair}",
         )
     trust = model_signing.SigstoreTrust(args.trust_config, args.use_staging, args.offline)
     who = (args.identity, args.identity_provider, args.source_repository)
@@ -312,22 +299,16 @@ def _sigstore_verifier(args: _Args) -> Verifier:
 
 
 def _certificate_signer(args: _Args) -> Signer:
-    (key, password), (leaf, chain) = _key(args), _leaf_and_chain(args)
-    return model_signing.certificate_signer(key, leaf, chain, password, args.timestamp_url)
+    (key, password), certificates = _key(args), (args.signing_certificate, args.certificate_chain)
+    return model_signing.certificate_signer(key, *certificates, password, args.timestamp_url)
 
 
 def _certificate_verifier(args: _Args) -> Verifier:
     if not args.certificate_chain:
         raise UsageError("--certificate-chain is required: whose certificates do you trust?")
-    return model_signing.certificate_verifier(
-        _read_all(args.certificate_chain),
-        _read_all(args.tsa_certificate_chain),
-        (lambda line: print(line, file=sys.stderr)) if args.log_fingerprints else None,
-    )
-
-
-def _leaf_and_chain(args: _Args) -> tuple[bytes, list[bytes]]:
-    return _read(args.signing_certificate), _read_all(args.certificate_chain)
+    log = (lambda line: print(line, file=sys.stderr)) if args.log_fingerprints else None
+    trusted = (args.certificate_chain, args.tsa_certificate_chain)
+    return model_signing.certificate_verifier(*trusted, log)
 
 
 _METHODS: dict[str, dict[str, _Row]] = {
@@ -362,7 +343,11 @@ _METHODS: dict[str, dict[str, _Row]] = {
             "sign with a certified key on a PKCS #11 token",
             f"{_SIGN} {_TOKEN} {_CERTIFIED}",
             lambda args: model_signing.pkcs11_certificate_signer(
-                args.pkcs11_uri, *_leaf_and_chain(args), _secret(args), args.timestamp_url
+                args.pkcs11_uri,
+                args.signing_certificate,
+                args.certificate_chain,
+                _secret(args),
+                args.timestamp_url,
             ),
             "--pkcs11-uri 'pkcs11:object=k?module-name=softhsm2' --signing-certificate cert.pem",
         ),
@@ -378,9 +363,7 @@ _METHODS: dict[str, dict[str, _Row]] = {
         "key": (
             "verify that a key signed",
             f"{_VERIFY} --public-key! {_TSA}",
-            lambda args: model_signing.key_verifier(
-                _read(args.public_key), _read_all(args.tsa_certificate_chain)
-            ),
+            lambda args: model_signing.key_verifier(args.public_key, args.tsa_certificate_chain),
             "--signature model.sig --public-key key.pub",
         ),
         "certificate": (
@@ -391,20 +374,12 @@ _METHODS: dict[str, dict[str, _Row]] = {
         ),
     },
 }
-_COMMANDS = {"sign": _sign, "verify": _verify}
 
 
-# --- input and output
-
-
-def _read(path: Path) -> bytes:
+def _read(path: str | Path) -> bytes:
     from model_signing.bundle import read_bounded
 
-    return read_bounded(path, 1024 * 1024)
-
-
-def _read_all(paths: Sequence[Path]) -> list[bytes]:
-    return [_read(path) for path in paths]
+    return read_bounded(_path(path), 1024 * 1024)
 
 
 def _secret(args: _Args) -> str | None:
@@ -424,12 +399,9 @@ def _key(args: _Args) -> tuple[bytes, bytes | None]:
 
 def _ignored(args: _Args) -> tuple[str, ...]:
     """Paths from here, as a shell completes them, if they are in the model; else from its root."""
-    root = os.path.abspath(args.model_path)  # noqa: PTH100  (symbolic links stay)
-    here = [os.path.abspath(path) for path in args.ignore_paths]  # noqa: PTH100
-    return tuple(
-        near if near.startswith(root + os.sep) else str(given)
-        for near, given in zip(here, args.ignore_paths, strict=True)
-    )
+    inside = os.path.abspath(args.model_path) + os.sep  # noqa: PTH100  (symbolic links stay)
+    paths = [(os.path.abspath(path), str(path)) for path in args.ignore_paths]  # noqa: PTH100
+    return tuple(near if near.startswith(inside) else given for near, given in paths)
 
 
 def _hash_options(args: _Args) -> HashOptions:
@@ -452,41 +424,27 @@ def _progress(args: _Args) -> AbstractContextManager[Progress | None]:
     return nullcontext() if args.quiet or args.no_progress else progress.bar()
 
 
-def _what(args: argparse.Namespace, done: Signed | Verified) -> dict[str, Any]:
-    return {
-        "model": str(args.model_path),
-        "files": done.files,
-        "bytes": done.bytes,
-        "root_digest": done.root_digest,
-        "payload_digest": done.payload_digest,
-    }
+def _what(args: _Args, done: Signed) -> dict[str, Any]:
+    covered = _attributes(done, "files bytes root_digest payload_digest")
+    return {"model": str(args.model_path), **covered}
 
 
-def _who(authenticated: Authenticated) -> dict[str, Any]:
-    log, when = authenticated.log, authenticated.signed_at
-    return {
-        "method": authenticated.method,
-        "identity": authenticated.identity,
-        "issuer": authenticated.issuer,
-        "signed_at": when and when.isoformat(),
-        "time_source": authenticated.time_source,
-        "log": log and {"origin": log.origin, "index": log.log_index, "id": log.log_id},
-    }
+def _attributes(of: object, names: str) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in names.split()}
 
 
-def _show(args: argparse.Namespace, result: str, fields: dict[str, Any]) -> None:
+def _show(args: _Args, result: str, fields: dict[str, Any]) -> int:
     """One result, as JSON (docs/schemas/model_signing-result.schema.json) or as lines."""
     import json
 
     if args.format == "json":
         print(json.dumps({"result": result, **fields}))
-        return
-    if getattr(args, "quiet", False):
-        return
-    print(result)
-    for name, value in fields.items():
-        if value not in (None, [], ""):
-            print(printable(f"  {name.replace('_', ' ') + ':':<16}{_plain(value)}"))
+    elif not getattr(args, "quiet", False):
+        print(result)
+        for name, value in fields.items():
+            if value not in (None, [], ""):
+                print(printable(f"  {name.replace('_', ' ') + ':':<16}{_plain(value)}"))
+    return 0
 
 
 def _plain(value: object) -> str:
