@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from json.encoder import encode_basestring
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from model_signing import strict_json
 from model_signing.errors import ManifestError, StatementError
@@ -24,7 +24,9 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
 
+_ANOTHER = "not an OMS statement (OMS 8.3)"
 _MAX_SHARD_SIZE = 1 << 62  # bytes
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SHARD_NAME = r"(?s)(.+):(0|[1-9][0-9]{0,18}):([1-9][0-9]{0,18})"
 
 
@@ -61,11 +63,8 @@ def encode(model_name: str, manifest: Manifest) -> bytes:
         manifest: Sorted by resource name.
     """
     how = manifest.serialization
-    serialization: dict[str, Any] = {"method": how.method, "hash_type": how.hash_type}
-    if how.shard_size is not None:
-        serialization["shard_size"] = how.shard_size
-    serialization["allow_symlinks"] = how.allow_symlinks
-    serialization["ignore_paths"] = list(how.ignore_paths)
+    # The attributes go by the names and in the order of the specification's examples.
+    serialization = {name: value for name, value in vars(how).items() if value is not None}
     subject = {"name": model_name, "digest": {"sha256": root_digest(manifest.digests.values())}}
     # Only a name needs escaping; a dictionary for each of a million resources would take seconds.
     resources = ",".join(
@@ -77,10 +76,6 @@ def encode(model_name: str, manifest: Manifest) -> bytes:
         f'"predicateType":"{PREDICATE_TYPE}","predicate":{{"resources":[{resources}],'
         f'"serialization":{_dumps(serialization)}}}}}'
     ).encode()
-
-
-def _dumps(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement:
@@ -96,63 +91,49 @@ def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement
     """
     # 1. INTOTO-STATEMENT: one JSON object with these fields and no others.
     document = strict_json.loads(payload, StatementError, "the signed statement")
-    strict_json.fields(
-        document, StatementError, "statement", "_type subject predicateType predicate"
-    )
+    fields = "_type subject predicateType predicate"
+    strict_json.fields(document, StatementError, "statement", fields)
     # 2. OMS 8.3.1 and 8.3.2: the types.
     if document["_type"] != STATEMENT_TYPE:
-        _refuse_type("_type", STATEMENT_TYPE, document["_type"])
+        _refuse(_ANOTHER, "_type", document["_type"], STATEMENT_TYPE, StatementError)
     predicate_type = document["predicateType"]
-    if predicate_type == LEGACY_PREDICATE_TYPE and allow_legacy_predicate:
-        return _decode_legacy(document)
-    if predicate_type != PREDICATE_TYPE:
-        fix = "verify with --allow-legacy-predicate if you trust model-signing v0.2.0"
-        legacy = predicate_type == LEGACY_PREDICATE_TYPE
-        _refuse_type("predicateType", PREDICATE_TYPE, predicate_type, fix if legacy else None)
-    # 3. OMS 6.5: exactly one subject, with the root digest.
+    legacy = predicate_type == LEGACY_PREDICATE_TYPE
+    if predicate_type != PREDICATE_TYPE and not (legacy and allow_legacy_predicate):
+        consent = "verify with --allow-legacy-predicate if you trust model-signing v0.2.0"
+        fix = consent if legacy else None
+        _refuse(_ANOTHER, "predicateType", predicate_type, PREDICATE_TYPE, StatementError, fix)
+    # 3. OMS 6.5: exactly one subject, with the root digest. OMS 11, v0.2.0: one for each file.
     subjects = document["subject"]
-    if not isinstance(subjects, list) or len(subjects) != 1:
-        raise StatementError("the statement needs one subject (OMS 6.5)", where="subject")
-    model_name, stated_root = _subject(subjects[0], "subject[0]")
+    if not isinstance(subjects, list) or (len(subjects) != 1 and not legacy):
+        how_many = "a list of subjects" if legacy else "one subject (OMS 6.5)"
+        raise StatementError(f"the statement needs {how_many}", where="subject")
+    named = [_subject(subject, f"subject[{index}]") for index, subject in enumerate(subjects)]
+    if legacy:
+        resources = [{"name": name, "digest": sha, "algorithm": "sha256"} for name, sha in named]
+        manifest = _manifest(resources, Serialization("files", "sha256", None, False, ()))
+        return Statement("", root_digest(manifest.digests.values()), manifest)
     # 4. OMS 8.3.3: the predicate.
     predicate = document["predicate"]
     strict_json.fields(predicate, ManifestError, "predicate", "resources serialization")
     manifest = _manifest(predicate["resources"], _serialization(predicate["serialization"]))
     # 5. OMS 6.5.1: the root digest, in the recorded order.
+    ((model_name, stated),) = named
     computed = root_digest(manifest.digests.values())
-    if stated_root != computed:
-        raise ManifestError(
-            "the root digest does not match the resources (OMS 6.5.1)",
-            where="subject[0].digest.sha256",
-            expected=computed,
-            found=stated_root,
-        )
+    if stated != computed:
+        message = "the root digest does not match the resources (OMS 6.5.1)"
+        _refuse(message, "subject[0].digest.sha256", stated, computed)
     return Statement(model_name, computed, manifest)
-
-
-def _decode_legacy(document: dict[str, Any]) -> Statement:
-    """OMS 11, v0.2.0: one subject for each file; no serialization, no name, no root digest."""
-    subjects = document["subject"]
-    if not isinstance(subjects, list):
-        raise StatementError("the statement has no list of subjects", where="subject")
-    resources = []
-    for index, subject in enumerate(subjects):
-        name, digest = _subject(subject, f"subject[{index}]")
-        resources.append({"name": name, "digest": digest, "algorithm": "sha256"})
-    manifest = _manifest(resources, Serialization("files", "sha256", None, False, ()))
-    return Statement("", root_digest(manifest.digests.values()), manifest)
 
 
 def _subject(subject: object, where: str) -> tuple[str, str]:
     fields = strict_json.fields(subject, StatementError, where, "name digest", None)
-    digests = strict_json.fields(
-        fields["digest"], StatementError, f"{where}.digest", "sha256", None
-    )
-    if not isinstance(fields["name"], str) or not fields["name"]:
+    name, digest, at = fields["name"], fields["digest"], f"{where}.digest"
+    sha256 = strict_json.fields(digest, StatementError, at, "sha256", None)["sha256"]
+    if not isinstance(name, str) or not name:
         raise StatementError("a subject needs a name", where=where)
-    if not _is_digest(digests["sha256"], "sha256"):
-        raise StatementError("not a SHA-256 digest", where=f"{where}.digest.sha256")
-    return fields["name"], digests["sha256"]
+    if not _is_digest(sha256, "sha256"):
+        raise StatementError("not a SHA-256 digest", where=f"{at}.sha256")
+    return name, sha256
 
 
 def _serialization(value: object) -> Serialization:
@@ -163,27 +144,27 @@ def _serialization(value: object) -> Serialization:
     )
     method, hash_type, symlinks = fields["method"], fields["hash_type"], fields["allow_symlinks"]
     if method not in ("files", "shards"):
-        _refuse("unknown serialization method", f"{where}.method", "files or shards", method)
-    if hash_type not in ("sha256", "blake2b", "blake3"):
-        _refuse("unknown hash algorithm", f"{where}.hash_type", ", ".join(DIGEST_SIZES), hash_type)
+        _refuse("unknown serialization method", f"{where}.method", method, "files or shards")
+    if hash_type not in [*DIGEST_SIZES]:  # compared, not looked up: it may be a list
+        _refuse("unknown hash algorithm", f"{where}.hash_type", hash_type, ", ".join(DIGEST_SIZES))
     if not isinstance(symlinks, bool):
-        _refuse("not true or false", f"{where}.allow_symlinks", "true or false", symlinks)
+        _refuse("not true or false", f"{where}.allow_symlinks", symlinks, "true or false")
     size = fields.get("shard_size")
     if ("shard_size" in fields) != (method == "shards"):
-        _refuse("shard_size belongs to shards, and to nothing else", where, None, size)
+        _refuse("shard_size belongs to shards, and to nothing else", where, size)
     if method == "shards":
         # Released signers write their integers as 1000000000.0.
         if isinstance(size, float) and size.is_integer():
             size = int(size)
         if type(size) is not int or not 0 < size <= _MAX_SHARD_SIZE:
-            _refuse("not a shard size", f"{where}.shard_size", "a positive integer", size)
+            _refuse("not a shard size", f"{where}.shard_size", size, "a positive integer")
     paths = fields.get("ignore_paths", [])
     if not isinstance(paths, list):
-        _refuse("not a list of paths", f"{where}.ignore_paths", "a list", paths)
+        _refuse("not a list of paths", f"{where}.ignore_paths", paths, "a list")
     for path in paths:
         problem = "is no text" if not isinstance(path, str) else ignored_path_problem(path)
         if problem:
-            _refuse(f"an ignored path {problem} (OMS 6.2.1)", f"{where}.ignore_paths", None, path)
+            _refuse(f"an ignored path {problem} (OMS 6.2.1)", f"{where}.ignore_paths", path)
     ignored = tuple("/".join(p for p in path.split("/") if p not in ("", ".")) for path in paths)
     return Serialization(method, hash_type, size, symlinks, ignored)
 
@@ -192,85 +173,67 @@ def _manifest(resources: object, how: Serialization) -> Manifest:
     """OMS 5.2.1, 6.1.2, 6.3 and 6.4: every resource, and all of them together."""
     where = "predicate.resources"
     if not isinstance(resources, list) or not resources:
-        _refuse("there must be at least one resource (OMS 5.2.1)", where, None, resources)
+        _refuse("there must be at least one resource (OMS 5.2.1)", where, resources)
     if len(resources) > MAX_FILES:
-        _refuse("too many resources", where, f"at most {MAX_FILES}", len(resources))
+        _refuse("too many resources", where, len(resources), f"at most {MAX_FILES}")
     algorithms = {how.hash_type, f"{how.hash_type}-sharded-{how.shard_size}"}  # as released
     digests: dict[str, str] = {}
     for index, resource in enumerate(resources):
         if type(resource) is not dict or not resource.keys() >= {"name", "digest", "algorithm"}:
-            _refuse(
-                "a resource needs name, digest and algorithm", f"{where}[{index}]", None, resource
-            )
+            _refuse("a resource needs name, digest and algorithm", f"{where}[{index}]", resource)
         name, digest, algorithm = resource["name"], resource["digest"], resource["algorithm"]
         if not isinstance(algorithm, str) or algorithm not in algorithms:
-            _refuse("not the manifest's hash_type", f"{where}[{index}]", how.hash_type, algorithm)
+            _refuse("not the manifest's hash_type", f"{where}[{index}]", algorithm, how.hash_type)
         if not _is_digest(digest, how.hash_type):
-            _refuse(f"not a {how.hash_type} digest", f"{where}[{index}]", None, digest)
+            _refuse(f"not a {how.hash_type} digest", f"{where}[{index}]", digest)
         if not isinstance(name, str) or not name:
-            _refuse("a resource needs a name", f"{where}[{index}]", None, name)
+            _refuse("a resource needs a name", f"{where}[{index}]", name)
         if name in digests:
-            _refuse("two resources have the same name", where, None, name)
+            _refuse("two resources have the same name", where, name)
         digests[name] = digest
-    names = list(digests)
-    if how.shard_size is None:
-        files: Mapping[str, int | None] = dict.fromkeys(names)
-        parts = [(name, 0, 0) for name in names]
-    else:
-        parts = [_shard(name) for name in names]
-        files = _sizes(parts, how.shard_size)
+    parts = [_part(name, how.shard_size) for name in digests]
+    files = _sizes(parts, how.shard_size)
     for name in files:
-        _check_name(name, alone=len(files) == 1)
-    _check_order(names, parts)
+        # OMS 6.1.2; but v0.3.1 and v1.0.0 named the file of a single-file model ".".
+        path = f"/{name}/" if name != "." or len(files) > 1 else ""
+        if "//" in path or "/./" in path or "/../" in path:
+            _refuse("a resource name must be relative and canonical (OMS 6.1.2)", where, name)
+        if has_control_characters(name):
+            _refuse("a resource name has control characters", where, name)
+    # OMS 6.4: sorted by name; released signers compare path components and then numbers.
+    if list(digests) != sorted(digests):
+        by_component = [(file.split("/"), start, end) for file, start, end in parts]
+        if by_component != sorted(by_component):
+            _refuse("the resources are not sorted by name (OMS 6.4)", where)
     return Manifest(how, digests, files)
 
 
-def _check_name(name: str, *, alone: bool) -> None:
-    """OMS 6.1.2; v0.3.1 and v1.0.0 named a single-file model "."."""
-    if name == "." and alone:
-        return
-    path = f"/{name}/"
-    if "//" in path or "/./" in path or "/../" in path:
-        _refuse(
-            "a resource name must be relative and canonical (OMS 6.1.2)",
-            "predicate.resources",
-            None,
-            name,
-        )
-    if has_control_characters(name):
-        _refuse("a resource name has control characters", "predicate.resources", None, name)
-
-
-def _shard(name: str) -> tuple[str, int, int]:
+def _part(name: str, shard_size: int | None) -> tuple[str, int, int]:
     """OMS 6.3.2: file, start and end; the last two numbers, as file names may have colons."""
+    if shard_size is None:
+        return name, 0, 0
     match = re.fullmatch(_SHARD_NAME, name)
     if match is None:
-        _refuse("not a shard (OMS 6.3.2)", "predicate.resources", "FILE:START:END", name)
+        _refuse("not a shard (OMS 6.3.2)", "predicate.resources", name, "FILE:START:END")
     return match[1], int(match[2]), int(match[3])
 
 
-def _sizes(shards: list[tuple[str, int, int]], shard_size: int) -> Mapping[str, int | None]:
+def _sizes(parts: list[tuple[str, int, int]], shard_size: int | None) -> dict[str, int | None]:
     """OMS 6.3.2: each file's shards join without gap or overlap; only the last may be shorter."""
-    sizes: dict[str, int] = {}
-    for file, start, end in sorted(shards):
-        joins = start == sizes.get(file, 0) and start % shard_size == 0
-        if not joins or not start < end <= start + shard_size:
+    if shard_size is None:
+        return dict.fromkeys(file for file, _, _ in parts)
+    sizes: dict[str, int | None] = {}
+    for file, start, end in sorted(parts):
+        before = sizes.get(file) or 0
+        if start != before or start % shard_size or not start < end <= start + shard_size:
             _refuse(
                 "the shards of a file have a gap, an overlap or a wrong size (OMS 6.3.2)",
                 f"{file}:{start}:{end}",
+                f"{end - start} bytes after byte {before}",
                 f"shards of {shard_size} bytes",
-                f"{end - start} bytes after byte {sizes.get(file, 0)}",
             )
         sizes[file] = end
     return sizes
-
-
-def _check_order(names: list[str], parts: list[tuple[str, int, int]]) -> None:
-    """OMS 6.4: sorted by name; released signers compare path components and then numbers."""
-    if names != sorted(names):
-        by_component = [(file.split("/"), start, end) for file, start, end in parts]
-        if by_component != sorted(by_component):
-            _refuse("the resources are not sorted by name (OMS 6.4)", "predicate.resources")
 
 
 def _is_digest(value: object, algorithm: str) -> bool:
@@ -278,21 +241,13 @@ def _is_digest(value: object, algorithm: str) -> bool:
     return isinstance(value, str) and len(value) == length and not value.strip("0123456789abcdef")
 
 
-def _refuse_type(where: str, expected: str, found: object, fix: str | None = None) -> NoReturn:
-    raise StatementError(
-        "not an OMS statement (OMS 8.3)",
-        where=where,
-        expected=expected,
-        found=_show(found),
-        fix=fix,
-    )
-
-
 def _refuse(
-    message: str, where: str, expected: str | None = None, found: object = None
+    message: str,
+    where: str,
+    found: object = None,
+    expected: str | None = None,
+    refusal: type[StatementError] = ManifestError,
+    fix: str | None = None,
 ) -> NoReturn:
-    raise ManifestError(message, where=where, expected=expected, found=_show(found))
-
-
-def _show(value: object) -> str:
-    return (value if isinstance(value, str) else json.dumps(value))[:200]
+    shown = (found if isinstance(found, str) else json.dumps(found))[:200]
+    raise refusal(message, where=where, expected=expected, found=shown, fix=fix)
