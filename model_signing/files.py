@@ -85,7 +85,7 @@ def walk(
     try:
         status = model.stat(follow_symlinks=allow_symlinks)
     except (OSError, ValueError) as error:
-        _unreadable(root, error)
+        unreadable(root, error)
     if stat.S_ISLNK(status.st_mode):
         _refuse_link(root)
     if stat.S_ISREG(status.st_mode):
@@ -115,7 +115,7 @@ def walk(
             try:
                 status = entry.stat(follow_symlinks=allow_symlinks)
             except OSError as error:
-                _unreadable(entry.path, error)
+                unreadable(entry.path, error)
             if stat.S_ISREG(status.st_mode):
                 tree.files[check_name(name)] = stamp(status)
             elif stat.S_ISDIR(status.st_mode):
@@ -146,7 +146,7 @@ def _scan(directory: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(directory) as entries:
             yield from entries
     except OSError as error:
-        _unreadable(directory, error)
+        unreadable(directory, error)
 
 
 def _with_parents(names: Iterable[str]) -> frozenset[str]:
@@ -180,7 +180,8 @@ def _refuse_link(path: str) -> NoReturn:
     )
 
 
-def _unreadable(path: str, error: Exception) -> NoReturn:
+def unreadable(path: str, error: Exception) -> NoReturn:
+    """Raises the `FileError` for what the system does not let us read."""
     reason = getattr(error, "strerror", None) or str(error)
     raise FileError("cannot read a part of the model", where=path, found=reason) from error
 
@@ -204,7 +205,7 @@ def open_model_file(path: str, *, follow: bool) -> int:
     try:
         return os.open(path, _OPEN_FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     except (OSError, ValueError) as error:
-        _unreadable(path, error)
+        unreadable(path, error)
 
 
 def check_name(name: str) -> str:

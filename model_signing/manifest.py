@@ -1,7 +1,7 @@
 """OMS 6.3-6.4: every file or shard of a model hashed, at the machine's speed, in bounded memory.
 
-The work is cut into picklable `Work` items for any executor. Large ranges come first and small
-files travel in batches, so that all cores end together and no small file costs a future.
+The work is cut into picklable batches of `Range`s for any executor. Large ranges come first and
+small files travel together, so that all cores end together and no small file costs a future.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from model_signing.errors import Error, FileError, UsageError
-from model_signing.files import MAX_FILES, Stamp, Tree, has_stamp, open_model_file
+from model_signing.files import MAX_FILES, Stamp, Tree, has_stamp, open_model_file, unreadable
 from model_signing.pages import pieces
 
 if TYPE_CHECKING:
@@ -92,13 +94,8 @@ class Range(NamedTuple):
     stamp: Stamp
 
 
-class Work(NamedTuple):
-    """Ranges to hash one after the other: the picklable unit of work of an executor."""
-
-    algorithm: Algorithm
-    follow_symlinks: bool
-    threads: int
-    ranges: list[Range]
+Task = Callable[..., list[str]]
+"""`hash_ranges` of some algorithm: from a list of ranges, and perhaps `report`, to digests."""
 
 
 def build(
@@ -138,10 +135,10 @@ def build(
     large = sum(part.size >= _LARGE for part in ranges)
     threads = max(1, jobs // max(1, large))
     how = (serialization.hash_type, serialization.allow_symlinks, threads)
-    work = [Work(*how, batch) for batch in _batches(ranges, own_threads=executor is None)]
-    digests: dict[str, str] = {}
-    for item, results in zip(work, _run(work, jobs, executor, progress, total), strict=True):
-        digests.update(zip((part.resource for part in item.ranges), results, strict=True))
+    batches = _batches(ranges, own_threads=executor is None)
+    results = _run(partial(hash_ranges, *how), batches, jobs, executor, progress, total)
+    names = (part.resource for batch in batches for part in batch)
+    digests = dict(zip(names, results, strict=True))
     return Manifest(serialization, {name: digests[name] for name in sorted(digests)}, sizes)
 
 
@@ -160,25 +157,29 @@ def _batches(ranges: list[Range], *, own_threads: bool) -> list[list[Range]]:
     thread is faster than two. So all tiny files are one batch there.
     """
     limit = _TINY if own_threads else -1
-    batches = [tiny] if (tiny := [part for part in ranges if part.size <= limit]) else []
+    batches = defaultdict(list, {-1: [part for part in ranges if part.size <= limit]})
     larger = [part for part in ranges if part.size > limit]
-    cost = _BATCH_COST
+    cost = 0
     for part in sorted(larger, key=attrgetter("size"), reverse=True):
-        if cost >= _BATCH_COST:
-            batches.append([])
-            cost = 0
-        batches[-1].append(part)
+        batches[cost // _BATCH_COST].append(part)
         cost += part.size + _FILE_COST
-    return sorted(batches, key=lambda batch: -sum(part.size + _FILE_COST for part in batch))
+    full = [batch for batch in batches.values() if batch]
+    return sorted(full, key=lambda batch: -sum(part.size + _FILE_COST for part in batch))
 
 
 def _run(
-    work: list[Work], jobs: int, executor: Executor | None, progress: Progress | None, total: int
-) -> Iterator[list[str]]:
-    """The digests of each item, in order; ends early and quickly when anything goes wrong."""
+    task: Task,
+    batches: list[list[Range]],
+    jobs: int,
+    executor: Executor | None,
+    progress: Progress | None,
+    total: int,
+) -> list[str]:
+    """The digests of all batches, in order; ends early and quickly when anything goes wrong."""
     lock = threading.Lock()
     done = 0
     stopped = False
+    digests: list[str] = []
 
     def report(count: int) -> None:
         nonlocal done
@@ -189,38 +190,45 @@ def _run(
                 done += count
                 progress(done, total)
 
-    if executor is None and (jobs == 1 or len(work) <= 1):
-        for item in work:  # a small model does not pay for threads, nor for importing them
-            two = jobs > 1 and len(item.ranges) >= _TWO_PROCESSES_FROM and _may_fork()
-            yield (_in_two_processes if two else hash_ranges)(item, report)
-        return
+    if executor is None and (jobs == 1 or len(batches) <= 1):
+        for batch in batches:  # a small model does not pay for threads, nor for importing them
+            two = jobs > 1 and len(batch) >= _TWO_PROCESSES_FROM and _may_fork()
+            digests += _in_two_processes(task, batch, report) if two else task(batch, report)
+        return digests
     from concurrent.futures import ThreadPoolExecutor
 
-    own = None if executor else ThreadPoolExecutor(jobs, "hash")
+    pool = ThreadPoolExecutor(jobs, "hash") if executor is None else executor
+    also = [report] if executor is None else []
     futures: list[Future[list[str]]] = []
     try:
-        for item in work:
-            if own is not None:
-                futures.append(own.submit(hash_ranges, item, report))
-            elif executor is not None:
-                futures.append(executor.submit(hash_ranges, item))
-        for item, future in zip(work, futures, strict=True):
-            yield future.result()
-            if own is None:
-                report(sum(part.size for part in item.ranges))
+        futures.extend(pool.submit(task, batch, *also) for batch in batches)
+        for batch, future in zip(batches, futures, strict=True):
+            digests += future.result()
+            if executor is not None:
+                report(sum(part.size for part in batch))
     finally:
         stopped = True
         for future in futures:
             future.cancel()
-        if own is not None:
-            own.shutdown()
+        if executor is None:
+            pool.shutdown()
+    return digests
 
 
-def hash_ranges(work: Work, report: Callable[[int], None] = lambda _: None) -> list[str]:
-    """Hashes ranges one after the other.
+def hash_ranges(
+    algorithm: Algorithm,
+    follow_symlinks: bool,
+    threads: int,
+    ranges: list[Range],
+    report: Callable[[int], None] = lambda _: None,
+) -> list[str]:
+    """Hashes ranges one after the other: the unit of work of an executor.
 
     Args:
-        work: What to hash.
+        algorithm: Of the OMS registry.
+        follow_symlinks: Whether a file may be a link.
+        threads: For each large range, if the algorithm can use them.
+        ranges: What to hash.
         report: Told the number of bytes after each piece; may raise to stop.
 
     Returns:
@@ -229,7 +237,29 @@ def hash_ranges(work: Work, report: Callable[[int], None] = lambda _: None) -> l
     Raises:
         FileError: A file cannot be read, or is not as it was when it was enumerated.
     """
-    return [_hash_range(part, work, report) for part in work.ranges]
+    digests: list[str] = []
+    for part in ranges:
+        state = new_hash(algorithm, threads if part.size >= _LARGE else 1)
+        descriptor = open_model_file(part.path, follow=follow_symlinks)
+        try:
+            if part.start:
+                os.lseek(descriptor, part.start, os.SEEK_SET)
+            for piece in pieces(descriptor, part.size):
+                state.update(piece)
+                report(len(piece))
+            unchanged = has_stamp(descriptor, part.stamp)  # not exchanged, not written to
+        except OSError as error:
+            unreadable(part.path, error)
+        finally:
+            os.close(descriptor)
+        if not unchanged:
+            raise FileError(
+                "the file changed while it was being hashed",
+                where=part.path,
+                fix="wait until nothing writes to the model, then try again",
+            )
+        digests.append(state.hexdigest())
+    return digests
 
 
 def _may_fork() -> bool:
@@ -241,16 +271,15 @@ def _may_fork() -> bool:
     return threads == 1 and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
 
 
-def _in_two_processes(work: Work, report: Callable[[int], None]) -> list[str]:
-    """As `hash_ranges`, for thousands of tiny files: a child hashes the first half of them.
+def _in_two_processes(task: Task, ranges: list[Range], report: Callable[[int], None]) -> list[str]:
+    """The digests of thousands of tiny files: a child hashes the first half of them.
 
     Most of that work is the interpreter's, at which two threads would take turns.
     """
-    middle = len(work.ranges) // 2
-    theirs = work._replace(ranges=work.ranges[:middle])
-    text, ours, child = "", work, None
+    middle = len(ranges) // 2
+    theirs, child = ranges[:middle], None
     read_end, write_end = os.pipe()
-    with os.fdopen(read_end, "rb") as reader, os.fdopen(write_end, "wb") as writer:
+    with os.fdopen(read_end) as reader, os.fdopen(write_end, "w") as writer:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             # No signal handler runs in the child, nor here before somebody waits for the child.
@@ -258,43 +287,27 @@ def _in_two_processes(work: Work, report: Callable[[int], None]) -> list[str]:
             with contextlib.suppress(OSError, RuntimeError):  # no more processes allowed
                 child = os.fork()
             if child == 0:
-                _send_digests(theirs, reader, writer)
-            if child is not None:
-                ours = work._replace(ranges=work.ranges[middle:])
+                try:
+                    reader.close()  # sending fails, and does not wait, when the parent has gone
+                    writer.write("".join(task(theirs)))  # at the end: more than the pipe can hold
+                    writer.flush()
+                finally:
+                    os._exit(0)  # no exit handler, no buffer of the parent's; what is missing tells
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             writer.close()
-            own = hash_ranges(ours, report)
-            text = reader.read().decode()
-        except BaseException:
-            if child == 0:
-                os._exit(0)
-            if child is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-            raise
+            ours = task(ranges[middle:], report)
+            text = reader.read()
         finally:
-            reader.close()
             if child:
-                with contextlib.suppress(ChildProcessError):
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(child, signal.SIGKILL)  # it has sent everything, or nobody will read it
                     os.waitpid(child, 0)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if child is None:
-        return own
-    size = 2 * DIGEST_SIZES[work.algorithm]
+    size = len(ours[0])
     if len(text) != middle * size:  # whatever stopped the child stops us too, with its message
-        return hash_ranges(theirs, report) + own
-    report(sum(part.size for part in theirs.ranges))
-    return [text[i : i + size] for i in range(0, len(text), size)] + own
-
-
-def _send_digests(work: Work, reader: BinaryIO, writer: BinaryIO) -> NoReturn:
-    """The child's part. It sends nothing before the end: more would not fit into the pipe."""
-    try:
-        reader.close()  # so that sending fails, and does not wait, when the parent has gone
-        writer.write("".join(hash_ranges(work)).encode())
-        writer.flush()
-    finally:
-        os._exit(0)  # no exit handler, no buffer of the parent's; what is missing tells
+        return task(theirs, report) + ours
+    report(sum(part.size for part in theirs))
+    return [text[i : i + size] for i in range(0, len(text), size)] + ours
 
 
 def new_hash(algorithm: Algorithm, threads: int = 1) -> Any:  # noqa: ANN401 - as in hashlib
@@ -304,32 +317,6 @@ def new_hash(algorithm: Algorithm, threads: int = 1) -> Any:  # noqa: ANN401 - a
 
         return blake3(max_threads=threads)
     return hashlib.sha256() if algorithm == "sha256" else hashlib.blake2b()
-
-
-def _hash_range(part: Range, work: Work, report: Callable[[int], None]) -> str:
-    state = new_hash(work.algorithm, work.threads if part.size >= _LARGE else 1)
-    descriptor = open_model_file(part.path, follow=work.follow_symlinks)
-    try:
-        if part.start:
-            os.lseek(descriptor, part.start, os.SEEK_SET)
-        for piece in pieces(descriptor, part.size):
-            state.update(piece)
-            report(len(piece))
-        unchanged = has_stamp(descriptor, part.stamp)  # not exchanged, not written to
-    except OSError as error:
-        raise FileError(
-            "cannot read a part of the model", where=part.path, found=error.strerror
-        ) from error
-    finally:
-        os.close(descriptor)
-    if not unchanged:
-        raise FileError(
-            "the file changed while it was being hashed",
-            where=part.path,
-            fix="wait until nothing writes to the model, then try again",
-        )
-    digest: str = state.hexdigest()
-    return digest
 
 
 def default_jobs(cgroup: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")) -> int:
@@ -344,20 +331,13 @@ def default_jobs(cgroup: Path = Path("/sys/fs/cgroup"), process: Path = Path("/p
     """
     affinity = getattr(os, "sched_getaffinity", None)
     limits = [float(len(affinity(0)) if affinity else os.cpu_count() or 1)]
-    try:
-        group = (process / "cgroup").read_text().strip().rpartition(":")[2].strip("/")
-    except OSError:
-        group = ""
-    own = cgroup / group
-    levels = [own, *own.parents]
-    quotas = [level / "cpu.max" for level in levels if level.is_relative_to(cgroup)]
-    for path in quotas:
-        quota, _, period = _text(path).partition(" ")
-        if quota.isdecimal() and period.strip().isdecimal():
-            limits.append(int(quota) / int(period))
-    quota = _text(cgroup / "cpu" / "cpu.cfs_quota_us").strip()
-    if quota.isdecimal():
-        limits.append(int(quota) / int(_text(cgroup / "cpu" / "cpu.cfs_period_us") or 100_000))
+    own = cgroup / _text(process / "cgroup").strip().rpartition(":")[2].strip("/")
+    files = [[level / "cpu.max"] for level in (own, *own.parents) if level.is_relative_to(cgroup)]
+    files.append([cgroup / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")])
+    for paths in files:
+        numbers = [int(word) for path in paths for word in _text(path).split() if word.isdecimal()]
+        if len(numbers) == 2:
+            limits.append(numbers[0] / numbers[1])
     return max(1, math.ceil(min(limits)))
 
 

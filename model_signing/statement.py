@@ -63,7 +63,7 @@ def encode(model_name: str, manifest: Manifest) -> bytes:
         manifest: Sorted by resource name.
     """
     how = manifest.serialization
-    # The attributes go by the names and in the order of the specification's examples.
+    # Its attributes have the names that the specification gives them.
     serialization = {name: value for name, value in vars(how).items() if value is not None}
     subject = {"name": model_name, "digest": {"sha256": root_digest(manifest.digests.values())}}
     # Only a name needs escaping; a dictionary for each of a million resources would take seconds.
