@@ -18,12 +18,8 @@ from model_signing.errors import FileError, UsageError
 GIT_PATHS = (".git", ".gitignore", ".gitattributes", ".github")  # OMS 6.2: excluded by default
 MAX_FILES = 5_000_000  # more than a signature can list; symbolic links can multiply a tree
 
-_OPEN_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # a FIFO swapped in for a file must not block us
-    | getattr(os, "O_BINARY", 0)
-)
+# A FIFO swapped in for a file must not block us.
+_OPEN_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Stamp(NamedTuple):
@@ -85,7 +81,7 @@ def walk(
     try:
         status = model.stat(follow_symlinks=allow_symlinks)
     except (OSError, ValueError) as error:
-        unreadable(root, error)
+        failed(root, error)
     if stat.S_ISLNK(status.st_mode):
         _refuse_link(root)
     if stat.S_ISREG(status.st_mode):
@@ -115,7 +111,7 @@ def walk(
             try:
                 status = entry.stat(follow_symlinks=allow_symlinks)
             except OSError as error:
-                unreadable(entry.path, error)
+                failed(entry.path, error)
             if stat.S_ISREG(status.st_mode):
                 tree.files[check_name(name)] = stamp(status)
             elif stat.S_ISDIR(status.st_mode):
@@ -146,7 +142,7 @@ def _scan(directory: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(directory) as entries:
             yield from entries
     except OSError as error:
-        unreadable(directory, error)
+        failed(directory, error)
 
 
 def _with_parents(names: Iterable[str]) -> frozenset[str]:
@@ -180,20 +176,15 @@ def _refuse_link(path: str) -> NoReturn:
     )
 
 
-def unreadable(path: str, error: Exception) -> NoReturn:
-    """Raises the `FileError` for what the system does not let us read."""
+def failed(path: str, error: Exception, what: str = "cannot read a part of the model") -> NoReturn:
+    """Raises the `FileError` for what the system does not let us do."""
     reason = getattr(error, "strerror", None) or str(error)
-    raise FileError("cannot read a part of the model", where=path, found=reason) from error
+    raise FileError(what, where=path, found=reason) from error
 
 
 def stamp(status: os.stat_result) -> Stamp:
     """The stamp of a file from its status."""
     return Stamp._make(_STAMP(status))
-
-
-def has_stamp(descriptor: int, seen: Stamp) -> bool:
-    """Whether an open file is the one that was seen, unchanged."""
-    return bool(_STAMP(os.fstat(descriptor)) == seen)
 
 
 def open_model_file(path: str, *, follow: bool) -> int:
@@ -205,7 +196,7 @@ def open_model_file(path: str, *, follow: bool) -> int:
     try:
         return os.open(path, _OPEN_FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     except (OSError, ValueError) as error:
-        unreadable(path, error)
+        failed(path, error)
 
 
 def check_name(name: str) -> str:
@@ -255,21 +246,21 @@ def ignored_path(model: Path, path: str) -> str:
         UsageError: It lies outside the model, is the whole model, or has glob characters.
     """
     inside = name_inside(model, Path(path)) if Path(path).is_absolute() else path
-    canonical = "/".join(part for part in (inside or "/").split("/") if part not in ("", "."))
-    problem = ignored_path_problem(canonical if inside else "..")
+    name, problem = canonical(inside or "..")
     if problem:
         raise UsageError(f"an ignored path {problem} (OMS 6.2.1)", where=path)
-    return check_name(canonical)
+    return check_name(name)
 
 
-def ignored_path_problem(path: str) -> str | None:
-    """What OMS 6.2.1 forbids about a relative ignore path, if anything."""
-    parts = path.split("/")
-    if ".." in parts or path.startswith("/"):
-        return "lies outside the model"
+def canonical(path: str) -> tuple[str, str | None]:
+    """An ignore path in canonical form, and what OMS 6.2.1 forbids about it, if anything."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    problem = None if parts else "is the whole model"
     if any(character in path for character in "*?["):
-        return "has glob characters"
-    return "is the whole model" if all(part in ("", ".") for part in parts) else None
+        problem = "has glob characters"
+    if ".." in parts or path.startswith("/"):
+        problem = "lies outside the model"
+    return "/".join(parts), problem
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -286,9 +277,8 @@ def write_atomic(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        finally:
+            temporary.unlink(missing_ok=True)  # there only if something went wrong
         if os.name == "posix":  # the rename itself must survive a crash, too
             descriptor = os.open(path.parent, os.O_RDONLY)
             try:
@@ -296,5 +286,4 @@ def write_atomic(path: Path, data: bytes) -> None:
             finally:
                 os.close(descriptor)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FileError("cannot write the file", where=os.fspath(path), found=reason) from error
+        failed(os.fspath(path), error, "cannot write the file")

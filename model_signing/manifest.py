@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from model_signing.errors import Error, FileError, UsageError
-from model_signing.files import MAX_FILES, Stamp, Tree, has_stamp, open_model_file, unreadable
+from model_signing.files import MAX_FILES, Stamp, Tree, failed, open_model_file, stamp
 from model_signing.pages import pieces
 
 if TYPE_CHECKING:
@@ -222,17 +222,10 @@ def hash_ranges(
     ranges: list[Range],
     report: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
-    """Hashes ranges one after the other: the unit of work of an executor.
+    """The digests of ranges, hashed one after the other: the unit of work of an executor.
 
-    Args:
-        algorithm: Of the OMS registry.
-        follow_symlinks: Whether a file may be a link.
-        threads: For each large range, if the algorithm can use them.
-        ranges: What to hash.
-        report: Told the number of bytes after each piece; may raise to stop.
-
-    Returns:
-        Their hexadecimal digests.
+    `threads` are for each large range, if the algorithm can use them; `report` is told the bytes of
+    each piece and may raise to stop.
 
     Raises:
         FileError: A file cannot be read, or is not as it was when it was enumerated.
@@ -247,9 +240,9 @@ def hash_ranges(
             for piece in pieces(descriptor, part.size):
                 state.update(piece)
                 report(len(piece))
-            unchanged = has_stamp(descriptor, part.stamp)  # not exchanged, not written to
+            unchanged = stamp(os.fstat(descriptor)) == part.stamp  # not exchanged, not written to
         except OSError as error:
-            unreadable(part.path, error)
+            failed(part.path, error)
         finally:
             os.close(descriptor)
         if not unchanged:

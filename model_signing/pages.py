@@ -7,6 +7,9 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 
+with contextlib.suppress(ImportError):  # not POSIX
+    import fcntl
+
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
 _WINDOW_BYTES = 4 << 20
 _MADV_POPULATE_READ = 22  # linux/mman.h, since Linux 5.14; not yet in Python's mmap
@@ -33,7 +36,8 @@ def _pieces(descriptor: int, length: int) -> Iterator[memoryview]:
     try:
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             while length:
-                leased = leased and _keep_lease(descriptor)
+                if leased and fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+                    leased = _end_lease(descriptor)  # somebody waits for the file
                 window = _window(descriptor) if leased and length >= _WINDOW_BYTES else None
                 if window is not None:
                     length -= len(window)
@@ -57,33 +61,20 @@ def _take_lease(descriptor: int) -> bool:
     Linux. Nor do we ask for a file with holes: to map a hole of a file in memory allocates it.
     """
     try:
-        import fcntl
-
         status = os.fstat(descriptor)
         if status.st_blocks * 512 < status.st_size:
             return False
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)  # says nothing; SIGIO would kill
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except (ImportError, AttributeError, OSError):
+    except (NameError, AttributeError, OSError):
         return False
     return True
 
 
-def _keep_lease(descriptor: int) -> bool:
-    """Whether nobody waits for the file; otherwise they need not wait any longer."""
-    import fcntl
-
-    held = fcntl.fcntl(descriptor, fcntl.F_GETLEASE) == fcntl.F_RDLCK
-    if not held:
-        _end_lease(descriptor)
-    return held
-
-
-def _end_lease(descriptor: int) -> None:
-    import fcntl
-
+def _end_lease(descriptor: int) -> bool:
     with contextlib.suppress(OSError):  # the kernel has ended it
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def _window(descriptor: int) -> memoryview | None:

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from model_signing import strict_json
 from model_signing.errors import ManifestError, StatementError
-from model_signing.files import MAX_FILES, has_control_characters, ignored_path_problem
+from model_signing.files import MAX_FILES, canonical, has_control_characters
 from model_signing.manifest import DIGEST_SIZES, Manifest, Serialization
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -161,12 +161,13 @@ def _serialization(value: object) -> Serialization:
     paths = fields.get("ignore_paths", [])
     if not isinstance(paths, list):
         _refuse("not a list of paths", f"{where}.ignore_paths", paths, "a list")
+    ignored = []
     for path in paths:
-        problem = "is no text" if not isinstance(path, str) else ignored_path_problem(path)
+        name, problem = canonical(path) if isinstance(path, str) else ("", "is no text")
         if problem:
             _refuse(f"an ignored path {problem} (OMS 6.2.1)", f"{where}.ignore_paths", path)
-    ignored = tuple("/".join(p for p in path.split("/") if p not in ("", ".")) for path in paths)
-    return Serialization(method, hash_type, size, symlinks, ignored)
+        ignored.append(name)
+    return Serialization(method, hash_type, size, symlinks, tuple(ignored))
 
 
 def _manifest(resources: object, how: Serialization) -> Manifest:
