@@ -9,7 +9,6 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -18,6 +17,7 @@ from model_signing.errors import FileError, UsageError
 GIT_PATHS = (".git", ".gitignore", ".gitattributes", ".github")  # OMS 6.2: excluded by default
 MAX_FILES = 5_000_000  # more than a signature can list; symbolic links can multiply a tree
 
+_KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 # A FIFO swapped in for a file must not block us.
 _OPEN_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -30,9 +30,6 @@ class Stamp(NamedTuple):
     size: int
     modified: int
     changed: int  # unlike `modified`, no program can set it back
-
-
-_STAMP = attrgetter("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 
 class Tree(NamedTuple):
@@ -83,7 +80,7 @@ def walk(
     except (OSError, ValueError) as error:
         failed(root, error)
     if stat.S_ISLNK(status.st_mode):
-        _refuse_link(root)
+        _check_link(root, None)
     if stat.S_ISREG(status.st_mode):
         return Tree(root, True, {check_name(basename(model)): stamp(status)}, [])
     if not stat.S_ISDIR(status.st_mode):
@@ -91,7 +88,7 @@ def walk(
 
     excluded = frozenset(ignored)
     kept = _with_parents(listed) if excluded or only_listed else frozenset()
-    real_root = os.path.realpath(root)
+    real_root = os.path.realpath(root) if allow_symlinks else None
     tree = Tree(root, False, {}, [])
     # A directory's prefix, whether only listed files count below it, and it and those above it.
     above: tuple[tuple[int, int], ...] = ((status.st_dev, status.st_ino),)
@@ -105,9 +102,7 @@ def walk(
                     tree.unsigned.append(name)
                 continue
             if entry.is_symlink():
-                if not allow_symlinks:
-                    _refuse_link(entry.path)
-                _check_target(entry.path, real_root)
+                _check_link(entry.path, real_root)
             try:
                 status = entry.stat(follow_symlinks=allow_symlinks)
             except OSError as error:
@@ -117,10 +112,8 @@ def walk(
             elif stat.S_ISDIR(status.st_mode):
                 identity = (status.st_dev, status.st_ino)
                 if identity in above:
-                    raise FileError(
-                        "a symbolic link leads back to a directory above it (OMS 6.1.1)",
-                        where=entry.path,
-                    )
+                    circle = "a symbolic link leads back to a directory above it (OMS 6.1.1)"
+                    raise FileError(circle, where=entry.path)
                 pending.append((name + "/", restricted or name in excluded, (*above, identity)))
             else:
                 raise FileError(
@@ -132,9 +125,6 @@ def walk(
             if len(tree.files) > MAX_FILES:
                 raise FileError("the model has too many files", expected=f"at most {MAX_FILES}")
     return tree
-
-
-_KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 
 
 def _scan(directory: str) -> Iterator[os.DirEntry[str]]:
@@ -154,8 +144,14 @@ def _with_parents(names: Iterable[str]) -> frozenset[str]:
     return frozenset(kept)
 
 
-def _check_target(link: str, real_root: str) -> None:
-    """OMS 6.1.1, but stricter: a link out of the model is an error, not a warning."""
+def _check_link(link: str, real_root: str | None) -> None:
+    """OMS 6.1.1, but stricter: a link out of the model is an error. No root: so is any link."""
+    if real_root is None:
+        raise FileError(
+            "a symbolic link is not part of a model (OMS 6.1.1)",
+            where=link,
+            fix="replace it by what it points to, or sign with --allow-symlinks",
+        )
     target = os.path.realpath(link)
     if not os.path.exists(target):  # noqa: PTH110 - also true for a circle of links
         raise FileError("a symbolic link leads nowhere (OMS 6.1.1)", where=link, found=target)
@@ -168,23 +164,15 @@ def _check_target(link: str, real_root: str) -> None:
         )
 
 
-def _refuse_link(path: str) -> NoReturn:
-    raise FileError(
-        "a symbolic link is not part of a model (OMS 6.1.1)",
-        where=path,
-        fix="replace it by what it points to, or sign with --allow-symlinks",
-    )
-
-
 def failed(path: str, error: Exception, what: str = "cannot read a part of the model") -> NoReturn:
     """Raises the `FileError` for what the system does not let us do."""
     reason = getattr(error, "strerror", None) or str(error)
     raise FileError(what, where=path, found=reason) from error
 
 
-def stamp(status: os.stat_result) -> Stamp:
+def stamp(of: os.stat_result) -> Stamp:
     """The stamp of a file from its status."""
-    return Stamp._make(_STAMP(status))
+    return Stamp(of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
 
 
 def open_model_file(path: str, *, follow: bool) -> int:
