@@ -88,6 +88,7 @@ _SIGNER = "--identity --identity-provider --source-repository"
 _KEY = "--private-key! --password --timestamp-url"
 _TOKEN = "--pkcs11-uri! --password --timestamp-url"  # noqa: S105
 _CERTIFIED = "--signing-certificate! --certificate-chain"
+_CERTIFICATES = "signing_certificate certificate_chain timestamp_url"  # of the parsed arguments
 _TSA = "--tsa-certificate-chain"
 
 
@@ -230,10 +231,8 @@ def _verify(args: _Args) -> int:
             args.signature,
             args.make(args),
             ignore_paths=_ignored(args),
-            ignore_unsigned_files=args.ignore_unsigned_files,
-            allow_legacy_predicate=args.allow_legacy_predicate,
-            jobs=args.jobs,
             progress=progress,
+            **_attributes(args, "ignore_unsigned_files allow_legacy_predicate jobs"),
         )
     who, log = verified.authenticated, verified.authenticated.log
     fields = {
@@ -298,11 +297,6 @@ def _sigstore_verifier(args: _Args) -> Verifier:
     return model_signing.sigstore_verifier(*who, trust)
 
 
-def _certificate_signer(args: _Args) -> Signer:
-    (key, password), certificates = _key(args), (args.signing_certificate, args.certificate_chain)
-    return model_signing.certificate_signer(key, *certificates, password, args.timestamp_url)
-
-
 def _certificate_verifier(args: _Args) -> Verifier:
     if not args.certificate_chain:
         raise UsageError("--certificate-chain is required: whose certificates do you trust?")
@@ -322,13 +316,15 @@ _METHODS: dict[str, dict[str, _Row]] = {
         "key": (
             "sign with a private key",
             f"{_SIGN} {_KEY}",
-            lambda args: model_signing.key_signer(*_key(args), args.timestamp_url),
+            lambda args: model_signing.key_signer(**_key(args), timestamp_url=args.timestamp_url),
             "--private-key key.pem",
         ),
         "certificate": (
             "sign with a private key and its certificate",
             f"{_SIGN} {_KEY} {_CERTIFIED}",
-            _certificate_signer,
+            lambda args: model_signing.certificate_signer(
+                **_key(args), **_attributes(args, _CERTIFICATES)
+            ),
             "--private-key key.pem --signing-certificate cert.pem --certificate-chain ca.pem",
         ),
         "pkcs11-key": (
@@ -343,11 +339,7 @@ _METHODS: dict[str, dict[str, _Row]] = {
             "sign with a certified key on a PKCS #11 token",
             f"{_SIGN} {_TOKEN} {_CERTIFIED}",
             lambda args: model_signing.pkcs11_certificate_signer(
-                args.pkcs11_uri,
-                args.signing_certificate,
-                args.certificate_chain,
-                _secret(args),
-                args.timestamp_url,
+                args.pkcs11_uri, pin=_secret(args), **_attributes(args, _CERTIFICATES)
             ),
             "--pkcs11-uri 'pkcs11:object=k?module-name=softhsm2' --signing-certificate cert.pem",
         ),
@@ -386,7 +378,7 @@ def _secret(args: _Args) -> str | None:
     return args.password or os.environ.get("MODEL_SIGNING_PASSWORD")
 
 
-def _key(args: _Args) -> tuple[bytes, bytes | None]:
+def _key(args: _Args) -> dict[str, Any]:
     """The private key and its password: by option, environment, or a question at a terminal."""
     pem = _read(args.private_key)
     secret = _secret(args) if b"ENCRYPTED" in pem else args.password
@@ -394,7 +386,7 @@ def _key(args: _Args) -> tuple[bytes, bytes | None]:
         import getpass
 
         secret = getpass.getpass(f"password of {args.private_key}: ")
-    return pem, secret.encode() if secret else None
+    return {"private_key": pem, "password": secret.encode() if secret else None}
 
 
 def _ignored(args: _Args) -> tuple[str, ...]:
@@ -408,20 +400,15 @@ def _hash_options(args: _Args) -> HashOptions:
     return model_signing.HashOptions(
         method="files" if args.shard_size is None else "shards",
         algorithm=args.hash_algorithm,
-        shard_size=args.shard_size,
         ignore_paths=_ignored(args),
-        ignore_git_paths=args.ignore_git_paths,
-        allow_symlinks=args.allow_symlinks,
-        jobs=args.jobs,
+        **_attributes(args, "shard_size ignore_git_paths allow_symlinks jobs"),
     )
 
 
 def _progress(args: _Args) -> AbstractContextManager[Progress | None]:
-    from contextlib import nullcontext
-
     from model_signing import progress
 
-    return nullcontext() if args.quiet or args.no_progress else progress.bar()
+    return progress.bar(shown=not (args.quiet or args.no_progress))
 
 
 def _what(args: _Args, done: Signed) -> dict[str, Any]:

@@ -75,10 +75,7 @@ def run(
 ) -> int:
     """Parses, runs the command's `run(args) -> int`, and turns every failure into an exit code.
 
-    Args:
-        build_parser: Makes the parser; each command sets `run` with `set_defaults`.
-        argv: Arguments without the program's name; `None` for those of this process.
-        prog: The program's name, for messages.
+    Each command sets `run` with `set_defaults`; `prog` is the program's name, for messages.
 
     Returns:
         0 done, 1 refused or failed, 2 usage, 130 interrupted. A message is on stderr, or, with

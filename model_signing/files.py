@@ -33,19 +33,12 @@ class Stamp(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """A model on disk.
+    """A model on disk."""
 
-    Attributes:
-        root: The model's path.
-        single: Whether the model is one file rather than a directory.
-        files: Canonical relative name (OMS 6.1.2) of each file -> its stamp.
-        unsigned: What was passed over because only listed files were asked for.
-    """
-
-    root: str
-    single: bool
-    files: dict[str, Stamp]
-    unsigned: list[str]
+    root: str  # its path
+    single: bool  # whether it is one file rather than a directory
+    files: dict[str, Stamp]  # by canonical relative name (OMS 6.1.2)
+    unsigned: list[str]  # what was passed over because only listed files were asked for
 
     def path(self, name: str) -> str:
         """Where the file of that name is opened."""
@@ -224,11 +217,7 @@ def name_inside(model: Path, path: Path) -> str | None:
 
 
 def ignored_path(model: Path, path: str) -> str:
-    """An ignore path in canonical form (OMS 6.2.1).
-
-    Args:
-        model: The model that it belongs to.
-        path: Relative to the model's root; or absolute and inside the model.
+    """An ignore path in canonical form (OMS 6.2.1): relative to the model, or absolute and inside.
 
     Raises:
         UsageError: It lies outside the model, is the whole model, or has glob characters.

@@ -45,21 +45,13 @@ _TWO_PROCESSES_FROM = 4_000  # files; a second process costs as much as hashing 
 
 @dataclass(frozen=True)
 class Serialization:
-    """How a model is enumerated and hashed (OMS 5.2.2).
-
-    Attributes:
-        method: "files", or "shards" of `shard_size` bytes.
-        hash_type: "sha256", "blake2b" or "blake3".
-        shard_size: Bytes; only with "shards".
-        allow_symlinks: Whether symbolic links were followed.
-        ignore_paths: Canonical relative paths left out, each with its subtree.
-    """
+    """How a model is enumerated and hashed (OMS 5.2.2)."""
 
     method: Method
     hash_type: Algorithm
-    shard_size: int | None
-    allow_symlinks: bool
-    ignore_paths: tuple[str, ...]
+    shard_size: int | None  # bytes; only with "shards"
+    allow_symlinks: bool  # whether symbolic links were followed
+    ignore_paths: tuple[str, ...]  # canonical relative paths left out, each with its subtree
 
 
 @dataclass(frozen=True)
@@ -92,10 +84,6 @@ class Range(NamedTuple):
     start: int
     size: int
     stamp: Stamp
-
-
-Task = Callable[..., list[str]]
-"""`hash_ranges` of some algorithm: from a list of ranges, and perhaps `report`, to digests."""
 
 
 def build(
@@ -168,7 +156,7 @@ def _batches(ranges: list[Range], *, own_threads: bool) -> list[list[Range]]:
 
 
 def _run(
-    task: Task,
+    task: partial[list[str]],
     batches: list[list[Range]],
     jobs: int,
     executor: Executor | None,
@@ -264,7 +252,9 @@ def _may_fork() -> bool:
     return threads == 1 and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
 
 
-def _in_two_processes(task: Task, ranges: list[Range], report: Callable[[int], None]) -> list[str]:
+def _in_two_processes(
+    task: partial[list[str]], ranges: list[Range], report: Callable[[int], None]
+) -> list[str]:
     """The digests of thousands of tiny files: a child hashes the first half of them.
 
     Most of that work is the interpreter's, at which two threads would take turns.
@@ -315,12 +305,9 @@ def new_hash(algorithm: Algorithm, threads: int = 1) -> Any:  # noqa: ANN401 - a
 def default_jobs(cgroup: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")) -> int:
     """How many cores this process may keep busy: its CPU affinity and its container's quota.
 
-    Args:
-        cgroup: Where control groups are mounted.
-        process: Names the process's own group.
-
-    Source: Linux Documentation/admin-guide/cgroup-v2.rst, `cpu.max`: "quota period" in
-    microseconds, at every level; version 1 has two files at its mount point.
+    Control groups are mounted at `cgroup`; `process` names the process's own group. Source: Linux
+    Documentation/admin-guide/cgroup-v2.rst, `cpu.max`: "quota period" in microseconds, at every
+    level; version 1 has two files at its mount point.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     limits = [float(len(affinity(0)) if affinity else os.cpu_count() or 1)]

@@ -15,19 +15,19 @@ _WIDTH = 24  # characters
 
 @contextmanager
 def bar(
-    stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    shown: bool = True,
 ) -> Iterator[Callable[[int, int], None] | None]:
-    """Draws bytes done, rate and remaining time.
-
-    Args:
-        stream: Where; standard error by default.
-        clock: Seconds.
+    """Draws bytes done, rate and remaining time on `stream`, by default standard error.
 
     Yields:
-        What `sign`, `verify` and `digest` take as `progress`; None if `stream` is no terminal.
+        What `sign`, `verify` and `digest` take as `progress`; None: `stream` is no terminal, or
+        nothing shall be `shown`.
     """
     stream = stream or sys.stderr
-    if not stream.isatty():
+    if not shown or not stream.isatty():
         yield None
         return
     start = clock()

@@ -1,8 +1,7 @@
 """OMS 5, 6.5, 6.6, 8.3: the in-toto statement that is signed, and its strict reader.
 
-The reader takes what a signature authenticated, which may still be wrong or hostile. It accepts
-what the specification describes and the differences that released signers are known to make
-(OMS 11), and nothing else.
+The reader takes what a signature authenticated, which may still be hostile. It accepts what the
+specification describes and the differences that released signers make (OMS 11), nothing else.
 """
 
 from __future__ import annotations
@@ -32,25 +31,17 @@ _SHARD_NAME = r"(?s)(.+):(0|[1-9][0-9]{0,18}):([1-9][0-9]{0,18})"
 
 @dataclass(frozen=True)
 class Statement:
-    """What an OMS signature states.
+    """What an OMS signature states."""
 
-    Attributes:
-        model_name: The signer's name for the model; informational (OMS 6.5).
-        root_digest: SHA-256, hexadecimal, over the resources' digests (OMS 6.5.1). It does not
-            bind file names.
-        manifest: Every file or shard.
-    """
-
-    model_name: str
-    root_digest: str
+    model_name: str  # the signer's name for the model; informational (OMS 6.5)
+    root_digest: str  # as the function of that name gives it
     manifest: Manifest
 
 
 def root_digest(digests: Iterable[str]) -> str:
-    """OMS 6.5.1: SHA-256 over the concatenated raw digests, as lower-case hexadecimal.
+    """OMS 6.5.1: SHA-256 over the raw digests in their recorded order. It does not bind file names.
 
-    Args:
-        digests: Hexadecimal digests of the resources, in their recorded order.
+    Takes and returns lower-case hexadecimal.
     """
     return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
 
@@ -58,9 +49,7 @@ def root_digest(digests: Iterable[str]) -> str:
 def encode(model_name: str, manifest: Manifest) -> bytes:
     """The statement about a model (OMS 6.6); the same manifest gives the same bytes.
 
-    Args:
-        model_name: The basename of the model's path (OMS 6.5).
-        manifest: Sorted by resource name.
+    `model_name` is the basename of the model's path (OMS 6.5); the manifest is sorted by name.
     """
     how = manifest.serialization
     # Its attributes have the names that the specification gives them.
@@ -79,11 +68,9 @@ def encode(model_name: str, manifest: Manifest) -> bytes:
 
 
 def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement:
-    """Reads and validates a signed statement (OMS 8.3).
+    """Reads and validates a signed statement (OMS 8.3): the authenticated payload of the envelope.
 
-    Args:
-        payload: The authenticated payload of the envelope.
-        allow_legacy_predicate: Also accept what model-signing v0.2.0 signed (OMS 11.2.4).
+    `allow_legacy_predicate` also accepts what model-signing v0.2.0 signed (OMS 11.2.4).
 
     Raises:
         StatementError: Not an in-toto statement with the OMS predicate.

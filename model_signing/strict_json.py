@@ -17,12 +17,7 @@ _MAX_NUMBER_LENGTH = 40  # characters; every number OMS and Sigstore use fits in
 
 
 def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 - JSON is untyped
-    """Parses one JSON text.
-
-    Args:
-        data: UTF-8 bytes, without byte order mark.
-        refusal: The error class to raise.
-        what: What the bytes are, for messages: "the signature file".
+    """Parses one JSON text: UTF-8, without byte order mark; `what` names it in messages.
 
     Raises:
         Error: As `refusal`: not UTF-8, not JSON, duplicate keys, lone surrogates, NaN, infinities,
@@ -68,14 +63,9 @@ def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 
 def fields(
     value: object, refusal: type[Error], where: str, required: str, optional: str | None = ""
 ) -> dict[str, Any]:
-    """`value`, if it is a JSON object with these fields.
+    """`value`, if it is a JSON object with these fields; `where` names it in messages.
 
-    Args:
-        value: A part of what `loads` returned.
-        refusal: The error class to raise.
-        where: What that part is.
-        required: Names of fields that must be there, separated by spaces.
-        optional: Names of fields that may be there; None: any.
+    Names are separated by spaces; if `optional` is None, any other field may be there.
 
     Raises:
         Error: As `refusal`: another kind of value, a missing field, or an unknown one.
