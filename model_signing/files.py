@@ -186,19 +186,17 @@ def check_name(name: str) -> str:
     Raises:
         FileError: The name is not UTF-8, or has control characters such as a line break.
     """
-    if not (name.isascii() and name.isprintable()):  # most names are, and pass quickly
-        if has_control_characters(name):
-            raise FileError("a file name has control characters", where=name)
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            raise FileError("a file name is not UTF-8 (OMS 6.1.2)", where=name) from None
+    if problem := name_problem(name):
+        raise FileError(f"a file name {problem}", where=name)
     return name
 
 
-def has_control_characters(name: str) -> bool:
-    """Whether a name has C0 or C1 control characters (Unicode category Cc)."""
-    return not name.isprintable() and any(unicodedata.category(char) == "Cc" for char in name)
+def name_problem(name: str) -> str | None:
+    """Why a name is refused, if it is: C0 or C1 control characters, undecodable bytes."""
+    kinds = set() if name.isprintable() else set(map(unicodedata.category, name))
+    if "Cc" in kinds:
+        return "has control characters"
+    return "is not UTF-8 (OMS 6.1.2)" if "Cs" in kinds else None
 
 
 def basename(model: Path) -> str:

@@ -322,7 +322,6 @@ def default_jobs(cgroup: Path = Path("/sys/fs/cgroup"), process: Path = Path("/p
 
 
 def _text(path: Path) -> str:
-    try:
+    with contextlib.suppress(OSError):
         return path.read_text()
-    except OSError:
-        return ""
+    return ""

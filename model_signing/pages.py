@@ -37,7 +37,8 @@ def _pieces(descriptor: int, length: int) -> Iterator[memoryview]:
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             while length:
                 if leased and fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
-                    leased = _end_lease(descriptor)  # somebody waits for the file
+                    _end_lease(descriptor)  # somebody waits for the file
+                    leased = False
                 window = _window(descriptor) if leased and length >= _WINDOW_BYTES else None
                 if window is not None:
                     length -= len(window)
@@ -71,10 +72,9 @@ def _take_lease(descriptor: int) -> bool:
     return True
 
 
-def _end_lease(descriptor: int) -> bool:
+def _end_lease(descriptor: int) -> None:
     with contextlib.suppress(OSError):  # the kernel has ended it
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
 
 
 def _window(descriptor: int) -> memoryview | None:
@@ -93,11 +93,7 @@ def _window(descriptor: int) -> memoryview | None:
             os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
         skip = start % mmap.ALLOCATIONGRANULARITY
         mapped = mmap.mmap(
-            descriptor,
-            skip + _WINDOW_BYTES,
-            mmap.MAP_SHARED,
-            mmap.PROT_READ,
-            offset=start - skip,
+            descriptor, skip + _WINDOW_BYTES, prot=mmap.PROT_READ, offset=start - skip
         )
         mapped.madvise(_MADV_POPULATE_READ)
         os.lseek(descriptor, _WINDOW_BYTES, os.SEEK_CUR)

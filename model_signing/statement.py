@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from model_signing import strict_json
 from model_signing.errors import ManifestError, StatementError
-from model_signing.files import MAX_FILES, canonical, has_control_characters
+from model_signing.files import MAX_FILES, canonical, name_problem
 from model_signing.manifest import DIGEST_SIZES, Manifest, Serialization
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -186,8 +186,8 @@ def _manifest(resources: object, how: Serialization) -> Manifest:
         path = f"/{name}/" if name != "." or len(files) > 1 else ""
         if "//" in path or "/./" in path or "/../" in path:
             _refuse("a resource name must be relative and canonical (OMS 6.1.2)", where, name)
-        if has_control_characters(name):
-            _refuse("a resource name has control characters", where, name)
+        if problem := name_problem(name):
+            _refuse(f"a resource name {problem}", where, name)
     # OMS 6.4: sorted by name; released signers compare path components and then numbers.
     if list(digests) != sorted(digests):
         by_component = [(file.split("/"), start, end) for file, start, end in parts]
