@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from model_signing.verifiers import Verifier
 
     _Args = argparse.Namespace
+    _Choices = argparse._SubParsersAction[console.Parser]
     _Row = tuple[str, str, Callable[[_Args], Signer | Verifier], str]
 
 # Option -> its value, its help. No value: a flag; "yes", "no": the default of one that can be
@@ -120,30 +121,26 @@ def _parser(given: Sequence[str]) -> console.Parser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for command, methods in _METHODS.items():
-        group = _add(commands, command, f"{command} a model", ". Without METHOD: sigstore")
+        group = _add(commands, command, f"{command} a model. Without METHOD: sigstore")
         choices = group.add_subparsers(metavar="METHOD", dest="method", required=True)
+        run = _sign if command == "sign" else _verify
         for method, (purpose, options, make, example) in methods.items():
-            sub = _add(choices, method, purpose)
+            options = options if command in given and method in given else ""
+            sub = _add(choices, method, purpose, options, run=run, make=make)
             sub.epilog = f"example:\n  model_signing {command} {method} my-model {example}"
-            sub.set_defaults(run=_sign if command == "sign" else _verify, make=make)
-            _add_options(sub, options if command in given and method in given else "")
-    for command, run, purpose, options in (
-        ("digest", _digest, "print the digest that a signature of the model names", _HASH),
-        ("inspect", _inspect, "print what a signature claims: UNVERIFIED", "bundle --format"),
-    ):
-        sub = _add(commands, command, purpose)
-        sub.set_defaults(run=run)
-        _add_options(sub, options)
+    purpose = "print the digest that a signature of the model names"
+    _add(commands, "digest", purpose, _HASH, run=_digest)
+    purpose = "print what a signature claims: UNVERIFIED"
+    _add(commands, "inspect", purpose, "bundle --format", run=_inspect)
     return parser
 
 
-def _add(choices: Any, name: str, purpose: str, more: str = "") -> console.Parser:  # noqa: ANN401
-    description = f"{purpose[0].upper()}{purpose[1:]}{more}."
-    parser: console.Parser = choices.add_parser(name, help=purpose, description=description)
-    return parser
-
-
-def _add_options(parser: console.Parser, options: str) -> None:
+def _add(
+    choices: _Choices, name: str, purpose: str, options: str = "", **defaults: object
+) -> console.Parser:
+    description = f"{purpose[0].upper()}{purpose[1:]}."
+    parser = choices.add_parser(name, help=purpose.partition(".")[0], description=description)
+    parser.set_defaults(**defaults)
     for option in options.split():
         name = option.rstrip("!")
         value, text = _OPTIONS[name]
@@ -164,6 +161,7 @@ def _add_options(parser: console.Parser, options: str) -> None:
         if option.endswith("!"):
             keywords["required"] = True
         parser.add_argument(name, **keywords)
+    return parser
 
 
 def _path(text: str | Path) -> Path:

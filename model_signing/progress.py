@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
 
 _FIRST_AFTER = 1.0  # seconds
 _INTERVAL = 0.1  # seconds
@@ -14,37 +13,30 @@ _WIDTH = 24  # characters
 
 
 @contextmanager
-def bar(
-    stream: TextIO | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    *,
-    shown: bool = True,
-) -> Iterator[Callable[[int, int], None] | None]:
-    """Draws bytes done, rate and remaining time on `stream`, by default standard error.
+def bar(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Draws bytes done, rate and remaining time on standard error.
 
     Yields:
-        What `sign`, `verify` and `digest` take as `progress`; None: `stream` is no terminal, or
+        What `sign`, `verify` and `digest` take as `progress`; None if that is no terminal, or if
         nothing shall be `shown`.
     """
-    stream = stream or sys.stderr
-    if not shown or not stream.isatty():
+    if not shown or not sys.stderr.isatty():
         yield None
         return
-    start = clock()
-    drawn = 0.0
+    start, drawn = time.monotonic(), 0.0
 
     def progress(done: int, total: int) -> None:
         nonlocal drawn
-        elapsed = clock() - start
+        elapsed = time.monotonic() - start
         if elapsed >= max(_FIRST_AFTER, drawn + _INTERVAL):
             drawn = elapsed
-            print(end=f"\r{line(done, total, elapsed)}\x1b[K", file=stream, flush=True)
+            print(end=f"\r{line(done, total, elapsed)}\x1b[K", file=sys.stderr, flush=True)
 
     try:
         yield progress
     finally:
         if drawn:
-            print(end="\r\x1b[K", file=stream, flush=True)
+            print(end="\r\x1b[K", file=sys.stderr, flush=True)
 
 
 def line(done: int, total: int, elapsed: float) -> str:
