@@ -192,16 +192,14 @@ def _default_method(argv: list[str]) -> list[str]:
     """`sign MODEL` is `sign sigstore MODEL`; but a mistyped method is not a model."""
     if argv and argv[0].replace("_", "-") == "--log-level":
         return argv[:2] + _default_method(argv[2:])
-    if len(argv) < 2 or argv[0] not in _METHODS or argv[1] in ("-h", "--help"):
+    if len(argv) < 2 or argv[0] not in _METHODS or argv[1] in ("-h", "--help", *_METHODS[argv[0]]):
         return argv
-    word, methods = argv[1], _METHODS[argv[0]]
-    if word in methods:
-        return argv
+    command, word, *rest = argv
     if not word.startswith("-") and not _path(word).exists():
-        near = console.suggestion(word, methods)
-        if near or (len(argv) > 2 and not argv[2].startswith("-")):
-            return [argv[0], word]  # argparse refuses it, with the suggestion
-    return [argv[0], "sigstore", *argv[1:]]
+        near = console.suggestion(word, _METHODS[command])
+        if near or (rest and not rest[0].startswith("-")):
+            return [command, word]  # argparse refuses it, with the suggestion
+    return [command, "sigstore", word, *rest]
 
 
 def _sign(args: _Args) -> int:
