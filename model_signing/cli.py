@@ -85,12 +85,10 @@ _VERIFY = f"{_WALK} {_OUTPUT} --signature! --ignore-unsigned-files --allow-legac
 _INSTANCE = "--trust-config --use-staging --offline"
 _CREDENTIALS = "--use-ambient-credentials --identity-token --identity-token-file"
 _OAUTH = f"{_CREDENTIALS} --client-id --client-secret --oauth-force-oob"
-_SIGNER = "--identity --identity-provider --source-repository"
 _KEY = "--private-key! --password --timestamp-url"
 _TOKEN = "--pkcs11-uri! --password --timestamp-url"  # noqa: S105
 _CERTIFIED = "--signing-certificate! --certificate-chain"
 _CERTIFICATES = "signing_certificate certificate_chain timestamp_url"  # of the parsed arguments
-_TSA = "--tsa-certificate-chain"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -343,20 +341,20 @@ _METHODS: dict[str, dict[str, _Row]] = {
     "verify": {
         "sigstore": (
             "verify that an OIDC identity signed (Sigstore)",
-            f"{_VERIFY} {_INSTANCE} {_SIGNER}",
+            f"{_VERIFY} {_INSTANCE} --identity --identity-provider --source-repository",
             _sigstore_verifier,
             "--signature model.sig --identity me@example.com "
             "--identity-provider https://accounts.google.com",
         ),
         "key": (
             "verify that a key signed",
-            f"{_VERIFY} --public-key! {_TSA}",
+            f"{_VERIFY} --public-key! --tsa-certificate-chain",
             lambda args: model_signing.key_verifier(args.public_key, args.tsa_certificate_chain),
             "--signature model.sig --public-key key.pub",
         ),
         "certificate": (
             "verify that somebody with a certificate of a trusted authority signed",
-            f"{_VERIFY} --certificate-chain --log-fingerprints {_TSA}",
+            f"{_VERIFY} --certificate-chain --log-fingerprints --tsa-certificate-chain",
             _certificate_verifier,
             "--signature model.sig --certificate-chain ca.pem",
         ),

@@ -245,11 +245,10 @@ def hash_ranges(
 
 def _may_fork() -> bool:
     """Whether a child would neither find locks held for ever nor be waited for by somebody else."""
-    try:
-        threads = len(list(Path("/proc/self/task").iterdir()))
-    except OSError:  # not Linux
-        return False
-    return threads == 1 and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    with contextlib.suppress(OSError):  # not Linux
+        alone = len(list(Path("/proc/self/task").iterdir())) == 1
+        return alone and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    return False
 
 
 def _in_two_processes(
