@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from model_signing import files, manifest, pages, statement
-from model_signing.errors import FileError, MismatchError, UsageError
+from model_signing.errors import Error, FileError, MismatchError, UsageError
 from model_signing.files import Tree
 from model_signing.manifest import Algorithm, Manifest, Method, Progress, Serialization
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from model_signing.signers import Signer
     from model_signing.verifiers import Authenticated, Verifier
 
+AnyPath = str | os.PathLike[str]
 _SHOWN = 10  # names in one message
 
 
@@ -124,8 +125,8 @@ class Verified(Signed):
 
 
 def sign(
-    model: Path,
-    signature: Path,
+    model: AnyPath,
+    signature: AnyPath,
     signer: Signer,
     options: HashOptions = HashOptions(),
     *,
@@ -147,6 +148,7 @@ def sign(
         FileError: The model cannot be read or the signature not written; nothing was signed.
         SigningError: The signer failed.
     """
+    model, signature = Path(model), Path(signature)
     # Fail before hashing, not after: the signature's place must be writable.
     _check_output(model, signature)
     # OMS 6.1, 6.2.
@@ -161,7 +163,7 @@ def sign(
 
 
 def digest(
-    model: Path,
+    model: AnyPath,
     options: HashOptions = HashOptions(),
     *,
     executor: Executor | None = None,
@@ -172,14 +174,14 @@ def digest(
     Raises:
         UsageError, FileError: As `sign`.
     """
-    tree, how = _enumerate(model, options)
+    tree, how = _enumerate(Path(model), options)
     found = manifest.build(tree, how, jobs=options.jobs, executor=executor, progress=progress)
     return statement.root_digest(found.digests.values())
 
 
 def verify(
-    model: Path,
-    signature: Path,
+    model: AnyPath,
+    signature: AnyPath,
     verifier: Verifier,
     *,
     ignore_paths: Sequence[str] = (),
@@ -208,8 +210,14 @@ def verify(
     """
     from model_signing.bundle import read_bounded
 
+    model, signature = Path(model), Path(signature)
+    data = read_bounded(signature)
     # 8.1, 8.2: the bundle and its signature. Nothing is trusted before this returns.
-    authenticated = verifier(read_bounded(signature))
+    try:
+        authenticated = verifier(data)
+    except Error as error:
+        error.where = error.where or str(signature)
+        raise
     # 8.3: the statement.
     signed = statement.decode(authenticated.payload, allow_legacy_predicate=allow_legacy_predicate)
     # 8.4.1 to 8.4.5: hash as the signed serialization says.
@@ -329,6 +337,7 @@ def _compare_files(tree: Tree, signed: Manifest) -> None:
 def _compare_digests(actual: Manifest, signed: Manifest) -> None:
     different = [name for name in signed.digests if actual.digests[name] != signed.digests[name]]
     if different:
+        different.sort()  # as they are shown
         raise MismatchError(
             "the model is not what was signed (OMS 8.4)",
             where=_some(different),

@@ -55,8 +55,6 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     """The bytes of a file; a `FileError` if it cannot be read, a `BundleError` above `limit`."""
     try:
-        if path.is_fifo() and not path.is_relative_to("/dev"):  # a shell's <(...) is there
-            raise OSError(0, "It is a pipe")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             data = b"" if size > limit else file.read(limit + 1)
@@ -65,6 +63,17 @@ def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     if max(size, len(data)) > limit:
         _refuse("the file is too large", str(path), f"at most {limit} bytes")
     return data
+
+
+Pem = bytes | str | os.PathLike[str]
+"""PEM text, or the path of a file with it."""
+
+
+def read_pem(source: Pem) -> tuple[bytes, str | None]:
+    """The text and, for messages, the path; raises as `read_bounded`."""
+    if isinstance(source, bytes):
+        return source, None
+    return read_bounded(Path(source), 1024 * 1024), os.fspath(source)
 
 
 def parse(data: bytes, method: Method | None = None, *, without_payload: bool = False) -> Bundle:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     _Row = tuple[str, str, Callable[[_Args], Signer | Verifier], str]
 
 # Option -> its value, its help. No value: a flag; "yes", "no": the default of one that can be
-# negated; "PEM": the bytes of a file; "FILE...": may be repeated; "a|b": the first is the default.
+# negated; "FILE...": may be repeated; "a|b": the first is the default.
 _OPTIONS: dict[str, tuple[str, str]] = {
     "model_path": ("FILE", "the model: a file or folder"),
     "bundle": ("FILE", "a signature file"),
@@ -46,12 +46,15 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "--allow-symlinks": ("", "follow links inside the model (verifying: as signed)"),
     "--ignore-unsigned-files": ("no", "accept files that the signature does not list"),
     "--allow-legacy-predicate": ("", "accept the format of model-signing v0.2.0"),
-    "--hash-algorithm": ("sha256|blake2b|blake3", "default sha256: everybody verifies it"),
+    "--hash-algorithm": (
+        "sha256|blake2b|blake3",
+        "default sha256, which every implementation verifies",
+    ),
     "--shard-size": ("BYTES", "hash and list pieces of this size instead of whole files"),
     "--jobs": ("N", "threads for hashing (default: all cores)"),
     "--quiet": ("", "print nothing when all is well"),
     "--no-progress": ("", "no progress bar"),
-    "--format": ("text|json", "of the result"),
+    "--format": ("text|json", "print the result as text or JSON"),
     "--trust-config": ("FILE", "client trust configuration of a private Sigstore"),
     "--use-staging": ("", "Sigstore's staging instance"),
     "--offline": ("", "use the trust root on this machine, without refreshing it"),
@@ -61,21 +64,24 @@ _OPTIONS: dict[str, tuple[str, str]] = {
         "FILE",
         "the same, from a file: unseen in process lists; Kubernetes mounts such tokens",
     ),
-    "--client-id": ("ID", "OAuth client"),
-    "--client-secret": ("SECRET", "its secret"),
+    "--client-id": ("ID", "OAuth client (default sigstore)"),
+    "--client-secret": ("SECRET", "the OAuth client's secret"),
     "--oauth-force-oob": ("", "print the address instead of opening a browser"),
     "--identity": ("ID", "who must have signed: an e-mail address or a URI"),
     "--identity-provider": ("URL", "the OIDC issuer who vouches for them"),
-    "--source-repository": ("ORG/REPO", "whence the workflow that --identity names was called"),
+    "--source-repository": ("ORG/REPO", "what called the workflow that --identity names"),
     "--private-key": ("FILE", "PEM, P-256, P-384 or P-521"),
-    "--public-key": ("PEM", "PEM, of the expected signer"),
-    "--password": ("TEXT", "of the key or token; better in MODEL_SIGNING_PASSWORD, or asked for"),
-    "--signing-certificate": ("PEM", "PEM, of the signing key"),
-    "--certificate-chain": ("PEM...", "PEM; repeatable. Verifying: all of it is trusted"),
+    "--public-key": ("FILE", "PEM, of the expected signer"),
+    "--password": (
+        "TEXT",
+        "password of the key, PIN of the token; safer in MODEL_SIGNING_PASSWORD, or else asked for",
+    ),
+    "--signing-certificate": ("FILE", "PEM, of the signing key"),
+    "--certificate-chain": ("FILE...", "PEM; repeatable. Verifying: all of it is trusted"),
     "--log-fingerprints": ("", "print the fingerprints of all certificates"),
     "--pkcs11-uri": ("URI", "RFC 7512, with module-path or module-name"),
     "--timestamp-url": ("URL", "add a timestamp by this RFC 3161 authority"),
-    "--tsa-certificate-chain": ("PEM...", "PEM of a trusted timestamp authority"),
+    "--tsa-certificate-chain": ("FILE...", "PEM of a trusted timestamp authority"),
 }
 _WALK = "model_path --ignore-paths --ignore-git-paths --allow-symlinks --jobs"
 _OUTPUT = "--quiet --no-progress --format"
@@ -110,12 +116,14 @@ def _parser(given: Sequence[str]) -> console.Parser:
     parser = console.Parser(
         prog="model_signing",
         description="Sign machine-learning models and verify them (OpenSSF Model Signing v1.0).",
-        epilog="example:\n  model_signing sign key my-model --private-key key.pem",
+        epilog="examples:\n  model_signing sign key my-model --private-key key.pem\n"
+        "  model_signing verify key my-model --public-key key.pub --signature model.sig\n\n"
+        "exit codes: 0 done, 1 refused or failed, 2 usage",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     levels = ("debug", "info", "warning", "error", "critical")
     parser.add_argument(
-        "--log-level", action=_LogLevel, type=str.lower, choices=levels, help="of what is done"
+        "--log-level", action=_LogLevel, type=str.lower, choices=levels, help="how much to log"
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for command, methods in _METHODS.items():
@@ -124,21 +132,22 @@ def _parser(given: Sequence[str]) -> console.Parser:
         run = _sign if command == "sign" else _verify
         for method, (purpose, options, make, example) in methods.items():
             options = options if command in given and method in given else ""
-            sub = _add(choices, method, purpose, options, run=run, make=make)
-            sub.epilog = f"example:\n  model_signing {command} {method} my-model {example}"
+            example = f"{command} {method} my-model {example}"
+            _add(choices, method, purpose, options, example, run=run, make=make)
     purpose = "print the digest that a signature of the model names"
-    _add(commands, "digest", purpose, _HASH, run=_digest)
+    _add(commands, "digest", purpose, _HASH, run=_digest, example="digest my-model")
     purpose = "print what a signature claims: UNVERIFIED"
-    _add(commands, "inspect", purpose, "bundle --format", run=_inspect)
+    _add(commands, "inspect", purpose, "bundle --format", run=_inspect, example="inspect model.sig")
     return parser
 
 
 def _add(
-    choices: _Choices, name: str, purpose: str, options: str = "", **defaults: object
+    choices: _Choices, name: str, purpose: str, options: str = "", example: str = "", **more: object
 ) -> console.Parser:
     description = f"{purpose[0].upper()}{purpose[1:]}."
     parser = choices.add_parser(name, help=purpose.partition(".")[0], description=description)
-    parser.set_defaults(**defaults)
+    parser.epilog = f"example:\n  model_signing {example}" if example else None
+    parser.set_defaults(**more)
     for option in options.split():
         name = option.rstrip("!")
         value, text = _OPTIONS[name]
@@ -151,9 +160,8 @@ def _add(
             keywords.update(choices=value.split("|"), default=value.split("|")[0])
         else:
             kind = value.removesuffix("...")
-            types = {"FILE": _path, "PEM": _read, "N": int, "BYTES": int}
-            keywords["type"] = types.get(kind, str)
-            keywords["metavar"] = kind.replace("PEM", "FILE") if name[0] == "-" else name.upper()
+            keywords["type"] = {"FILE": _path, "N": _number, "BYTES": _number}.get(kind, str)
+            keywords["metavar"] = kind if name[0] == "-" else name.upper()
             if value.endswith("..."):
                 keywords.update(action="append", default=[])
         if option.endswith("!"):
@@ -162,10 +170,18 @@ def _add(
     return parser
 
 
-def _path(text: str | Path) -> Path:
+def _path(text: str) -> Path:
     from pathlib import Path
 
     return Path(text)
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        message = f"not a whole number, such as 1000000: {text}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 class _LogLevel(argparse.Action):
@@ -188,8 +204,9 @@ class _Version(argparse.Action):
 
 def _default_method(argv: list[str]) -> list[str]:
     """`sign MODEL` is `sign sigstore MODEL`; but a mistyped method is not a model."""
-    if argv and argv[0].replace("_", "-") == "--log-level":
-        return argv[:2] + _default_method(argv[2:])
+    if argv and (option := argv[0].replace("_", "-")).startswith("--log-level"):
+        end = 1 if "=" in option else 2
+        return argv[:end] + _default_method(argv[end:])
     if len(argv) < 2 or argv[0] not in _METHODS or argv[1] in ("-h", "--help", *_METHODS[argv[0]]):
         return argv
     command, word, *rest = argv
@@ -218,7 +235,8 @@ def _sign(args: _Args) -> int:
 
 def _verify(args: _Args) -> int:
     if not args.ignore_git_paths:
-        raise UsageError("--no-ignore-git-paths is for signing", fix="the signature records it")
+        fix = "leave it out: the signature says what is verified"
+        raise UsageError("--no-ignore-git-paths is for signing", fix=fix)
     with _progress(args) as progress:
         verified = model_signing.verify(
             args.model_path,
@@ -260,7 +278,9 @@ def _sigstore_signer(args: _Args) -> Signer:
     if args.identity_token_file:
         if token:
             raise UsageError("one of --identity-token and --identity-token-file, not both")
-        token = _read(args.identity_token_file).decode("ascii", "replace").strip()
+        from model_signing.bundle import read_bounded
+
+        token = read_bounded(args.identity_token_file, 1 << 20).decode("ascii", "replace").strip()
     trust = (args.trust_config, args.use_staging, args.offline)
     client = (args.client_id, args.client_secret, args.oauth_force_oob)
     return model_signing.sigstore_signer(
@@ -362,25 +382,25 @@ _METHODS: dict[str, dict[str, _Row]] = {
 }
 
 
-def _read(path: str | Path) -> bytes:
-    from model_signing.bundle import read_bounded
-
-    return read_bounded(_path(path), 1024 * 1024)
-
-
 def _secret(args: _Args) -> str | None:
     return args.password or os.environ.get("MODEL_SIGNING_PASSWORD")
 
 
 def _key(args: _Args) -> dict[str, Any]:
     """The private key and its password: by option, environment, or a question at a terminal."""
-    pem = _read(args.private_key)
-    secret = _secret(args) if b"ENCRYPTED" in pem else args.password
-    if secret is None and b"ENCRYPTED" in pem and sys.stdin.isatty():
-        import getpass
 
-        secret = getpass.getpass(f"password of {args.private_key}: ")
-    return {"private_key": pem, "password": secret.encode() if secret else None}
+    def ask() -> bytes | None:
+        secret = _secret(args)
+        if secret is None and sys.stdin.isatty():
+            import getpass
+
+            secret = getpass.getpass(f"password of {args.private_key}: ")
+        return secret.encode() if secret else None
+
+    return {
+        "private_key": args.private_key,
+        "password": args.password.encode() if args.password else ask,
+    }
 
 
 def _ignored(args: _Args) -> tuple[str, ...]:
@@ -422,9 +442,10 @@ def _show(args: _Args, result: str, fields: dict[str, Any]) -> int:
         print(json.dumps({"result": result, **fields}))
     elif not getattr(args, "quiet", False):
         print(result)
-        for name, value in fields.items():
-            if value not in (None, [], ""):
-                print(printable(f"  {name.replace('_', ' ') + ':':<16}{_plain(value)}"))
+        shown = {name: value for name, value in fields.items() if value not in (None, [], "")}
+        width = max(map(len, shown)) + 2
+        for name, value in shown.items():
+            print(printable(f"  {name.replace('_', ' ') + ':':<{width}}{_plain(value)}"))
     return 0
 
 

@@ -45,6 +45,14 @@ class Parser(argparse.ArgumentParser):
         """Raises `UsageError` instead of exiting."""
         raise UsageError(message, found=found, fix=fix or f"see `{self.prog} --help`")
 
+    def _get_value(self, action: argparse.Action, text: str) -> Any:  # noqa: ANN401
+        """An empty value is a variable that is unset: it must neither pass nor mean a default."""
+        if text.strip() or action.nargs == argparse.PARSER:  # what follows a command
+            return super()._get_value(action, text)
+        name = "/".join(action.option_strings) or action.metavar or action.dest
+        fix = "give a value, or leave it out; is a variable unset?"
+        raise UsageError(f"{name} is empty", fix=fix)
+
     def _check_value(self, action: argparse.Action, value: object) -> None:
         choices = list(action.choices or [])
         if choices and value not in choices:

@@ -26,11 +26,11 @@ class Error(Exception):
     """A refusal or a failure that a user can understand; every text in it is made printable.
 
     Args:
-        message: One sentence: what is wrong. Never empty.
+        message: What is wrong, in lower case and without a full stop. Never empty.
         where: The file, resource or field it was found in.
         expected: What the specification, the signature or the caller asked for.
         found: What was there instead.
-        fix: What the user can do, as an imperative sentence.
+        fix: What the user can do, in the imperative.
     """
 
     exit_code: ClassVar[int] = 1

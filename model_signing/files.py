@@ -71,7 +71,7 @@ def walk(
     try:
         status = model.stat(follow_symlinks=allow_symlinks)
     except (OSError, ValueError) as error:
-        failed(root, error)
+        failed(root, error, "cannot read the model")
     if stat.S_ISLNK(status.st_mode):
         _check_link(root, None)
     if stat.S_ISREG(status.st_mode):
@@ -244,7 +244,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         FileError: It cannot be written. Nothing is left behind and an older file is untouched.
     """
-    temporary = path.with_name(f".{path.name[:80]}.{os.urandom(8).hex()}.tmp")
+    temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
         try:
             with temporary.open("xb") as file:

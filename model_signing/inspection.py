@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ def claims(path: Path) -> dict[str, Any]:
 
     Returns:
         `method`, `identity`, `issuer`, `certificate_validity`, `timestamps`, `log_entries`,
-        `predicate_type`, `subject`, `files` (the number of entries), `serialization`.
+        `predicate_type`, `subject`, `root_digest`, `payload_digest`, `files` (the number of
+        entries), `serialization`.
 
     Raises:
         FileError: It cannot be read.
@@ -28,7 +32,9 @@ def claims(path: Path) -> dict[str, Any]:
     predicate, subjects = statement.get("predicate"), statement.get("subject")
     predicate = predicate if isinstance(predicate, dict) else {}
     subjects = subjects if isinstance(subjects, list) else []
-    names = [str(subject.get("name")) for subject in subjects if isinstance(subject, dict)]
+    subjects = [subject for subject in subjects if isinstance(subject, dict)]
+    names = [str(subject.get("name")) for subject in subjects]
+    roots = re.findall(r'"sha256": "([0-9a-f]{64})"', json.dumps(subjects))
     resources = predicate.get("resources")
     return {
         **signer(parsed),
@@ -36,6 +42,8 @@ def claims(path: Path) -> dict[str, Any]:
         "log_entries": [str(entry.get("logIndex")) for entry in parsed.log_entries],
         "predicate_type": str(statement.get("predicateType")),
         "subject": names[:10],
+        "root_digest": roots[0] if len(roots) == 1 else None,
+        "payload_digest": sha256(parsed.payload).hexdigest(),
         "files": len(resources) if isinstance(resources, list) else len(names),
         "serialization": predicate.get("serialization"),
     }
@@ -48,7 +56,8 @@ def signer(parsed: bundle.Bundle) -> dict[str, Any]:
         CertificateError: Its certificate cannot be read.
     """
     if parsed.method == "key":
-        return {"method": "key", "identity": f"sha256:{parsed.key_hint}", "issuer": None}
+        hint = parsed.key_hint
+        return {"method": "key", "identity": f"sha256:{hint}" if hint else None, "issuer": None}
     from model_signing import certificates, fulcio  # X.509 takes time to import
 
     leaf = certificates.parse(parsed.certificates[0])

@@ -1,12 +1,17 @@
 """Elliptic-curve keys on P-256, P-384 and P-521 (OMS 4.2, algorithm registry)."""
 
+from collections.abc import Callable
 from hashlib import sha256
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from model_signing.bundle import Pem, read_pem
 from model_signing.errors import FileError
+
+Password = bytes | Callable[[], bytes | None] | None
+"""Of a key, or a function that asks for it, called if the key is encrypted."""
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {  # Sigstore algorithm registry: one hash per curve
     "secp256r1": hashes.SHA256(),
@@ -15,38 +20,57 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {  # Sigstore algorithm registry: one
 }
 
 
-def load_private_key(pem: bytes, password: bytes | None) -> ec.EllipticCurvePrivateKey:
-    """Reads a PEM private key; a `FileError` if it is none, or the password missing or wrong."""
+def load_private_key(source: Pem, password: Password) -> ec.EllipticCurvePrivateKey:
+    """Reads a private key; a `FileError` if it is none, or the password missing or wrong."""
+    pem, where = read_pem(source)
+    if callable(password):
+        password = password() if b"ENCRYPTED" in pem else None
     try:
         key = serialization.load_pem_private_key(pem, password)
     except TypeError:  # cryptography's way to say that there is a password too few or too many
         if password is not None:
-            raise FileError("a password was given, but the private key is not encrypted") from None
-        fix = "give its password with --password or MODEL_SIGNING_PASSWORD"
-        raise FileError("the private key is encrypted", fix=fix) from None
+            words, fix = "a password was given, but the private key is not encrypted", None
+        else:
+            words = "the private key is encrypted"
+            fix = "give its password with --password or MODEL_SIGNING_PASSWORD"
+        raise FileError(words, where=where, fix=fix) from None
     except (ValueError, UnsupportedAlgorithm):
         if password is not None:
-            raise FileError("the private key cannot be decrypted: wrong password?") from None
-        raise FileError("not a private key", expected="a PEM private key") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise _unsupported(key)
-    supported(key.public_key())
+            words = "the private key cannot be decrypted: wrong password?"
+            raise FileError(words, where=where) from None
+        raise FileError("not a private key", where=where, expected="a PEM private key") from None
+    supported(key.public_key(), where)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101  (as its public key)
     return key
 
 
-def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
-    """Reads a PEM public key; a `FileError` if it is none."""
+def load_public_key(source: Pem) -> ec.EllipticCurvePublicKey:
+    """Reads a public key; a `FileError` if it is none."""
+    pem, where = read_pem(source)
     try:
-        return supported(serialization.load_pem_public_key(pem))
+        return supported(serialization.load_pem_public_key(pem), where)
     except (ValueError, UnsupportedAlgorithm):
-        raise FileError("not a public key", expected="a PEM public key") from None
+        private = b"PRIVATE KEY" in pem
+        raise FileError(
+            "not a public key",
+            where=where,
+            expected="a PEM public key",
+            found="a private key" if private else None,
+            fix="take its public half: openssl ec -in KEY -pubout" if private else None,
+        ) from None
 
 
-def supported(key: object) -> ec.EllipticCurvePublicKey:
+def supported(key: object, where: str | None = None) -> ec.EllipticCurvePublicKey:
     """`key`, if OMS knows how to verify with it; a `FileError` for another type or curve."""
     if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _HASHES:
         return key
-    raise _unsupported(key)
+    curve = key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else None
+    raise FileError(
+        "this kind of key is not supported",
+        where=where,
+        expected="an EC key: P-256, P-384, P-521",
+        found=curve or type(key).__name__.removesuffix("PublicKey"),
+    )
 
 
 def signature_hash(key: ec.EllipticCurvePublicKey) -> hashes.HashAlgorithm:
@@ -59,9 +83,3 @@ def fingerprints(key: ec.EllipticCurvePublicKey) -> list[str]:
     info = serialization.PublicFormat.SubjectPublicKeyInfo
     forms = (serialization.Encoding.PEM, serialization.Encoding.DER)
     return [sha256(key.public_bytes(form, info)).hexdigest() for form in forms]
-
-
-def _unsupported(key: object) -> FileError:
-    found = key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
-    expected = "an EC key: P-256, P-384, P-521"
-    return FileError("this kind of key is not supported", expected=expected, found=found)

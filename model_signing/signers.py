@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from model_signing import bundle, keys, trust
+from model_signing.bundle import Pem
 from model_signing.errors import CertificateError, Error, SigningError
+from model_signing.keys import Password
 
 if TYPE_CHECKING:
     from sigstore.models import ClientTrustConfig
@@ -26,26 +28,27 @@ _SESSION_SECONDS = 300  # half of the ten minutes that a Fulcio certificate live
 
 
 def key_signer(
-    private_key: bytes, password: bytes | None = None, timestamp_url: str | None = None
+    private_key: Pem, password: Password = None, timestamp_url: str | None = None
 ) -> Signer:
     """Signs with a long-lived EC key (OMS 4.1, method `key`).
 
-    `private_key` is PEM: P-256, P-384 or P-521, perhaps encrypted, or else a `FileError`. The RFC
-    3161 authority at `timestamp_url` timestamps every signature, or else a `SigningError`.
+    `private_key` is PEM or its path: P-256, P-384 or P-521, perhaps encrypted, or else a
+    `FileError`. `password` may be a function that asks for it. The RFC 3161 authority at
+    `timestamp_url` timestamps every signature, or else a `SigningError`.
     """
     return _signer(*_software(private_key, password), timestamp_url)
 
 
 def certificate_signer(
-    private_key: bytes,
-    signing_certificate: bytes,
-    certificate_chain: Sequence[bytes] = (),
-    password: bytes | None = None,
+    private_key: Pem,
+    signing_certificate: Pem,
+    certificate_chain: Sequence[Pem] = (),
+    password: Password = None,
     timestamp_url: str | None = None,
 ) -> Signer:
     """Signs as `key_signer`, with a certificate of the key (OMS 4.1, method `certificate`).
 
-    `certificate_chain` are PEM files with the certificates between it and the root. A `FileError`
+    `certificate_chain` has the certificates between it and the root, as PEM or paths. A `FileError`
     if a certificate cannot be used; a `CertificateError` if no verifier would accept it now, or it
     is of another key.
     """
@@ -69,8 +72,8 @@ def pkcs11_key_signer(uri: str, pin: str | None = None, timestamp_url: str | Non
 
 def pkcs11_certificate_signer(
     uri: str,
-    signing_certificate: bytes,
-    certificate_chain: Sequence[bytes] = (),
+    signing_certificate: Pem,
+    certificate_chain: Sequence[Pem] = (),
     pin: str | None = None,
     timestamp_url: str | None = None,
 ) -> Signer:
@@ -85,13 +88,13 @@ def pkcs11_certificate_signer(
     return _signer(pkcs11.open_key(uri, pin)[0], keys.supported(certified), timestamp_url, ders)
 
 
-def _software(pem: bytes, password: bytes | None) -> tuple[_Sign, ec.EllipticCurvePublicKey]:
+def _software(pem: Pem, password: Password) -> tuple[_Sign, ec.EllipticCurvePublicKey]:
     key = keys.load_private_key(pem, password)
     algorithm = ec.ECDSA(utils.Prehashed(keys.signature_hash(key.public_key())))
     return lambda digest: key.sign(digest, algorithm), key.public_key()
 
 
-def _certified(leaf: bytes, others: Sequence[bytes]) -> tuple[object, list[bytes]]:
+def _certified(leaf: Pem, others: Sequence[Pem]) -> tuple[object, list[bytes]]:
     """The leaf's public key; and all certificates, DER, leaf first, without repetition."""
     from model_signing import certificates  # X.509 takes time to import: not for keys
 

@@ -192,7 +192,7 @@ def _manifest(resources: object, how: Serialization) -> Manifest:
     if list(digests) != sorted(digests):
         by_component = [(file.split("/"), start, end) for file, start, end in parts]
         if by_component != sorted(by_component):
-            _refuse("the resources are not sorted by name (OMS 6.4)", where)
+            _refuse("the resources are not sorted by name (OMS 6.4)", where, "another order")
     return Manifest(how, digests, files)
 
 

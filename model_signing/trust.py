@@ -111,6 +111,8 @@ _VERIFICATION_FAILURES: dict[type[errors.Error], dict[str, str]] = {
     },
 }
 
+_INSTANCE = "if another Sigstore instance signed, name it: --trust-config or --use-staging"
+
 
 def not_verified(error: Exception) -> errors.Error:
     """Whatever sigstore-python raised while verifying, in our words."""
@@ -118,7 +120,8 @@ def not_verified(error: Exception) -> errors.Error:
     for kind, messages in _VERIFICATION_FAILURES.items():
         for pattern, message in messages.items():
             if re.search(pattern, f"{type(error).__name__}: {words}"):
-                return kind(message, found=words)
+                instance = kind in (errors.CertificateError, errors.LogError)
+                return kind(message, found=words, fix=_INSTANCE if instance else None)
     return errors.SignatureError("Sigstore verification failed", found=words)
 
 

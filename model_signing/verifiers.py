@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from model_signing import bundle, errors, keys
-from model_signing.bundle import Bundle, Method
+from model_signing.bundle import Bundle, Method, Pem
 from model_signing.statement import LEGACY_PREDICATE_TYPE
 from model_signing.trust import SigstoreTrust as SigstoreTrust
 from model_signing.trust import load, not_verified
@@ -50,12 +50,12 @@ Verifier = Callable[[bytes], Authenticated]
 _GITHUB = "https://token.actions.githubusercontent.com"  # an enterprise's has a path, too
 
 
-def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ()) -> Verifier:
+def key_verifier(public_key: Pem, tsa_certificate_chain: Sequence[Pem] = ()) -> Verifier:
     """Accepts signatures of one key (OMS 8.2, method `key`).
 
-    `public_key` is PEM: P-256, P-384 or P-521, or else a `FileError`; `tsa_certificate_chain` are
-    PEM files: the timestamp authority that is trusted for the time. The verifier raises
-    `BundleError`, `SignatureError` and `LogError`.
+    `public_key` is PEM or its path: P-256, P-384 or P-521, or else a `FileError`;
+    `tsa_certificate_chain` is that of the timestamp authority which is trusted for the time. The
+    verifier raises `BundleError`, `SignatureError` and `LogError`.
     """
     key = keys.load_public_key(public_key)
     known = keys.fingerprints(key)
@@ -83,14 +83,14 @@ def key_verifier(public_key: bytes, tsa_certificate_chain: Sequence[bytes] = ())
 
 
 def certificate_verifier(
-    certificate_chain: Sequence[bytes],
-    tsa_certificate_chain: Sequence[bytes] = (),
+    certificate_chain: Sequence[Pem],
+    tsa_certificate_chain: Sequence[Pem] = (),
     log_fingerprints: Callable[[str], None] | None = None,
     now: datetime | None = None,
 ) -> Verifier:
     """Accepts signatures of anyone whom a trusted authority certified (OMS 8.2, `certificate`).
 
-    Every certificate in the PEM files `certificate_chain` is a trust anchor: a `FileError` if one
+    Every certificate in `certificate_chain`, PEM or paths, is a trust anchor: a `FileError` if one
     cannot be read, a `UsageError` if there is none. `tsa_certificate_chain`, as for `key_verifier`,
     makes an expired certificate verifiable if the signature was timestamped in time.
     `log_fingerprints` receives a line for every certificate. `now` is the time of signatures

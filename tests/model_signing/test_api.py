@@ -87,6 +87,26 @@ def test_what_was_signed_verifies(model: Path, signature: Path, options: HashOpt
 
 
 @posix
+def test_paths_may_be_text(model: Path, tmp_path: Path) -> None:
+    for name, data in (("key.pem", private_pem(KEY)), ("key.pub", public_pem(KEY))):
+        (tmp_path / name).write_bytes(data)
+    signer = model_signing.key_signer(str(tmp_path / "key.pem"))
+    signed = model_signing.sign(str(model), f"{tmp_path}/text.sig", signer)
+    verifier = model_signing.key_verifier(tmp_path / "key.pub")
+    assert model_signing.verify(str(model), f"{tmp_path}/text.sig", verifier).files == signed.files
+    assert model_signing.digest(str(model)) == signed.root_digest
+
+
+def test_a_refusal_names_the_signature_file(model: Path, signature: Path) -> None:
+    signature.write_bytes(b"{}")
+    with pytest.raises(BundleError):
+        model_signing.verify(model, signature, VERIFY)
+    signature.write_bytes(b"PEM")
+    with pytest.raises(BundleError, match="not valid JSON") as refusal:
+        model_signing.verify(model, signature, VERIFY)
+    assert refusal.value.where == str(signature)
+
+
 def test_the_root_digest_is_what_coreutils_make_of_it(model: Path) -> None:
     script = (
         "find . -type f | cut -c3- | LC_ALL=C sort | tr '\\n' '\\0' | xargs -0 sha256sum"

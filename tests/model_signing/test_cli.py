@@ -152,6 +152,7 @@ class TestResults:
         code, out, _ = run("inspect model.sig")
         assert code == 0
         assert out.startswith("UNVERIFIED")
+        assert re.search(r"root digest: +" + run("digest model")[1].strip()[-64:], out)
         assert run(VERIFY)[0] == 1
         historical = shared("oms", "test-cases", "verify", "historical")
         code, out, _ = run(["inspect", str(historical / "historical-v1.1.0-sigstore/bundle.sig")])
@@ -301,6 +302,7 @@ class TestOptions:
     def test_the_log_level(self, here: Path, run: Run) -> None:
         assert run("--log-level warning digest model")[0] == 0
         assert run("--log_level warning sign model --identity-token junk")[0] == 1
+        assert run("--log-level=warning sign model --identity-token junk")[0] == 1
 
 
 WRONG: list[tuple[str, int, str]] = [
@@ -313,7 +315,7 @@ WRONG: list[tuple[str, int, str]] = [
     ("sign key absent --private-key key.pem", 1, "absent"),
     ("sign key model --private-key absent", 1, "cannot read the file"),
     ("sign key model --private-key model", 1, "cannot read the file"),
-    ("sign key model --private-key junk", 1, "not a private key"),
+    ("sign key model --private-key junk", 1, "not a private key\n  where:    junk"),
     ("sign key model --private-key key.pub", 1, "not a private key"),
     ("sign key model --private-key key.pem --signature absent/x.sig", 1, "absent"),
     ("sign key model --private-key key.pem --signature model", 1, "model"),
@@ -336,13 +338,13 @@ WRONG: list[tuple[str, int, str]] = [
     ("verify key model --signature model.sig", 2, "--public-key"),
     ("verify key absent --signature model.sig --public-key key.pub", 1, "absent"),
     ("verify key model --signature absent --public-key key.pub", 1, "cannot read the file"),
-    ("verify key model --signature junk --public-key key.pub", 1, "not valid"),
+    ("verify key model --signature junk --public-key key.pub", 1, "where:    junk"),
     ("verify key model --signature key.pub --public-key key.pub", 1, "not valid JSON"),
     ("verify key model --signature model --public-key key.pub", 1, "cannot read the file"),
     ("verify key model --signature model.sig --public-key absent", 1, "cannot read the file"),
-    ("verify key model --signature model.sig --public-key key.pem", 1, "not a public key"),
+    ("verify key model --signature model.sig --public-key key.pem", 1, "found:    a private key"),
     ("verify key model --signature model.sig --public-key other.pub", 1, "another key"),
-    (VERIFY + " --tsa-certificate-chain junk", 1, "not a certificate"),
+    (VERIFY + " --tsa-certificate-chain junk", 1, "not a certificate\n  where:    junk"),
     (VERIFY + " --no-ignore-git-paths", 2, "for signing"),
     (VERIFY + " --ignore-paths ../x", 2, "ignore"),
     ("verify certificate model --signature model.sig", 2, "whose certificates"),
@@ -362,6 +364,26 @@ WRONG: list[tuple[str, int, str]] = [
     ("inspect junk", 1, "not valid"),
     ("inspect model", 1, "cannot read the file"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("sign key '' --private-key key.pem", "MODEL_PATH"),
+        ("sign key model --private-key ''", "--private-key"),
+        ("sign key model --private-key=", "--private-key"),
+        ("verify key ' ' --signature model.sig --public-key key.pub", "MODEL_PATH"),
+        (f"{VERIFY} --ignore-paths ''", "--ignore-paths"),
+        ("verify model --signature model.sig --identity ''", "--identity"),
+        ("verify model --signature model.sig --source-repository ''", "--source-repository"),
+        ("digest ''", "MODEL_PATH"),
+        ("inspect ''", "BUNDLE"),
+    ],
+)
+def test_an_empty_value_is_no_value(here: Path, run: Run, line: str, name: str) -> None:
+    code, out, err = run(shlex.split(line))
+    assert (code, out) == (2, "")
+    assert f"{name} is empty" in err
 
 
 @pytest.mark.parametrize(("line", "code", "words"), WRONG, ids=[line for line, _, _ in WRONG])

@@ -376,6 +376,12 @@ def test_a_file_is_written_whole_with_usual_permissions(tmp_path: Path) -> None:
     assert target.stat().st_mode == usual.stat().st_mode
 
 
+def test_the_longest_name_of_many_bytes_can_be_written(tmp_path: Path) -> None:
+    target = tmp_path / ("模" * 85)  # 255 bytes
+    files.write_atomic(target, b"data")
+    assert target.read_bytes() == b"data"
+
+
 def unwritable(tmp_path: Path) -> dict[str, Path]:
     return {
         "no directory": tmp_path / "none" / "model.sig",

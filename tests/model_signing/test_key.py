@@ -74,6 +74,8 @@ def test_encrypted_keys(form: serialization.PrivateFormat) -> None:
     assert "MODEL_SIGNING_PASSWORD" in (refusal.value.fix or "")
     with pytest.raises(FileError, match="wrong password"):
         key_signer(encrypted, b"passwort")
+    assert key_signer(encrypted, "pässword".encode)(statement())  # a function that asks
+    assert key_signer(private_pem(key), pytest.fail)(statement())  # is not called in vain
     with pytest.raises(FileError, match="is not encrypted"):
         key_signer(private_pem(key), b"password")
 
