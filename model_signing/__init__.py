@@ -3,13 +3,12 @@
 `sign`, `verify` and `digest` take a model's path and a signer or verifier:
 
     import model_signing
-    from pathlib import Path
 
-    signer = model_signing.key_signer(Path("key.pem").read_bytes())
-    model_signing.sign(Path("model"), Path("model.sig"), signer)
+    signer = model_signing.key_signer("key.pem")
+    model_signing.sign("model", "model.sig", signer)
 
-    verifier = model_signing.key_verifier(Path("key.pub").read_bytes())
-    verified = model_signing.verify(Path("model"), Path("model.sig"), verifier)
+    verifier = model_signing.key_verifier("key.pub")
+    verified = model_signing.verify("model", "model.sig", verifier)
 
 Everything is imported when it is first used: a key signature never loads Sigstore.
 """
