@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_signing import console
-from model_signing.errors import UsageError
+from model_signing.errors import FileError, UsageError
 from slsa_for_models.errors import PolicyError
 
 PROG = "slsa_for_models"
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from model_signing.trust import SigstoreTrust
     from slsa_for_models.lineage import Lineage
     from slsa_for_models.policy import Builder, Expectations, Signer
-    from slsa_for_models.report import Verdict
 
 # argparse has no public name for it, and its own annotation does not admit our Parser.
 _Commands = Any
@@ -160,6 +159,7 @@ def _provenance(args: argparse.Namespace) -> int:
     from slsa_for_models import attest, record
     from slsa_for_models.context import from_token, parse_inputs
 
+    _check_writable(args.output)
     token = args.identity_token or attest.ambient_token()
     context = from_token(
         token,
@@ -315,19 +315,28 @@ def _add_verify_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from slsa_for_models import report
+    from model_signing.bundle import read_bounded
+    from slsa_for_models import record, report, summary
 
     if args.attest_verdict is not None and not (
         args.policy and args.resource_uri and args.verifier_id
     ):
         raise UsageError("--attest-verdict needs --policy, --resource-uri and --verifier-id")
+    for output in (args.summary, args.attest_verdict):
+        if output is not None:
+            _check_writable(output)
     lineage, _ = _verified(args)
     verdict = lineage.verdict
     if args.attest_verdict is not None and verdict.accepted:
         _attest_verdict(args, lineage)
     sys.stdout.write(report.as_json(verdict) if args.format == "json" else report.text(verdict))
+    if not verdict.accepted:
+        print(f"{PROG}: {report.cause(verdict)}", file=sys.stderr)
     if args.summary is not None:
-        _append(args.summary, _page(args, verdict))
+        found = args.training_record if verdict.accepted else None
+        trained = record.parse(read_bounded(found, record.MAX_BYTES)) if found else None
+        with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
+            file.write(summary.page(verdict, trained, args.model, vars(args)))
     return verdict.exit_code
 
 
@@ -341,12 +350,14 @@ def _policy_init(args: argparse.Namespace) -> int:
             where=str(args.output),
             fix="choose another --output, or remove it first",
         )
+    _check_writable(args.output)
     lineage, expected = _verified(args)
     if not lineage.verdict.accepted or not lineage.result.accepted:
         sys.stdout.write(report.text(lineage.verdict))
         raise PolicyError(
             "no policy was written: the model was not verified by provenance",
             where=str(args.model),
+            found=report.headline(lineage.verdict),
         )
     key, builder_key = (
         path and os.path.relpath(path, args.output.parent)
@@ -354,7 +365,7 @@ def _policy_init(args: argparse.Namespace) -> int:
     )
     text = policy_file.from_result(lineage.result, expected, key, builder_key)
     write_atomic(args.output, text.encode())
-    print(args.output)
+    print(f"wrote {args.output}: read it, then verify with --policy {args.output}")
     return 0
 
 
@@ -423,23 +434,6 @@ def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
         now=datetime.now(timezone.utc),
     )
     write_atomic(args.attest_verdict, sign(provenance.encode(statement)))
-
-
-def _page(args: argparse.Namespace, verdict: Verdict) -> str:
-    from model_signing.bundle import read_bounded
-    from slsa_for_models import record, summary
-
-    found = args.training_record
-    trained = (
-        record.parse(read_bounded(found, record.MAX_BYTES)) if verdict.accepted and found else None
-    )
-    return summary.page(verdict, trained, args.model, vars(args))
-
-
-def _append(path: Path, text: str) -> None:
-    """A job summary is appended to: other steps write to the same file."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _expectations(args: argparse.Namespace) -> Expectations:
@@ -533,6 +527,12 @@ def _trust(args: argparse.Namespace) -> SigstoreTrust:
     from model_signing.trust import SigstoreTrust
 
     return SigstoreTrust(trust_config=args.trust_config, offline=args.offline)
+
+
+def _check_writable(path: Path) -> None:
+    """Before the work, not after it."""
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise FileError("the output cannot be written", where=str(path))
 
 
 def _key(path: Path) -> bytes:

@@ -52,7 +52,13 @@ def judge(verdict: Verdict, accepted: tuple[Accepted, ...], environ: Mapping[str
             api=environ.get("GITHUB_API_URL") or API,
             own_run=own,
         )
-        table.step("run", "The run has succeeded", "GitHub REST API, Get a workflow run", ask)
+        table.step(
+            "run",
+            "The run has succeeded",
+            "GitHub REST API, Get a workflow run",
+            ask,
+            unless="no provenance was accepted" if verdict.refusal and not accepted else "",
+        )
     return replace(verdict, steps=tuple(table.steps))
 
 

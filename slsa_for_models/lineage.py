@@ -112,6 +112,10 @@ def verify_lineage(
     descend(result, (result.model.payload_sha256 if result.signed else None,))
     for digest in given.keys() - levels.keys():
         name = given[digest].evidence.model.name
+        if not result.accepted and result.verdict.refusal:
+            why = "not checked: no provenance was accepted"
+            table.not_checked(name, "Base model", f"{SLSA}, 3", why)
+            continue
         table.refused(name, "Base model", f"{SLSA}, 3", _not_named(name, digest))
     return Lineage(
         result,

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal, TypeVar
 
-from model_signing.errors import Error, printable
+from model_signing.errors import Error, FileError, printable
 
 T = TypeVar("T")
-Outcome = Literal["passed", "refused", "not checked"]
+Outcome = Literal["passed", "refused", "info", "not checked"]
 
 SCHEMA = "https://model-transparency.dev/verdict/v1"
-_MARKS: Mapping[str, str] = {"passed": "ok", "refused": "REFUSED", "not checked": "-"}
-_SYMBOLS: Mapping[str, str] = {"passed": "✅", "refused": "❌", "not checked": "➖"}
+# Outcome -> its mark in text, in Markdown.
+_MARKS: Mapping[str, tuple[str, str]] = {
+    "passed": ("ok", "✅"),
+    "refused": ("REFUSED", "❌"),
+    "info": ("info", "ℹ️"),
+    "not checked": ("-", "➖"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Step:
         subject: What was looked at: a file's name, or "chain".
         title: The check, in a manager's words.
         clause: Where it is specified.
-        outcome: passed, refused, or not checked.
+        outcome: passed; refused; info, which was compared with nothing; or not checked.
         found: What was found, or why it was not checked.
         error: The refusal.
     """
@@ -40,7 +47,10 @@ class Step:
 
 @dataclass
 class Table:
-    """Collects steps in order; `step` turns an `Error` into a refused step and goes on."""
+    """Collects steps in order; `step` turns an `Error` into a refused step and goes on.
+
+    What cannot be read (`FileError`) says nothing about the model: it is raised, not a refusal.
+    """
 
     steps: list[Step] = field(default_factory=list)
 
@@ -51,14 +61,33 @@ class Table:
         clause: str,
         check: Callable[[], T],
         show: Callable[[T], str] = str,
+        *,
+        compared: bool = True,
+        unless: str = "",
     ) -> T | None:
-        """Runs a check. Returns its result, or None if it refused."""
+        """Runs a check. Returns its result, or None if it refused or was not run.
+
+        Args:
+            subject: See `Step`, as `title` and `clause`.
+            title: As there.
+            clause: As there.
+            check: Returns what it found, or raises.
+            show: The result in words.
+            compared: Whether there is anything to compare with; if not, a pass is only `info`.
+            unless: Why it cannot be run, if it cannot: the evidence it rests on was refused.
+        """
+        if unless:
+            self.not_checked(subject, title, clause, f"not checked: {unless}")
+            return None
         try:
             result = check()
+        except FileError:
+            raise
         except Error as error:
             self.refused(subject, title, clause, error)
             return None
-        self.steps.append(Step(subject, title, clause, "passed", show(result)))
+        outcome: Outcome = "passed" if compared else "info"
+        self.steps.append(Step(subject, title, clause, outcome, show(result)))
         return result
 
     def refused(self, subject: str, title: str, clause: str, error: Error) -> None:
@@ -72,7 +101,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Chain:
-    """What the verified evidence says together, for the picture; empty where it says nothing."""
+    """What the verified evidence says together, for the picture; empty where it says nothing.
+
+    `level` is the highest SLSA Build level of all evidence; `levels` is that of each builder.
+    """
 
     model: str = ""
     sha256: str = ""
@@ -85,6 +117,7 @@ class Chain:
     log: str = ""
     metrics: str = ""
     level: int = 0
+    levels: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,19 +155,16 @@ def text(verdict: Verdict) -> str:
         if step.subject != subject:
             subject = step.subject
             lines.append(printable(subject))
-        lines.append(f"  {_MARKS[step.outcome]:<8} {step.title:<{titles}}  {printable(step.found)}")
-        if step.error is not None:
-            details = {
-                key: value
-                for key, value in step.error.as_dict().items()
-                if key in ("where", "expected", "found", "fix")
-            }
-            lines += [
-                f"  {'':<8} {'':<{titles}}    {name}: {printable(value)}"
-                for name, value in details.items()
-            ]
-    lines.append(_headline(verdict))
+        mark, _ = _MARKS[step.outcome]
+        lines.append(f"  {mark:<8} {step.title:<{titles}}  {printable(step.found)}")
+        lines += [f"  {'':<8} {'':<{titles}}    {detail}" for detail in _details(step.error)]
+    lines.append(headline(verdict))
     return "\n".join(lines) + "\n"
+
+
+def cause(verdict: Verdict) -> str:
+    """The last line of `text` and, for a refusal, its details: a message for stderr."""
+    return "\n  ".join([headline(verdict), *_details(verdict.refusal)])
 
 
 def as_json(verdict: Verdict) -> str:
@@ -142,9 +172,10 @@ def as_json(verdict: Verdict) -> str:
     chain = verdict.chain
     document = {
         "schema": SCHEMA,
-        "verdict": "accepted" if verdict.accepted else "refused",
+        "verdict": "verified" if verdict.accepted else "refused",
         "model": {"name": chain.model, "sha256": chain.sha256},
         "slsaBuildLevel": chain.level if verdict.accepted else 0,
+        "slsaBuildLevels": dict(chain.levels) if verdict.accepted else {},
         "chain": {
             "dataset": {"name": chain.dataset, "sha256": chain.dataset_sha256},
             "source": chain.source,
@@ -171,53 +202,99 @@ def as_json(verdict: Verdict) -> str:
 
 
 def markdown(verdict: Verdict, trained: str = "") -> str:
-    """The verdict for a job summary: a headline, the chain as a mermaid graph, the table.
+    """The verdict for a job summary: a headline, the refusal or the picture, a list for each file.
 
     Args:
         verdict: The verdict.
-        trained: Markdown about the training, shown before the table.
+        trained: Markdown about the training, shown before the checks.
     """
-    symbol = _SYMBOLS["passed" if verdict.accepted else "refused"]
-    lines = [f"## {symbol} {_cell(_headline(verdict))}", ""]
+    _, symbol = _MARKS["passed" if verdict.accepted else "refused"]
+    lines = [f"## {symbol} {_cell(headline(verdict))}", ""]
     if verdict.refusal is not None:
-        details = verdict.refusal.as_dict()
-        lines += [f"- {name}: {_cell(value)}" for name, value in details.items()]
-        lines.append("")
-    lines += ["```mermaid", *_graph(verdict), "```", trained]
-    lines += ["### What was checked", ""] if trained else []
-    lines += ["| | Evidence | Check | Found |", "|---|---|---|---|"]
-    lines += [
-        f"| {_SYMBOLS[step.outcome]} | {_cell(step.subject)} | {_cell(step.title)} "
-        f"| {_cell(_found(step))} |"
-        for step in verdict.steps
-    ]
+        lines += [f"**{_cell(verdict.refusal.message)}**", ""]
+        lines += [f"- {_cell(detail)}" for detail in _details(verdict.refusal)]
+    elif verdict.accepted:
+        lines += [*_links(verdict.chain), "```mermaid", *_graph(verdict.chain), "```", trained]
+    lines += ["", "### What was checked", ""]
+    for subject, group in groupby(verdict.steps, key=lambda step: step.subject):
+        steps = list(group)
+        outcomes = [step.outcome for step in steps]
+        worst = next((word for word in ("refused", "passed") if word in outcomes), "not checked")
+        count, refused = counted(len(steps), "check"), outcomes.count("refused")
+        count = f"{refused} of {count} refused" if refused else count
+        lines += [
+            f"<details{' open' if refused else ''}><summary>{_MARKS[worst][1]} "
+            f"<b>{_cell(subject)}</b> {count}</summary>",
+            *("", "| | Check | Found |", "|---|---|---|"),
+            *(
+                f"| {_MARKS[step.outcome][1]} | {_cell(step.title)} | "
+                f"{'<br>'.join(map(_cell, [_short(step.found), *_details(step.error)]))} |"
+                for step in steps
+            ),
+            *("", "</details>", ""),
+        ]
     return "\n".join(lines) + "\n"
 
 
-def _headline(verdict: Verdict) -> str:
+def headline(verdict: Verdict) -> str:
+    """One line: verified, and by whom at which level; or refused, and the first cause."""
     name, chain = printable(verdict.chain.model), verdict.chain
-    if verdict.accepted:
-        level = f", SLSA Build L{chain.level}" if chain.level else ""
-        return f"VERIFIED {name}{level}"
-    refused = sum(step.outcome == "refused" for step in verdict.steps)
-    return f"REFUSED {name}: {refused} of {len(verdict.steps)} checks"
+    if not verdict.accepted:
+        found = verdict.refusal.message if verdict.refusal else "nothing could be checked"
+        # Its first words are the subject that the line has already.
+        found = re.sub(r"^the model\b", "it", re.sub(r" \(OMS [\d.]+\)$", "", found))
+        return f"REFUSED {name}: {found}"
+    levels = chain.levels
+    if len(set(levels.values())) > 1:
+        highest_first = sorted(levels.items(), key=lambda item: -item[1])
+        said = ", ".join(f"L{level} by {printable(builder)}" for builder, level in highest_first)
+        said = f": SLSA Build {said}"
+    else:
+        said = f", SLSA Build L{chain.level}" if chain.level else ""
+    if levels and not chain.signer:
+        said += " (no signature was given)"
+    elif chain.signer and not levels:
+        said += " (signature only: no provenance)"
+    return f"VERIFIED {name}{said}"
 
 
-def _found(step: Step) -> str:
-    if step.error is None:
-        return step.found
-    details = step.error.as_dict()
-    return " ".join(
-        [
-            step.found,
-            *(f"{name}: {details[name]}" for name in ("expected", "found") if name in details),
-        ]
+def counted(number: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def run_on_github(chain: Chain) -> tuple[str, str] | None:
+    """The repository (`ORG/REPO`) and the number of the run on GitHub, if it was one."""
+    match = re.match(r"https://github\.com/([\w.-]+/[\w.-]+)/actions/runs/(\d+)\b", chain.run, re.A)
+    return (match[1], match[2]) if match else None
+
+
+def _details(error: Error | None) -> list[str]:
+    """Where, expected, found and fix, as far as a refusal has them."""
+    fields = {} if error is None else error.as_dict()
+    names = ("where", "expected", "found", "fix")
+    return [f"{name}: {printable(fields[name])}" for name in names if name in fields]
+
+
+def _links(chain: Chain) -> list[str]:
+    """A line with links to the source and the run, where both are GitHub's and nothing else."""
+    source = re.fullmatch(
+        r"https://github\.com/([\w.-]+/[\w.-]+)@([0-9a-f]{40})", chain.source, re.A
     )
+    run = run_on_github(chain)
+    if source is None or run is None:
+        return []
+    repository, commit = source.groups()
+    url = f"https://github.com/{repository}/tree/{commit}"
+    return [
+        f"Source [{_cell(repository)}@{commit[:12]}]({url}), "
+        f"run [{run[1]}](https://github.com/{run[0]}/actions/runs/{run[1]})",
+        "",
+    ]
 
 
-def _graph(verdict: Verdict) -> list[str]:
-    """Boxes only for what the evidence says; refused verdicts are drawn in red."""
-    chain = verdict.chain
+def _graph(chain: Chain) -> list[str]:
+    """Boxes only for what the evidence says."""
     boxes = {
         "dataset": ("Data set", f"{chain.dataset} {chain.dataset_sha256[:12]}".strip()),
         "source": ("Source", chain.source),
@@ -241,21 +318,32 @@ def _graph(verdict: Verdict) -> list[str]:
         if name in shown
     ]
     lines += [f"  {start} --> {end}" for start, end in edges if {start, end} <= shown]
-    colour = "#1a7f37" if verdict.accepted else "#cf222e"
-    lines.append(f"  style model stroke:{colour},stroke-width:3px")
-    return lines
+    return [*lines, "  style model stroke:#1a7f37,stroke-width:3px"]
 
 
 def _cell(value: str) -> str:
     """Text that GitHub's Markdown shows as it is: no markup, links, mentions or table cells."""
-    shown = printable(value)[:500]
+    shown = printable(_SHA.sub(r"\1…", value))[:500]
     return "".join(f"&#{ord(char)};" if char in _MARKUP else char for char in shown)
 
 
 def _label(value: str) -> str:
     """The same for a mermaid label, whose entities are written `#NUMBER;`."""
-    shown = printable(value)[:200]
+    shown = printable(_SHA.sub(r"\1…", _short(value)))[:200]
     return "".join(f"#{ord(char)};" if char in _MARKUP else char for char in shown)
 
 
+def _short(value: str) -> str:
+    """Addresses on GitHub as people say them."""
+    for long, short in (
+        ("https://github.com/", ""),
+        ("/.github/workflows/", " "),
+        ("/actions/runs/", " run "),
+        ("/attempts/", " attempt "),
+    ):
+        value = value.replace(long, short)
+    return value
+
+
+_SHA = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")
 _MARKUP = set("&<>|`*_[]()#@!\\~\"'$:{};")

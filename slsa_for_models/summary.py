@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model_signing.errors import printable
 from slsa_for_models.record import TrainingRecord
-from slsa_for_models.report import Verdict, markdown
+from slsa_for_models.report import Verdict, markdown, run_on_github
 
 MAX_EPOCHS_SHOWN = 50
 # Options of `verify` that whoever repeats it has to choose alike; not those about its output.
@@ -37,8 +37,10 @@ def page(
         model: The model.
         options: The command line's options by name, as argparse has them.
     """
-    shown = training(record) if record is not None and verdict.accepted else ""
-    return markdown(verdict, shown) + at_home(model, options)
+    if not verdict.accepted:
+        return markdown(verdict)
+    shown = training(record) if record is not None else ""
+    return markdown(verdict, shown) + at_home(model, options, run_on_github(verdict.chain))
 
 
 def training(record: TrainingRecord) -> str:
@@ -66,15 +68,26 @@ def training(record: TrainingRecord) -> str:
     return "\n".join(lines)
 
 
-def at_home(model: Path, options: dict[str, object]) -> str:
-    """The command that gives the same verdict, with the files in the current folder."""
+def at_home(model: Path, options: dict[str, object], run: tuple[str, str] | None) -> str:
+    """The commands that give the same verdict, with the files in the current folder.
+
+    Args:
+        model: The model.
+        options: See `page`.
+        run: The repository and number of the run that has the files as artifacts, if one has.
+    """
     words = ["slsa_for_models verify", shlex.quote(printable(model.name))]
     for name in (*_FILES, *_REPEATED):
         for value in _values(options.get(name)):
             text = Path(str(value)).name if name in _FILES else str(value)
             words.append(f"--{name.replace('_', '-')} {shlex.quote(printable(text))}")
     command = " \\\n  ".join(words)
-    return f"\n### Verify it yourself\n\n```shell\n{command}\n```\n"
+    get = ["pip install model-transparency"]
+    if run is not None:  # each artifact becomes a folder
+        get.append(
+            f"gh run download {run[1]} --repo {run[0]} --dir artifacts && cp -r artifacts/*/. ."
+        )
+    return "\n".join(["### Verify it yourself", "", "```shell", *get, command, "```", ""])
 
 
 def _values(value: object) -> Sequence[object]:

@@ -3,7 +3,8 @@
 The steps are those of SLSA v1.2 "Verifying artifacts" (1.1 signature, 1.2 subject, 1.3 predicate
 type, 1.4 builder and level, 2 expectations, 3 dependencies), then what no single piece of evidence
 can say: that all of it is about the same bytes, run, commit and data set. Every step is run and
-shown, also after a refusal, unless there is nothing left that it could truthfully look at.
+shown, also after a refusal, unless there is nothing left that it could truthfully look at: what
+rests on evidence that was refused is not refused once more for the same cause.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from model_signing import api, bundle
+from model_signing.errors import FileError
 from model_signing.verifiers import Authenticated, SigstoreTrust
 from slsa_for_models import attestations, identity, policy, readers, subjects, vsa
 from slsa_for_models.attestations import Attestation
@@ -24,7 +26,7 @@ from slsa_for_models.policy import Expectations
 from slsa_for_models.readers import Provenance
 from slsa_for_models.record import MAX_BYTES, TrainingRecord
 from slsa_for_models.record import parse as parse_record
-from slsa_for_models.report import Chain, Step, Table, Verdict
+from slsa_for_models.report import Chain, Step, Table, Verdict, counted
 from slsa_for_models.subjects import ModelDigests
 
 SLSA = "SLSA v1.2 verifying-artifacts"
@@ -81,8 +83,16 @@ def verify(evidence: Evidence, expected: Expectations) -> Result:
         expected: The expectations; `source_uri` is needed wherever a workflow signed.
 
     Raises:
-        FileError: The model itself cannot be read.
+        FileError: The model, a file named or the trust root cannot be read. That is no verdict.
     """
+    for path in (
+        *evidence.provenance,
+        evidence.signature,
+        evidence.summary,
+        evidence.training_record,
+    ):
+        if path is not None and not path.exists():  # before a large model is hashed
+            raise FileError("there is no such file", where=str(path))
     table = Table()
     # A. The model's bytes, by its signature where there is one.
     signed, model, signature = _signature(table, evidence, expected)
@@ -123,9 +133,11 @@ def _signature(
         "Model signature",
         "OMS v1.0, 8",
         partial(api.verify, evidence.model, path, authenticate),
-        lambda result: f"{result.files} file(s) as signed{_log(result.authenticated)}",
+        lambda result: f"{counted(result.files, 'file')} as signed{_log(result.authenticated)}",
     )
     if verified is None:
+        why = "not looked at: the signature was not accepted"
+        table.not_checked(path.name, "Who signed the model", "OMS v1.0, 8.2", why)
         return None, subjects.measure(evidence.model), digest
     signed = table.step(
         path.name,
@@ -148,7 +160,7 @@ def _file(
         "File format",
         "DSSE v1, Sigstore bundle",
         partial(attestations.load, path),
-        lambda result: f"{len(result)} attestation(s)",
+        lambda result: counted(len(result), "attestation"),
     )
     examined = [(item, *examine(item, model, expected, trust)) for item in loaded or ()]
     examined.sort(key=lambda entry: _merit(entry[1]), reverse=True)
@@ -183,7 +195,8 @@ def examine(
         lambda result: f"{result.method}{_log(result)}",
     )
     if authenticated is None:
-        table.not_checked(label, "Everything else", SLSA, "the signature does not hold")
+        why = "not looked at: the signature was not accepted"
+        table.not_checked(label, "Everything else", SLSA, why)
         return table.steps, None
 
     # 1.3 The predicate's type. 2. No external parameter that its build type does not define.
@@ -195,7 +208,7 @@ def examine(
         lambda result: f"{result.kind} ({result.build_type})",
     )
     if provenance is None:
-        table.not_checked(label, "Everything else", SLSA, "the statement cannot be used")
+        table.not_checked(label, "Everything else", SLSA, "not looked at: an unusable statement")
         return table.steps, None
 
     # 1.2 The subject.
@@ -222,6 +235,7 @@ def examine(
             "Certificate against predicate",
             "SLSA v1.2 build-requirements, unforgeable provenance",
             partial(identity.check_claims, signed, provenance),
+            compared=bool(provenance.claims),
         )
         builder = table.step(
             label,
@@ -236,12 +250,16 @@ def examine(
         level = policy.level_of(builder, provenance, signed.facts) if builder else 0
 
     # 2. Expectations.
-    for title, check in (
-        ("Source", policy.check_source),
-        ("Branch or tag", policy.check_ref),
-        ("Inputs", policy.check_inputs),
+    ref = (expected.branch, expected.tag, expected.versioned_tag)
+    for title, check, wanted in (
+        ("Source", policy.check_source, (expected.source_uri, expected.source_commit)),
+        ("Branch or tag", policy.check_ref, ref),
+        ("Inputs", policy.check_inputs, expected.inputs.values()),
     ):
-        table.step(label, title, f"{SLSA}, 2", partial(check, expected, provenance))
+        compared = any(wanted)
+        table.step(
+            label, title, f"{SLSA}, 2", partial(check, expected, provenance), compared=compared
+        )
     if signed is None or any(step.outcome == "refused" for step in table.steps):
         return table.steps, None
     return table.steps, Accepted(signed, provenance, level)
@@ -260,12 +278,24 @@ def _together(
     vouched: int | None,
     signature: str | None,
 ) -> Chain:
-    level = max([vouched or 0, *(item.level for item in accepted)])
+    # What rests on evidence that was refused is not refused again.
+    refused = any(step.outcome == "refused" for step in table.steps)
+    lost = "not every provenance was accepted" if accepted else "no provenance was accepted"
+    lost = lost if len(accepted) < len(evidence.provenance) else ""
+    levels = _levels(accepted, vouched)
+    level = max(levels.values(), default=0)
     kinds = {item.provenance.kind for item in accepted}
     kinds |= {"signature"} if signed else set()
     kinds |= {"vsa"} if vouched is not None else set()
+    required = bool(expected.required or expected.minimum_level)
     table.step(
-        "together", "Required evidence", OURS, partial(check_required, expected, kinds, level)
+        "together",
+        "Required evidence",
+        OURS,
+        partial(check_required, expected, kinds, level),
+        lambda found: found if required else f"none was required; accepted: {found}",
+        compared=required,
+        unless="evidence was refused" if required and refused else "",
     )
     if not evidence.provenance:
         table.step(
@@ -273,6 +303,7 @@ def _together(
             "Expected of the build",
             f"{SLSA}, 2",
             partial(check_no_build, expected, signed),
+            compared=False,
         )
     # Pairs, not a mapping: two files may have the same name.
     runs = [
@@ -291,7 +322,10 @@ def _together(
         if len(known) > 1:
             table.step("together", title, OURS, partial(check_same, known))
         else:
-            table.not_checked("together", title, OURS, "fewer than two pieces say which")
+            what = title.removeprefix("Same ")
+            pieces = "only one piece of" if known else "no accepted"
+            why = f"nothing to compare: {pieces} evidence names a {what}"
+            table.not_checked("together", title, OURS, why)
     made = {item.provenance.signature.sha256 for item in accepted if item.provenance.signature}
     if made and signature is not None:
         table.step("together", "Same signature", OURS, partial(check_signature, signature, made))
@@ -301,10 +335,11 @@ def _together(
             "Dependencies",
             f"{SLSA}, 3",
             partial(check_dependencies, expected.dependencies, accepted),
+            unless="" if accepted else lost,
         )
-    record = _record(table, evidence, model, accepted)
-    dataset = _dataset(table, expected, accepted, record)
-    return _chain(signed, model, accepted, record, dataset, level)
+    record = _record(table, evidence, model, accepted, lost)
+    dataset = _dataset(table, expected, accepted, record, lost)
+    return _chain(signed, model, accepted, record, dataset, levels)
 
 
 def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
@@ -421,7 +456,11 @@ def check_dependencies(wanted: Mapping[str, str], accepted: Sequence[Accepted]) 
 
 
 def _record(
-    table: Table, evidence: Evidence, model: ModelDigests, accepted: Sequence[Accepted]
+    table: Table,
+    evidence: Evidence,
+    model: ModelDigests,
+    accepted: Sequence[Accepted],
+    lost: str,
 ) -> TrainingRecord | None:
     """What training says about itself: from the file given, or else from the provenance."""
     attested = [item.provenance.record for item in accepted if item.provenance.record is not None]
@@ -432,6 +471,7 @@ def _record(
         return None
     listed = {record.sha256 for record in attested}
     listed |= {subject.sha256 for item in accepted for subject in item.provenance.subjects}
+    listed -= {None, model.sha256, model.root, *model.files.values()}  # the model is no record
 
     def check() -> TrainingRecord:
         data = embedded or b"" if path is None else bundle.read_bounded(path, MAX_BYTES)
@@ -443,6 +483,7 @@ def _record(
         TRAIN,
         check,
         lambda record: f"claimed by the training job: {_metrics(record)}",
+        unless="" if attested else lost,
     )
 
 
@@ -456,8 +497,12 @@ def check_record(data: bytes, listed: Set[str | None], model: ModelDigests) -> T
     if digest not in listed:
         raise RecordError(
             "no accepted provenance names this training record",
-            expected=", ".join(sorted(filter(None, listed)))[:200] or "an attested record",
+            expected=", ".join(sorted(filter(None, listed)))[:200]
+            or "a record that a provenance names",
             found=digest,
+            fix=None
+            if listed
+            else f"give the provenance {model.name}.provenance.sigstore.json too",
         )
     record = parse_record(data)
     subjects.check_record(record, model)
@@ -469,6 +514,7 @@ def _dataset(
     expected: Expectations,
     accepted: Sequence[Accepted],
     record: TrainingRecord | None,
+    lost: str,
 ) -> str:
     """Step 3 for the one dependency that decides what a model is: its training data."""
     named = {
@@ -482,14 +528,20 @@ def _dataset(
     if wanted is None and record is not None and record.dataset.name == "cifar10":
         wanted = policy.CIFAR10_SHA256
     if not (wanted or named or recorded):
-        table.not_checked("together", "Data set", f"{SLSA}, 3", "no evidence names one")
+        why = "not named by any accepted evidence"
+        table.not_checked("together", "Data set", f"{SLSA}, 3", why)
         return ""
+    name = f"{record.dataset.name} " if record else ""
+    says = "training" if record else "provenance"
+    unexpected = f"as the {says} says; expect it with --dataset-digest"
     checked = table.step(
         "together",
         "Data set",
         f"{SLSA}, 3",
         partial(check_dataset, wanted, named, recorded),
-        lambda found: f"{found} {'as expected' if wanted else 'claimed, none was expected'}",
+        lambda found: f"{name}{found} {'as expected' if wanted else unexpected}",
+        compared=wanted is not None,
+        unless="" if named or recorded else lost,
     )
     return checked or ""
 
@@ -521,7 +573,7 @@ def _chain(
     accepted: Sequence[Accepted],
     record: TrainingRecord | None,
     dataset: str,
-    level: int,
+    levels: Mapping[str, int],
 ) -> Chain:
     """The picture: what the accepted evidence says, in the words of its first piece."""
     pieces = [*([signed] if signed else []), *(item.signed for item in accepted)]
@@ -540,8 +592,23 @@ def _chain(
         signer=str(signed) if signed else "",
         log=entries[0].removeprefix(", ") if entries else "",
         metrics=_metrics(record) if record else "",
-        level=level,
+        level=max(levels.values(), default=0),
+        levels=levels,
     )
+
+
+def _levels(accepted: Sequence[Accepted], vouched: int | None) -> dict[str, int]:
+    """The SLSA Build level that each builder's provenance earns, by the builder's short name."""
+    levels = {} if vouched is None else {"verification summary": vouched}
+    for item in accepted:
+        found = item.provenance
+        name = found.builder_id.partition("@")[0]
+        if found.kind == "slsa-github-generator":
+            name = found.kind
+        elif "/.github/workflows/" in name:
+            name = name.rpartition("/")[2]
+        levels[name] = max(item.level, levels.get(name, 0))
+    return levels
 
 
 def _metrics(record: TrainingRecord) -> str:

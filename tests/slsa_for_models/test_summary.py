@@ -83,8 +83,11 @@ def test_the_command_is_the_one_that_was_run() -> None:
     ).replace("out/my model", "out/my_model")
     args = cli.build_parser().parse_args(given.split())
     args.model = Path("out/my model")
-    text = summary.at_home(args.model, vars(args))
+    text = summary.at_home(args.model, vars(args), ("o/r", "7"))
     command = text.partition("```shell\n")[2].partition("\n```")[0].replace("\\\n", "")
+    install, get, command = command.split("\n")
+    assert install == "pip install model-transparency"
+    assert get.startswith("gh run download 7 --repo o/r --dir artifacts && ")
     again = cli.build_parser().parse_args(shlex.split(command)[1:])
     assert again.model == Path("my model")
     assert again.provenance == [Path("a.json"), Path("b.json")]
@@ -94,6 +97,6 @@ def test_the_command_is_the_one_that_was_run() -> None:
 
 
 def test_a_hostile_file_name_stays_in_its_line() -> None:
-    text = summary.at_home(Path("x\n```\n# Heading `$(id)`"), {"source_uri": "a\n```\nb"})
+    text = summary.at_home(Path("x\n```\n# Heading `$(id)`"), {"source_uri": "a\n```\nb"}, None)
     assert len(re.findall(r"^```", text, re.MULTILINE)) == 2
     assert not re.search(r"^# ", text, re.MULTILINE)

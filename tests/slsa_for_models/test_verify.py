@@ -29,6 +29,7 @@ from model_signing import api
 from model_signing.signers import SigstoreSigning, key_signer, sigstore_signer
 from sandbox.sigstore import LocalSigstore
 from slsa_for_models import cifar10, json_schema, policy, subjects
+from slsa_for_models.cli import main
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
 SELF = "builders/mt/.github/workflows/train.yml"
@@ -46,8 +47,11 @@ def test_signature_two_provenances_and_record_together(workshop: Workshop) -> No
         *("--source-commit", COMMIT, "--minimum-level", "3"),
     )
     assert refusals(verdict) == []
-    assert (code, verdict["verdict"], verdict["slsaBuildLevel"]) == (0, "accepted", 3)
-    assert {step["outcome"] for step in verdict["steps"]} == {"passed"}
+    assert (code, verdict["verdict"], verdict["slsaBuildLevel"]) == (0, "verified", 3)
+    assert verdict["slsaBuildLevels"] == {"slsa-github-generator": 3, "train.yml": 3}
+    outcomes = {step["check"]: step["outcome"] for step in verdict["steps"]}
+    assert outcomes.pop("Inputs") == "info"
+    assert set(outcomes.values()) == {"passed"}
     assert verdict["chain"]["run"] == f"https://{SOURCE}/actions/runs/77/attempts/1"
     assert verdict["chain"]["dataset"] == {"name": "synthetic", "sha256": DATASET}
     jsonschema.validate(verdict, json_schema.load("verdict.v1.json"))
@@ -61,6 +65,61 @@ def test_a_provenance_alone_says_what_was_not_checked(workshop: Workshop) -> Non
     assert code == 0
     not_checked = {step["check"] for step in verdict["steps"] if step["outcome"] == "not checked"}
     assert not_checked == {"Model signature", "Same run", "Same commit"}
+    shown = {step["check"]: step["found"] for step in verdict["steps"] if step["outcome"] == "info"}
+    assert shown.keys() == {"Branch or tag", "Inputs", "Required evidence", "Data set"}
+    assert shown["Branch or tag"] == "branch main"
+    assert shown["Required evidence"] == "none was required; accepted: train"
+    assert shown["Data set"] == (
+        f"synthetic {DATASET} as the training says; expect it with --dataset-digest"
+    )
+    expected = ("--dataset-digest", DATASET, "--minimum-level", "3", "--source-branch", "main")
+    expected = (*expected, "--build-workflow-input", "epochs=6")
+    code, verdict = workshop.verify(
+        model, "--provenance", workshop.train_provenance(model), *EXPECTED, *expected
+    )
+    assert code == 0
+    assert {step["outcome"] for step in verdict["steps"]} == {"passed", "not checked"}
+
+
+def test_one_cause_is_refused_once(workshop: Workshop) -> None:
+    model = workshop.model()
+    code, verdict = workshop.verify(
+        model,
+        *("--provenance", workshop.train_provenance(model), *EXPECTED, "--source-branch", "other"),
+        *("--training-record", workshop.record_file(model), "--dataset-digest", DATASET),
+        *("--minimum-level", "3", "--base-model", based(workshop)),
+    )
+    assert (code, refusals(verdict)) == (1, ["SourceError"])
+    found = {step["check"]: step["found"] for step in verdict["steps"]}
+    for check in ("Training record", "Data set", "Base model"):
+        assert found[check] == "not checked: no provenance was accepted"
+    assert found["Required evidence"] == "not checked: evidence was refused"
+    assert found["Same run"] == "nothing to compare: no accepted evidence names a run"
+
+
+def based(workshop: Workshop) -> Path:
+    base = workshop.model(b"base", "base.pth")
+    workshop.sign_model(base)
+    workshop.train_provenance(base, "base.pth.provenance.sigstore.json")
+    return base
+
+
+def test_a_record_whose_provenance_was_not_accepted(workshop: Workshop) -> None:
+    """The generator's provenance is trusted without being named, ours is not."""
+    model = workshop.model()
+    generator, record = workshop.generator_provenance(model), workshop.record_file(model)
+    options = ("--provenance", generator, "--source-uri", SOURCE, "--training-record", record)
+    code, verdict = workshop.verify(model, *options)
+    assert (code, refusals(verdict)) == (1, ["RecordError"])
+    assert verdict["refusal"]["expected"] == "a record that a provenance names"
+    assert verdict["refusal"]["found"] == sha256(record.read_bytes()).hexdigest()
+    assert "model.pth.provenance.sigstore.json" in verdict["refusal"]["fix"]
+    train = ("--provenance", workshop.train_provenance(model), "--dataset-digest", DATASET)
+    code, verdict = workshop.verify(model, *options, *train)
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
+    found = {step["check"]: step["found"] for step in verdict["steps"]}
+    for check in ("Training record", "Data set"):
+        assert found[check] == "not checked: not every provenance was accepted"
 
 
 # The certificate against the predicate, field by field
@@ -363,10 +422,53 @@ def test_files_that_are_no_attestation(workshop: Workshop, content: bytes, refus
     assert (code, refusals(verdict)[0]) == (1, refusal)
 
 
-def test_no_file(workshop: Workshop) -> None:
-    missing = workshop.folder / "missing"
-    code, verdict = workshop.verify(workshop.model(), "--provenance", missing, *EXPECTED)
-    assert (code, refusals(verdict)) == (1, ["FileError"])
+@pytest.mark.parametrize("name", ["missing", "folder"])
+@pytest.mark.parametrize(
+    "option", ["--provenance", "--signature", "--training-record", "--vsa", "--policy"]
+)
+def test_what_cannot_be_read_is_no_verdict(workshop: Workshop, option: str, name: str) -> None:
+    model = workshop.model()
+    (workshop.folder / "folder").mkdir()
+    options = ("--provenance", workshop.train_provenance(model), *EXPECTED)
+    code, error = workshop.verify(model, *options, option, workshop.folder / name)
+    assert (code, error["error"]) == (1, "FileError")
+    assert error["where"].endswith(name)
+
+
+def test_without_a_trust_root_there_is_no_verdict(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = workshop.model()
+    options = ["--provenance", str(workshop.train_provenance(model)), *EXPECTED]
+    broken = workshop.write("trust.json", b"{}")
+    for config, message in (
+        ("none.json", "cannot read the file"),
+        (str(broken), "not a Sigstore client trust configuration"),
+    ):
+        assert main(["verify", str(model), *options, "--trust-config", config]) == 1
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert message in output.err
+    # No network: the public trust root cannot be refreshed.
+    for variable in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    assert main(["verify", str(model), *options]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "--offline" in output.err
+
+
+@pytest.mark.parametrize("option", ["--summary", "--attest-verdict"])
+def test_an_output_that_cannot_be_written_is_refused_first(
+    workshop: Workshop, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"--policy": "p.toml", "--resource-uri": "r", "--verifier-id": "v"}
+    options = [word for pair in given.items() for word in pair] if "attest" in option else []
+    for place in (workshop.folder / "none" / "x.md", workshop.folder):
+        assert main(["verify", "m", "--vsa", "v", *options, option, str(place)]) == 1
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert "the output cannot be written" in output.err
 
 
 def test_pretty_printed_and_base64_bundles_are_read(workshop: Workshop) -> None:
@@ -420,6 +522,8 @@ def test_flipped_byte_of_the_model(workshop: Workshop) -> None:
         model, "--signature", signature, "--provenance", provenance, *EXPECTED
     )
     assert (code, refusals(verdict)) == (1, ["MismatchError", "SubjectError"])
+    found = {step["check"]: step["found"] for step in verdict["steps"]}
+    assert found["Who signed the model"] == "not looked at: the signature was not accepted"
     assert verdict["refusal"]["where"].endswith("model.pth")
     assert {"expected", "found"} <= verdict["refusal"].keys()
 

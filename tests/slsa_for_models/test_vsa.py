@@ -142,7 +142,7 @@ def test_relied_on_with_a_key_and_keyless(workshop: Workshop) -> None:
     assert rely(workshop, model) == (0, [])
     assert attest(workshop, model, "--identity-token", workshop.token(**ON)) == 0
     assert rely(workshop, model, KEYLESS) == (0, [])
-    assert rely(workshop, model, BY_KEY) == (1, ["SignerError", "ChainError"])
+    assert rely(workshop, model, BY_KEY) == (1, ["SignerError"])
     directory = workshop.directory(files=900)  # evidence larger than any key
     assert attest(workshop, directory, *with_key(workshop)) == 0
     assert (workshop.folder / "p.json").stat().st_size > 64 * 1024
@@ -193,10 +193,10 @@ def test_somebody_elses_summary(workshop: Workshop) -> None:
         {**ON, "job_workflow_ref": WORKFLOW.replace("octo-org", "evil")},
     ):
         assert attest(workshop, model, "--identity-token", workshop.token(**on)) == 0
-        assert rely(workshop, model, KEYLESS) == (1, ["SignerError", "ChainError"])
+        assert rely(workshop, model, KEYLESS) == (1, ["SignerError"])
     person = workshop.sigstore.oidc.token("dev@octo.example")
     assert attest(workshop, model, "--identity-token", person) == 0
-    assert rely(workshop, model, KEYLESS) == (1, ["SignerError", "ChainError"])
+    assert rely(workshop, model, KEYLESS) == (1, ["SignerError"])
     by_person = KEYLESS.replace(f"https://github.com/{WORKFLOW}", "dev@octo.example")
     by_person += f'issuer = "{workshop.sigstore.url}"\n'
     assert rely(workshop, model, by_person) == (0, [])
@@ -210,7 +210,7 @@ def test_two_verifiers_with_a_key_each(workshop: Workshop) -> None:
     swapped = BY_KEY.replace("verifier.pub", "other.pub") + (
         '[[vsa.verifier]]\nid = "https://models.example/other"\npublic_key = "verifier.pub"\n'
     )
-    assert rely(workshop, model, swapped) == (1, ["SignerError", "ChainError"])
+    assert rely(workshop, model, swapped) == (1, ["SignerError"])
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,9 @@ def test_provenance_is_no_summary_and_two_are_not_one(workshop: Workshop) -> Non
     assert attest(workshop, model, "--identity-token", workshop.token(**ON)) == 0
     data = (workshop.folder / "vsa.json").read_bytes()
     workshop.write("vsa.json", data + b"\n" + data)
-    assert rely(workshop, model, KEYLESS) == (1, ["SummaryError", "ChainError"])
+    assert rely(workshop, model, KEYLESS) == (1, ["SummaryError"])
     workshop.write("vsa.json", (workshop.folder / "p.json").read_bytes())
-    assert rely(workshop, model, KEYLESS) == (1, ["PredicateTypeError", "ChainError"])
+    assert rely(workshop, model, KEYLESS) == (1, ["PredicateTypeError"])
 
 
 def test_no_verifier_is_trusted_without_a_policy(workshop: Workshop) -> None:
