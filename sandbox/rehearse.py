@@ -13,15 +13,16 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from slsa_for_models import summary as pages
+from slsa_for_models.errors import RecordError
+from slsa_for_models.record import parse
+
 from .oidc import GITHUB_ISSUER, job_claims
 from .sigstore import LocalSigstore
 
-NOTICE = """\
-## Rehearsal
-
+NOTICE = """
 This run belongs to a pull request, which may not sign. The chain was tried out with a Sigstore that
-lived on this runner for a moment: **the verdict below proves nothing about the model.**
-
+lived on this runner for a moment; what it signed is deleted.
 """
 
 
@@ -73,26 +74,46 @@ def rehearse(
             *("--source-uri", f"github.com/{repository}"),
             *("--identity", identity, "--identity-provider", GITHUB_ISSUER),
         )
-        commands = (
-            (
+        commands = {
+            "Provenance": (
                 *("slsa_for_models", "provenance", str(model), *record, "--output", provenance),
                 *("--workflow-inputs", workflow_inputs, *trust),
             ),
-            (
+            "Signature": (
                 *("model_signing", "sign", "sigstore", str(model), *signature),
                 *("--use-ambient-credentials", *trust),
             ),
-            (
+            "Verdict": (
                 *("slsa_for_models", "verify", str(model), *signature, "--provenance", provenance),
-                *(*record, *expected, *trust, "--summary", str(folder / "summary.md")),
+                *(*record, *expected, *trust),
             ),
-        )
-        for command in commands:
+        }
+        steps: list[str] = []
+        for step, command in commands.items():
             done = subprocess.run(
-                [sys.executable, "-m", *command], env={**os.environ, **token}, check=False
+                [sys.executable, "-m", *command],
+                env={**os.environ, **token},
+                check=False,
+                stderr=subprocess.PIPE,
+                text=True,
             )
+            sys.stderr.write(done.stderr)
+            steps.append(f"- {'❌' if done.returncode else '✅'} {step}")
             if done.returncode:
-                return done.returncode
-        with summary.open("a", encoding="utf-8") as output:
-            output.write(NOTICE + (folder / "summary.md").read_text(encoding="utf-8"))
-    return 0
+                steps += ["", "```text", done.stderr.replace("`", "'").strip(), "```"]
+                break
+    with summary.open("a", encoding="utf-8") as output:
+        output.write(page(model, training_record, steps, works=done.returncode == 0))
+    return done.returncode
+
+
+def page(model: Path, training_record: Path, steps: list[str], *, works: bool) -> str:
+    """The job summary, in Markdown: no verdict, no level, nothing to verify at home."""
+    symbol, said = ("🧪", "the chain works") if works else ("❌", "the chain does not work")
+    name = pages.plain(model.name)
+    lines = [f"## {symbol} REHEARSED {name}: {said}; this proves nothing about the model", NOTICE]
+    try:
+        trained = pages.training(parse(training_record.read_bytes()))
+    except (OSError, RecordError):  # one of the steps has said so
+        trained = ""
+    return "\n".join([*lines, *steps, trained, ""])

@@ -55,7 +55,7 @@ def training(record: TrainingRecord) -> str:
     }
     lines = ["", "### What was trained", "", "As the training job says of itself.", ""]
     lines += ["| | |", "|---|---|"]
-    lines += [f"| {name} | <code>{_html(value)}</code> |" for name, value in rows.items()]
+    lines += [f"| {name} | <code>{plain(value)}</code> |" for name, value in rows.items()]
     lines += [
         *("", "```mermaid", '%%{init: {"xyChart": {"width": 500, "height": 240}}}%%'),
         "xychart-beta",
@@ -96,8 +96,8 @@ def _values(value: object) -> Sequence[object]:
     return value if isinstance(value, list) else (value,)
 
 
-def _html(value: str) -> str:
-    """Text within <code>: no markup, links, mentions or table cells."""
+def plain(value: str) -> str:
+    """Text for Markdown or within <code>: no markup, links, mentions or table cells."""
     return "".join(
         char if char.isalnum() or char in " ,.=+-%()/" else f"&#{ord(char)};"
         for char in printable(value)[:500]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 import subprocess
 import sys
@@ -45,8 +46,15 @@ def test_a_rehearsal_says_that_it_proves_nothing(
     done = rehearse(model, tmp_path / "summary.md")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "VERIFIED" in done.stdout and "octo-org/models" in done.stdout
-    page = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert page.startswith("## Rehearsal") and "proves nothing about the model" in page
+    page = html.unescape((tmp_path / "summary.md").read_text(encoding="utf-8"))
+    assert page.startswith(
+        "## 🧪 REHEARSED pytorch_model.pth: the chain works; this proves nothing about the model\n"
+    )
+    for step in ("Provenance", "Signature", "Verdict"):
+        assert f"\n- ✅ {step}\n" in page
+    assert "What was trained" in page
+    for word in ("VERIFIED", "SLSA Build", "Verify it yourself"):
+        assert word not in page
     left = {path.name for path in tmp_path.iterdir()}
     assert not {name for name in left if "sig" in name or "provenance" in name}
 
@@ -61,4 +69,7 @@ def test_a_model_with_another_record_does_not_pass(
     done = rehearse(model, tmp_path / "summary.md")
     assert done.returncode == 1
     assert "training record" in done.stderr.lower()
-    assert not (tmp_path / "summary.md").exists()
+    page = html.unescape((tmp_path / "summary.md").read_text(encoding="utf-8"))
+    assert page.startswith("## ❌ REHEARSED pytorch_model.pth: the chain does not work; ")
+    assert "\n- ❌ Provenance\n" in page and "Signature" not in page
+    assert "error: the training record is about another model" in page
