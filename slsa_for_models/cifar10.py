@@ -97,6 +97,8 @@ def load_folder(folder: Path) -> Data:
     Raises:
         DatasetError: Neither is there, or they are malformed.
     """
+    if not folder.is_dir():
+        raise DatasetError("there is no such folder", where=str(folder), fix=_WAYS_OUT)
     if (folder / ARCHIVE).is_file():
         return load_archive(folder / ARCHIVE)
     for place in (folder, folder / "cifar-10-batches-bin"):

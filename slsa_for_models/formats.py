@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass
 from types import ModuleType
 
+from model_signing.console import suggestion
 from model_signing.errors import DependencyError, UsageError
 
 
@@ -117,7 +118,10 @@ def find(name: str) -> Format:
     """
     if name not in FORMATS:
         raise UsageError(
-            "unknown model format", found=name, expected=f"one of {', '.join(FORMATS)}"
+            "unknown model format",
+            found=name,
+            expected=f"one of {', '.join(FORMATS)}",
+            fix=suggestion(name, FORMATS),
         )
     return FORMATS[name]
 

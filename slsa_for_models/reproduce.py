@@ -155,17 +155,24 @@ def _choices(said: TrainingRecord) -> Choices:
 
 def _load_data(args: argparse.Namespace, said: TrainingRecord, say: Say) -> Data:
     """The data set that the record names, made or found again."""
-    from slsa_for_models.train import MOST_IMAGES, load_data
+    from slsa_for_models.train import MOST_IMAGES, check_data_options, load_data
 
     sizes = {"train_images": said.dataset.train_images, "test_images": said.dataset.test_images}
     if said.dataset.name == "cifar10-directory" and not args.data_dir:
         raise UsageError("the model was trained on a folder's images", fix="give it by --data-dir")
+    if said.dataset.name == "synthetic" and (args.data_dir or args.dataset_url):
+        raise UsageError(
+            "the model was trained on made-up images",
+            fix="leave out --data-dir and --dataset-url",
+        )
     if said.dataset.name == "synthetic" and not all(
         10 <= size <= MOST_IMAGES for size in sizes.values()
     ):
         raise RecordError("the training record asks for a set that cannot be", found=str(sizes))
     dataset = "synthetic" if said.dataset.name == "synthetic" else "cifar10"
-    return load_data(argparse.Namespace(**{**vars(args), **sizes, "dataset": dataset}), say)
+    args = argparse.Namespace(**{**vars(args), **sizes, "dataset": dataset})
+    check_data_options(args)
+    return load_data(args, say)
 
 
 def _differences(said: TrainingRecord, here: Environment) -> list[str]:

@@ -136,8 +136,14 @@ def check_encoded(expected: str, found: Iterable[Subject]) -> None:
 
     Raises:
         UsageError: `expected` is not base64 of checksums.
-        SubjectError: They differ.
+        SubjectError: They differ, or none was reported.
     """
+    if not expected.strip():
+        raise SubjectError(
+            "the other job reported no digests",
+            where="--expected",
+            fix="check its output 'subjects'",
+        )
     try:
         text = base64.b64decode(expected, validate=True).decode()
         lines = [line.partition("  ") for line in text.removesuffix("\n").split("\n")]
@@ -153,7 +159,7 @@ def check_encoded(expected: str, found: Iterable[Subject]) -> None:
             raise SubjectError(
                 "the model is not the one that was reported",
                 where=name,
-                expected=wanted.get(name, "no such file"),
+                expected=wanted.get(name, "not listed"),
                 found=at_hand.get(name, "no such file"),
                 fix="do not use it: it changed between two jobs",
             )
@@ -196,7 +202,7 @@ def check(subjects: Iterable[Resource], model: ModelDigests) -> str:
             raise SubjectError(
                 "the provenance is about other files",
                 where=name,
-                expected=wanted.get(name, "no such file"),
+                expected=wanted.get(name, "not listed"),
                 found=model.files.get(name, "no such file"),
             )
     return f"{len(wanted)} files of {prefix.rstrip('/') or model.name}, each by name and digest"

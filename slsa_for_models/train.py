@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from model_signing.errors import FileError
+from model_signing.errors import FileError, UsageError
 from slsa_for_models import distribute, formats
 from slsa_for_models.errors import TrainingError
 
@@ -152,7 +153,11 @@ def _number(least: float, most: float, kind: type = int) -> Callable[[str], floa
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    formats.find(args.format)  # before anything slow
+    # Before anything slow.
+    row = formats.find(args.format)
+    check_data_options(args)
+    _check_unsigned(args.output_dir / row.name)
+    framework = formats.framework(row)
     data = load_data(args, _say)
     photographs = data.description.name != "synthetic"
     images = data.description.test_images
@@ -166,12 +171,47 @@ def run(args: argparse.Namespace) -> int:
         requirements=args.requirements,
     )
     if distribute.place(os.environ).rank:  # of processes that train together, the first writes
-        framework = formats.framework(formats.find(args.format))
         framework.fit(data.train, choices.epochs, choices.seed, choices.threads, lambda *_: None)
         return 0
     record = train(choices, data, args.output_dir, _say)
     print(f"{args.output_dir / record.model.name}  sha256:{record.model.sha256}")
     return 0
+
+
+def check_data_options(args: argparse.Namespace) -> None:
+    """One source of images, and an address that is one; see `add_data_options`.
+
+    Raises:
+        UsageError: Several, of which all but one would be ignored; or no address.
+    """
+    sources = {
+        "--dataset synthetic": args.dataset == "synthetic",
+        "--data-dir": args.data_dir is not None,
+        "--dataset-url": args.dataset_url is not None,
+    }
+    given = [name for name, is_given in sources.items() if is_given]
+    if len(given) > 1:
+        raise UsageError("more than one data set", expected="one of them", found=", ".join(given))
+    if args.dataset_url is not None and not re.match("(https?|file)://.", args.dataset_url):
+        raise UsageError(
+            "not an address", where="--dataset-url", expected="https://...", found=args.dataset_url
+        )
+
+
+def _check_unsigned(model: Path) -> None:
+    """What others have signed is not written over: it would not verify any more.
+
+    Raises:
+        FileError: A signature or provenance of a model of that name lies beside it.
+    """
+    kinds = ("sig", "provenance*", "intoto.jsonl", "attestation.sigstore.json")
+    found = [path.name for kind in kinds for path in model.parent.glob(f"{model.name}.{kind}")]
+    if found:
+        raise FileError(
+            f"{model} is signed already",
+            found=", ".join(found),
+            fix="choose another --output-dir, or remove what is found there",
+        )
 
 
 def load_data(args: argparse.Namespace, say: Say) -> Data:

@@ -39,6 +39,7 @@ def test_unknown_format_is_refused_with_a_list_of_those_there_are(capsys, tmp_pa
     error = capsys.readouterr().err
     assert "pytorch_model.pht" in error
     assert all(name in error for name in [*FORMATS, *MORE_FORMATS])
+    assert "did you mean `pytorch_model.pth`?" in error
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,11 +68,42 @@ def test_values_that_make_no_sense(capsys, tmp_path: Path, option: str, value: s
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("missing", ["torch", "keras"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data-dir=x", "--dataset=synthetic"], "more than one data set"),
+        (["--dataset-url=https://x", "--dataset=synthetic"], "more than one data set"),
+        (["--data-dir=x", "--dataset-url=https://x"], "more than one data set"),
+        (["--dataset-url=foo"], "https://..."),
+        (["--dataset-url=gopher://x"], "https://..."),
+        (["--dataset-url="], "https://..."),
+    ],
+)
+def test_data_that_would_be_ignored(capsys, tmp_path: Path, options: list[str], message: str):
+    command = ["train", "pytorch_model.pth", "--output-dir", str(tmp_path / "out"), *options]
+    assert cli.main(command) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", ["sig", "provenance.sigstore.json", "intoto.jsonl"])
+def test_a_model_that_was_signed_is_not_written_over(capsys, tmp_path: Path, suffix: str):
+    (tmp_path / f"pytorch_model.pth.{suffix}").touch()
+    command = ["train", "pytorch_model.pth", "--output-dir", str(tmp_path)]
+    assert cli.main([*command, "--dataset=synthetic"]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'pytorch_model.pth'} is signed already" in error
+    assert f"pytorch_model.pth.{suffix}" in error and "--output-dir" in error
+    # Another model's signature does not matter.
+    command[1] = "pytorch_model.onnx"
+    assert cli.main([*command, "--data-dir", str(tmp_path / "none")]) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["numpy", "torch", "keras"])
 def test_framework_that_is_not_installed(tmp_path: Path, missing: str):
-    pytest.importorskip("numpy", reason="training needs a framework extra")
-    name = {"torch": "pytorch_model.pth", "keras": "tensorflow_model.keras"}[missing]
-    extra = {"torch": "pytorch", "keras": "tensorflow"}[missing]
+    extra = "tensorflow" if missing == "keras" else "pytorch"
+    name = {"tensorflow": "tensorflow_model.keras", "pytorch": "pytorch_model.pth"}[extra]
     program = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from slsa_for_models.cli import main\n"
@@ -82,7 +114,7 @@ def test_framework_that_is_not_installed(tmp_path: Path, missing: str):
     assert done.returncode == 1
     assert f"pip install 'model-transparency[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_output_folder_that_cannot_be_made(capsys, tmp_path: Path):
@@ -111,7 +143,7 @@ def test_data_folder_that_is_not_there(capsys, tmp_path: Path):
     pytest.importorskip("numpy", reason="training needs a framework extra")
     command = ["train", "pytorch_model.pth", "--data-dir", str(tmp_path / "none")]
     assert cli.main([*command, "--output-dir", str(tmp_path / "out")]) == 1
-    assert "there is no CIFAR-10 in this folder" in capsys.readouterr().err
+    assert "there is no such folder" in capsys.readouterr().err
 
 
 def test_accuracy_that_guessing_does_not_reach():

@@ -264,7 +264,7 @@ def test_several_formats_in_one_call(sandbox: Sandbox) -> None:
 def test_the_same_chain_from_single_actions(sandbox: Sandbox) -> None:
     run = sandbox.consume((EXAMPLES / "actions.yml").read_text(encoding="utf-8"))
     assert run.conclusion == "success", said(run)
-    assert "Rehearsal" in run.summaries["rehearse"]
+    assert "REHEARSED" in run.summaries["rehearse"]
     assert "VERIFIED pytorch_model.pth" in html.unescape(run.summaries["verify"])
 
 
