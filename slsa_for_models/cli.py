@@ -32,6 +32,9 @@ _Commands = Any
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
+    if not (sys.argv[1:] if argv is None else argv):
+        build_parser().print_help(sys.stderr)
+        return 2
     return console.run(build_parser, argv, PROG)
 
 
@@ -41,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     from slsa_for_models.gcp import steps
 
     parser = console.Parser(prog=PROG, description=DESCRIPTION)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands: _Commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (train, distribute, load, reproduce):
         module.configure(commands)
@@ -52,6 +56,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"{PROG} {version('model-transparency')}")
+        except PackageNotFoundError:
+            print(f"{PROG} (from a source tree)")
+        parser.exit()
+
+
 # subjects -----------------------------------------------------------------------------------------
 
 
@@ -61,6 +76,7 @@ def _configure_subjects(commands: _Commands) -> None:
         help="list what provenance of a model is about",
         description="Print the SHA-256 of every file of the models, as sha256sum lines in base64 "
         "on one line: the input `base64-subjects` of slsa-github-generator.",
+        epilog="example:\n  slsa_for_models subjects out/pytorch_model.pth --format text",
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file or a directory")
     parser.add_argument(
@@ -104,10 +120,21 @@ def _configure_provenance(commands: _Commands) -> None:
         description="Write SLSA v1 provenance of a trained model, signed with the identity of this "
         "GitHub Actions job (a Sigstore bundle). The model is hashed, never loaded; the training "
         "record is recorded as the training job's own claim.",
+        epilog="example, in a job with `id-token: write`:\n"
+        "  slsa_for_models provenance pytorch_model.pth --training-record training.json \\\n"
+        "    --output pytorch_model.pth.provenance.sigstore.json",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
-    parser.add_argument("--training-record", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--training-record",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the training.json that `train` wrote",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="the provenance to write"
+    )
     parser.add_argument(
         "--workflow-inputs",
         default="{}",
@@ -195,10 +222,17 @@ def _configure_verify(commands: _Commands) -> None:
         help="verify a model, its signature and its provenance: one verdict",
         description="Verify a model together with its signature and every provenance it came "
         "with. Options named as in slsa-verifier mean the same.",
+        epilog="example:\n"
+        "  slsa_for_models verify pytorch_model.pth --signature pytorch_model.pth.sig \\\n"
+        "    --provenance pytorch_model.pth.provenance.sigstore.json \\\n"
+        "    --source-uri github.com/ORG/REPO \\\n"
+        "    --identity https://github.com/ORG/REPO/.github/workflows/FILE.yml@refs/tags/v1",
     )
     _add_verify_options(parser)
     output = parser.add_argument_group("output")
-    output.add_argument("--format", choices=["text", "json"], default="text")
+    output.add_argument(
+        "--format", choices=["text", "json"], default="text", help="of the verdict (default: text)"
+    )
     output.add_argument(
         "--summary", type=Path, metavar="FILE", help="append the verdict as Markdown"
     )
@@ -220,15 +254,27 @@ def _configure_verify(commands: _Commands) -> None:
 
 
 def _configure_policy(commands: _Commands) -> None:
-    policy = commands.add_parser("policy", help="write down what to expect of a model")
+    policy = commands.add_parser(
+        "policy",
+        help="write down what to expect of a model",
+        description="Write a policy: a TOML file of expectations, for `verify --policy`.",
+        epilog="example:\n  slsa_for_models policy init --help",
+    )
     actions = policy.add_subparsers(title="actions", metavar="ACTION", required=True)
     parser = actions.add_parser(
         "init",
         help="from a model that was verified",
         description="Verify a model, then write a policy that it and its next versions satisfy.",
+        epilog="example:\n"
+        "  slsa_for_models policy init pytorch_model.pth --output policy.toml \\\n"
+        "    --provenance pytorch_model.pth.provenance.sigstore.json \\\n"
+        "    --source-uri github.com/ORG/REPO \\\n"
+        "    --identity https://github.com/ORG/REPO/.github/workflows/FILE.yml@refs/tags/v1",
     )
     _add_verify_options(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="the policy to write"
+    )
     parser.set_defaults(run=_policy_init)
 
 
@@ -241,10 +287,12 @@ def _add_verify_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="repeatable",
+        help="how the model was made: a bundle, an envelope, or lines of them; repeatable",
     )
     files.add_argument("--signature", type=Path, metavar="FILE", help="the model's OMS signature")
-    files.add_argument("--training-record", type=Path, metavar="FILE")
+    files.add_argument(
+        "--training-record", type=Path, metavar="FILE", help="the training.json beside the model"
+    )
     files.add_argument(
         "--vsa", type=Path, metavar="FILE", help="a summary by a verifier that the policy trusts"
     )
@@ -266,11 +314,19 @@ def _add_verify_options(parser: argparse.ArgumentParser) -> None:
         "the model",
     )
     expected = parser.add_argument_group("expectations")
-    expected.add_argument("--source-uri", metavar="github.com/ORG/REPO")
-    expected.add_argument("--source-branch", metavar="BRANCH")
-    expected.add_argument("--source-tag", metavar="TAG")
-    expected.add_argument("--source-versioned-tag", metavar="vX[.Y[.Z]]")
-    expected.add_argument("--source-commit", metavar="HEX")
+    expected.add_argument(
+        "--source-uri",
+        metavar="github.com/ORG/REPO",
+        help="the repository, exactly; needed wherever a workflow signed",
+    )
+    expected.add_argument("--source-branch", metavar="BRANCH", help="its branch, exactly")
+    expected.add_argument("--source-tag", metavar="TAG", help="its tag, exactly")
+    expected.add_argument(
+        "--source-versioned-tag",
+        metavar="vX[.Y[.Z]]",
+        help="its version tag, as far as it is given",
+    )
+    expected.add_argument("--source-commit", metavar="HEX", help="its commit")
     expected.add_argument(
         "--builder-id",
         action="append",
@@ -280,7 +336,11 @@ def _add_verify_options(parser: argparse.ArgumentParser) -> None:
         "generator at a full version tag, and the workflow named by --identity",
     )
     expected.add_argument(
-        "--build-workflow-input", action="append", default=[], metavar="NAME=VALUE"
+        "--build-workflow-input",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what the caller of the workflow chose; repeatable",
     )
     expected.add_argument(
         "--identity", metavar="ID", help="who must have signed the model: a workflow or an e-mail"

@@ -70,9 +70,9 @@ def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         epilog="example:\n  slsa_for_models distribute --processes 2 pytorch_model.pth -- "
         "--dataset synthetic --threads 1",
     )
-    parser.add_argument("--processes", type=int, required=True, metavar="N")
-    parser.add_argument("format", metavar="FORMAT")
-    parser.add_argument("training", nargs="*", metavar="-- OPTIONS")
+    parser.add_argument("--processes", type=int, required=True, metavar="N", help="how many")
+    parser.add_argument("format", metavar="FORMAT", help="as of `train`")
+    parser.add_argument("training", nargs="*", metavar="-- OPTIONS", help="of `train`")
     parser.set_defaults(run=run)
 
 

@@ -117,6 +117,7 @@ def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="verify a model and load it as safely as its format allows",
         description="Verify a model's signature, load it from the verified bytes, and say what "
         "it is. For programs: slsa_for_models.load.load returns the loaded model.",
+        epilog="example:\n  slsa_for_models load pytorch_model.pth --public-key publisher.pub",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
     parser.add_argument(

@@ -33,9 +33,17 @@ def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="train again from a training record and compare the bytes",
         description="Train again with the data, seed, threads and parameters that the record "
         "names, and compare the result with the model, byte for byte.",
+        epilog="example:\n"
+        "  slsa_for_models reproduce out/pytorch_model.pth --training-record out/training.json",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
-    parser.add_argument("--training-record", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--training-record",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the training.json that `train` wrote",
+    )
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="CIFAR-10's binary batches or archive on disk"
     )

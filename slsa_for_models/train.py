@@ -71,7 +71,8 @@ def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "train",
         help="train a CIFAR-10 classifier and write it with its training record",
         description="Train a CIFAR-10 classifier. Writes DIR/FORMAT and DIR/training.json.",
-        epilog=f"formats:\n{rows}",
+        epilog=f"formats:\n{rows}\n\nexample:\n"
+        "  slsa_for_models train pytorch_model.pth --dataset synthetic --output-dir out",
     )
     parser.add_argument("format", metavar="FORMAT", help="a format below: the model's file name")
     parser.add_argument(

@@ -40,31 +40,44 @@ def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "gcp",
         help="steps of the Tekton pipeline: clone, upload, download",
         description="Steps of the Tekton pipeline in slsa_for_models/gcp.",
+        epilog="example:\n  slsa_for_models gcp clone https://github.com/ORG/REPO "
+        "\\\n    --revision refs/heads/main --output-dir source --source-result source.json",
     )
     commands = parser.add_subparsers(dest="step", metavar="STEP", required=True)
 
     clone_ = commands.add_parser("clone", help="fetch one commit and report which")
     clone_.add_argument("url", metavar="URL", help="https://HOST/ORG/REPO")
     clone_.add_argument("--revision", required=True, help="a commit, or a full git reference")
-    clone_.add_argument("--output-dir", type=Path, required=True, metavar="DIR")
-    clone_.add_argument("--source-result", type=Path, required=True, metavar="FILE")
+    _add_paths(clone_, {"output-dir": "for the files", "source-result": "Tekton result"})
     clone_.set_defaults(run=_run_clone)
 
     upload_ = commands.add_parser(
         "upload", help="put a model, its signature and record in a bucket"
     )
     upload_.add_argument("model", type=Path, metavar="MODEL", help="a file")
-    upload_.add_argument("--signature", type=Path, required=True, metavar="FILE")
-    upload_.add_argument("--training-record", type=Path, required=True, metavar="FILE")
-    upload_.add_argument("--destination", required=True, metavar="gs://BUCKET/FOLDER")
-    for what in ("model", "signature", "record", "dataset"):
-        upload_.add_argument(f"--{what}-result", type=Path, required=True, metavar="FILE")
+    upload_.add_argument(
+        "--destination", required=True, metavar="gs://BUCKET/FOLDER", help="where to put them"
+    )
+    results = [f"{what}-result" for what in ("model", "signature", "record", "dataset")]
+    evidence = {"signature": "of the model", "training-record": "of the model"}
+    _add_paths(upload_, evidence | dict.fromkeys(results, "Tekton result"))
     upload_.set_defaults(run=_run_upload)
 
     download_ = commands.add_parser("download", help="get objects of known digests from a bucket")
-    download_.add_argument("references", nargs="+", metavar="gs://BUCKET/OBJECT@sha256:DIGEST")
-    download_.add_argument("--output-dir", type=Path, required=True, metavar="DIR")
+    download_.add_argument(
+        "references",
+        nargs="+",
+        metavar="gs://BUCKET/OBJECT@sha256:DIGEST",
+        help="objects, each with its digest",
+    )
+    _add_paths(download_, {"output-dir": "for the objects"})
     download_.set_defaults(run=_run_download)
+
+
+def _add_paths(parser: argparse.ArgumentParser, helps: dict[str, str]) -> None:
+    """Options that name a file or a folder, all of them required."""
+    for name, text in helps.items():
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="PATH", help=text)
 
 
 def _run_clone(args: argparse.Namespace) -> int:
