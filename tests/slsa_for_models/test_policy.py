@@ -258,12 +258,13 @@ def test_init_from_a_verified_model(workshop: Workshop) -> None:
         *("--provenance", workshop.generator_provenance(model)),
     )
     output = workshop.folder / "made.toml"
-    code, _ = workshop.run(
+    code, printed = workshop.run(
         *("policy", "init", model, *evidence, "--output", output),
         *("--source-uri", SOURCE, "--identity", f"{TRAIN}@{REF}"),
         *("--dataset-digest", DATASET),
     )
     assert code == 0
+    assert printed["text"] == f"wrote {output}: read it, then verify with --policy {output}\n"
     written = output.read_text()
     again = ("policy", "init", model, *evidence, "--output", output, "--source-uri", SOURCE)
     assert workshop.run(*again)[0] == 1  # it may have been edited since

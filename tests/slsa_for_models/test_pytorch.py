@@ -254,6 +254,15 @@ def test_reproduce_from_a_record_that_cannot_be_true(trained, tmp_path, capsys, 
     assert message in capsys.readouterr().err
 
 
+def test_reproduce_ignores_no_data(trained):
+    output, _ = trained
+    record = ("--training-record", output / "training.json")
+    model = output / "pytorch_model.pth"
+    done = runs.run_cli("reproduce", model, *record, "--data-dir", output)
+    assert done.returncode == 2
+    assert "leave out --data-dir" in done.stderr
+
+
 def test_reproduce_says_what_differs(trained, tmp_path: Path):
     output, _ = trained
     told = rewritten(

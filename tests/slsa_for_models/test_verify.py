@@ -87,11 +87,11 @@ def test_one_cause_is_refused_once(workshop: Workshop) -> None:
         model,
         *("--provenance", workshop.train_provenance(model), *EXPECTED, "--source-branch", "other"),
         *("--training-record", workshop.record_file(model), "--dataset-digest", DATASET),
-        *("--minimum-level", "3", "--base-model", based(workshop)),
+        *("--minimum-level", "3", "--base-model", based(workshop), "--run-conclusion"),
     )
     assert (code, refusals(verdict)) == (1, ["SourceError"])
     found = {step["check"]: step["found"] for step in verdict["steps"]}
-    for check in ("Training record", "Data set", "Base model"):
+    for check in ("Training record", "Data set", "Base model", "The run has succeeded"):
         assert found[check] == "not checked: no provenance was accepted"
     assert found["Required evidence"] == "not checked: evidence was refused"
     assert found["Same run"] == "nothing to compare: no accepted evidence names a run"
