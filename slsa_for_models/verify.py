@@ -85,12 +85,8 @@ def verify(evidence: Evidence, expected: Expectations) -> Result:
     Raises:
         FileError: The model, a file named or the trust root cannot be read. That is no verdict.
     """
-    for path in (
-        *evidence.provenance,
-        evidence.signature,
-        evidence.summary,
-        evidence.training_record,
-    ):
+    named = (evidence.signature, evidence.summary, evidence.training_record)
+    for path in (evidence.model, *evidence.provenance, *named, evidence.trust.trust_config):
         if path is not None and not path.exists():  # before a large model is hashed
             raise FileError("there is no such file", where=str(path))
     table = Table()

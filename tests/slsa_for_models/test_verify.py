@@ -442,7 +442,7 @@ def test_without_a_trust_root_there_is_no_verdict(
     options = ["--provenance", str(workshop.train_provenance(model)), *EXPECTED]
     broken = workshop.write("trust.json", b"{}")
     for config, message in (
-        ("none.json", "cannot read the file"),
+        ("none.json", "there is no such file"),
         (str(broken), "not a Sigstore client trust configuration"),
     ):
         assert main(["verify", str(model), *options, "--trust-config", config]) == 1
