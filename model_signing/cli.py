@@ -120,7 +120,7 @@ def _parser(given: Sequence[str]) -> console.Parser:
         "  model_signing verify key my-model --public-key key.pub --signature model.sig\n\n"
         "exit codes: 0 done, 1 refused or failed, 2 usage",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    parser.add_argument("--version", action=console.Version, nargs=0, help="print the version")
     levels = ("debug", "info", "warning", "error", "critical")
     parser.add_argument(
         "--log-level", action=_LogLevel, type=str.lower, choices=levels, help="how much to log"
@@ -189,17 +189,6 @@ class _LogLevel(argparse.Action):
         import logging
 
         logging.basicConfig(format="%(name)s: %(message)s", level=level.upper())
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(f"model_signing {version('model-transparency')}")
-        except PackageNotFoundError:
-            print("model_signing (from a source tree)")
-        parser.exit()
 
 
 def _default_method(argv: list[str]) -> list[str]:

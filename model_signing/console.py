@@ -65,6 +65,20 @@ class Parser(argparse.ArgumentParser):
             )
 
 
+class Version(argparse.Action):
+    """Prints the program's version, which is slow to find out, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """As argparse calls it."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"{parser.prog} {version('model-transparency')}")
+        except PackageNotFoundError:
+            print(f"{parser.prog} (from a source tree)")
+        parser.exit()
+
+
 def _hyphens(word: str) -> str:
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else word

@@ -38,8 +38,8 @@ class SigstoreTrust:
 def load(trust: SigstoreTrust) -> ClientTrustConfig:
     """The trust root and service addresses of an instance.
 
-    A `FileError` or `UsageError` for an unusable configuration, a `SignatureError` for the public
-    instances' trust root, if it cannot be refreshed.
+    A `FileError` or `UsageError` for a configuration that cannot be used, or a public instance's
+    trust root that cannot be refreshed.
     """
     return _load(read(trust), str(trust.trust_config), trust.staging, trust.offline)
 
@@ -91,7 +91,7 @@ def _load(config: bytes | None, path: str, staging: bool, offline: bool) -> Clie
     if offline:
         fix = "name a trust configuration with --trust-config"
     message = "Sigstore's trust root could not be " + ("read" if offline else "refreshed")
-    raise errors.SignatureError(message, found=found, fix=fix)
+    raise errors.FileError(message, found=found, fix=fix)
 
 
 # What sigstore-python says when a verification fails -> whose fault it is. First match wins.

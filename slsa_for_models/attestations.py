@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from model_signing import bundle, keys, strict_json, verifiers
 from model_signing.errors import BundleError, FileError, SignatureError
-from model_signing.trust import load as load_trust_root
 from model_signing.verifiers import Authenticated, SigstoreTrust
 from slsa_for_models.errors import UnsupportedError
 
@@ -120,7 +119,6 @@ def authenticate_bundle(
     """
     parsed = bundle.parse(data)
     if parsed.method == "sigstore":
-        _check_trust_root(trust)
         return verifiers.authenticate_sigstore(data, trust)
     if parsed.method == "certificate":
         raise UnsupportedError(
@@ -144,14 +142,6 @@ def fingerprint(public_key: bytes) -> str:
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     ).hexdigest()
-
-
-def _check_trust_root(trust: SigstoreTrust) -> None:
-    """Apart from the rest: that there is no trust root says nothing about a signature."""
-    try:
-        load_trust_root(trust)
-    except SignatureError as error:
-        raise FileError(error.message, found=error.found, fix=error.fix) from error
 
 
 def _refuse_unsupported_log(attestation: Attestation) -> None:

@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     from slsa_for_models.gcp import steps
 
     parser = console.Parser(prog=PROG, description=DESCRIPTION)
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    parser.add_argument("--version", action=console.Version, nargs=0, help="print the version")
     commands: _Commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in (train, distribute, load, reproduce):
         module.configure(commands)
@@ -54,17 +54,6 @@ def build_parser() -> argparse.ArgumentParser:
     _configure_policy(commands)
     steps.configure(commands)
     return parser
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(f"{PROG} {version('model-transparency')}")
-        except PackageNotFoundError:
-            print(f"{PROG} (from a source tree)")
-        parser.exit()
 
 
 # subjects -----------------------------------------------------------------------------------------

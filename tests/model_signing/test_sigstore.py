@@ -322,7 +322,7 @@ class TestTrustRoot:
         data = shared(
             "oms", "test-cases", "verify", "historical", "historical-v1.1.0-sigstore", "bundle.sig"
         ).read_bytes()
-        with pytest.raises(SignatureError, match="could not be refreshed") as refusal:
+        with pytest.raises(FileError, match="could not be refreshed") as refusal:
             authenticate_sigstore(data, SigstoreTrust())
         assert "--offline" in (refusal.value.fix or "")
 
@@ -345,7 +345,7 @@ class TestTrustRoot:
     ) -> None:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-        with pytest.raises(SignatureError, match="could not be read"):
+        with pytest.raises(FileError, match="could not be read"):
             trust.load(SigstoreTrust(offline=True))
 
     def test_a_private_instance_is_not_the_public_one(self, good: bytes) -> None:
