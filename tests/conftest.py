@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,9 +49,8 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     with (shared / "demonstration.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not printed.exists():
-            command = [sys.executable, "-m", "sandbox", "demo", "--model=pytorch_model.pth"]
             done = subprocess.run(
-                [*command, "--epochs=1", f"--output={output}"],
+                ["make", "demo", f"OUTPUT={output}"],
                 cwd=ROOT,
                 capture_output=True,
                 text=True,

@@ -15,7 +15,7 @@ import pytest
 from sandbox.demo import PRODUCT, WORKFLOW, programs_of, verify_command
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = "pytorch_model.pth"
+MODEL = "tensorflow_model.keras"
 
 
 def run_demo(output: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -40,7 +40,7 @@ def test_a_rehearsal_says_that_it_proves_nothing(
     demonstration: tuple[str, Path], tmp_path: Path
 ) -> None:
     out = demonstration[1]
-    model = tmp_path / "pytorch_model.pth"
+    model = tmp_path / "tensorflow_model.keras"
     for name in (model.name, "training.json"):
         shutil.copy(out / name, tmp_path / name)
     done = rehearse(model, tmp_path / "summary.md")
@@ -48,7 +48,7 @@ def test_a_rehearsal_says_that_it_proves_nothing(
     assert "VERIFIED" in done.stdout and "octo-org/models" in done.stdout
     page = html.unescape((tmp_path / "summary.md").read_text(encoding="utf-8"))
     assert page.startswith(
-        "## 🧪 REHEARSED pytorch_model.pth: the chain works; this proves nothing about the model\n"
+        f"## 🧪 REHEARSED {model.name}: the chain works; this proves nothing about the model\n"
     )
     for step in ("Provenance", "Signature", "Verdict"):
         assert f"\n- ✅ {step}\n" in page
@@ -64,12 +64,12 @@ def test_a_model_with_another_record_does_not_pass(
 ) -> None:
     out = demonstration[1]
     shutil.copy(out / "training.json", tmp_path / "training.json")
-    model = tmp_path / "pytorch_model.pth"
+    model = tmp_path / "tensorflow_model.keras"
     model.write_bytes((out / model.name).read_bytes() + b"x")
     done = rehearse(model, tmp_path / "summary.md")
     assert done.returncode == 1
     assert "training record" in done.stderr.lower()
     page = html.unescape((tmp_path / "summary.md").read_text(encoding="utf-8"))
-    assert page.startswith("## ❌ REHEARSED pytorch_model.pth: the chain does not work; ")
+    assert page.startswith("## ❌ REHEARSED tensorflow_model.keras: the chain does not work; ")
     assert "\n- ❌ Provenance\n" in page and "Signature" not in page
     assert "error: the training record is about another model" in page
