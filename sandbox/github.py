@@ -161,6 +161,7 @@ def run(
     Raises:
         WorkflowError: GitHub would not start the run, or the sandbox lacks something it uses.
     """
+    cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE") or "~/.cache/model-transparency")
     with _scratch() as scratch, GitHubApi(_api_answers(earlier)) as api:
         folders = (scratch / "repositories" / str(number) for number in itertools.count())
         if event_name == "pull_request":
@@ -193,6 +194,8 @@ def run(
                 **context.environment(),
                 **_stand_in_environment(artifacts, earlier),
                 "GITHUB_API_URL": api.url,
+                # Environments and data that an earlier run made; jobs have no home to find them in.
+                "MODEL_TRANSPARENCY_CACHE": str(cache.expanduser().resolve()),
                 "MODEL_TRANSPARENCY_TRUST_CONFIG": str(
                     sigstore.write_trust_config(scratch / "trust-config.json")
                 ),
@@ -274,7 +277,7 @@ def _source(repository: Repository, folder: Path) -> Source:
     folder.mkdir(parents=True)
     commit = snapshot(repository.path, original)
     shutil.copytree(original, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
-    return Source(repository.name, repository.ref, commit, original, copy)
+    return Source(repository.name, repository.ref, commit, original, copy, repository.visibility)
 
 
 def _generator(copy: Path) -> Source:
@@ -346,13 +349,10 @@ def _act(
         *(f"--env={name}={value}" for name, value in variables.items()),
     ]
     inherited = {name: value for name, value in os.environ.items() if INHERITED.fullmatch(name)}
-    cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE") or "~/.cache/model-transparency")
     environment = {
         **inherited,
         "HOME": str(home),
         "TMPDIR": str(temporary),
-        # Environments and data that an earlier run made; jobs have no home to find them in.
-        "MODEL_TRANSPARENCY_CACHE": str(cache.expanduser().resolve()),
         # Threads that wait for each other sleep. By default they spin, which makes training
         # several times slower on a machine that does something else, too. Same results.
         "OMP_WAIT_POLICY": "PASSIVE",

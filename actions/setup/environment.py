@@ -159,10 +159,14 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _build_bootstrap(target: Path) -> None:
     """A plain virtual environment with the installer and the build backend, by pip."""
-    _run([sys.executable, "-m", "venv", str(target)], fix="Install Python's venv module.")
-    pip = [str(target / PROGRAMS / "python"), "-m", "pip", "install", "--quiet"]
+    _run(
+        [sys.executable, "-I", "-m", "venv", str(target)],
+        cwd=target,
+        fix="Install Python's venv module.",
+    )
+    pip = [str(target / PROGRAMS / "python"), "-I", "-m", "pip", "install", "--quiet"]
     pip += ["--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:"]
-    _run([*pip, "-r", str(REQUIREMENTS / "bootstrap.txt")])
+    _run([*pip, "-r", str(REQUIREMENTS / "bootstrap.txt")], cwd=target)
 
 
 def _build(role: str, python: str, target: Path) -> None:
@@ -173,6 +177,7 @@ def _build(role: str, python: str, target: Path) -> None:
     new = ["venv", "--quiet", "--allow-existing", "--relocatable", "--python", interpreter]
     _run(
         [*uv, *new, str(target)],
+        cwd=target,
         fix=f"Install Python {python}; the locks of {', '.join(FRAMEWORK_ROLES)} are made for it.",
     )
     into = ["--quiet", "--python", str(target / PROGRAMS / "python")]
@@ -182,14 +187,14 @@ def _build(role: str, python: str, target: Path) -> None:
     strictly = ["--require-hashes", "--only-binary", ":all:"]
     if role in SOURCE_ONLY:
         strictly += ["--no-binary", SOURCE_ONLY[role], "--build-constraints", str(lock)]
-    _run([*uv, "pip", "sync", *into, *strictly, *_torch_source(lock), str(lock)])
+    _run([*uv, "pip", "sync", *into, *strictly, *_torch_source(lock), str(lock)], cwd=target)
     if role in WITHOUT_OURS:
         return
     wheels = target / ".wheel"
-    backend = [str(tools / PROGRAMS / "python"), "-m", "hatchling", "build", "-t", "wheel"]
+    backend = [str(tools / PROGRAMS / "python"), "-I", "-m", "hatchling", "build", "-t", "wheel"]
     _run([*backend, "-d", str(wheels)], cwd=ROOT)
     wheel = next(wheels.glob("*.whl"))
-    _run([*uv, "pip", "install", *into, "--offline", "--no-deps", str(wheel)])
+    _run([*uv, "pip", "install", *into, "--offline", "--no-deps", str(wheel)], cwd=target)
     shutil.rmtree(wheels)
 
 
@@ -207,12 +212,16 @@ def _torch_source(lock: Path) -> list[str]:
     local = os.environ.get("PIP_FIND_LINKS", "")
     stem = pinned[0].replace("==", "-")
     if local and list(Path(local).glob(f"{stem}-*.whl")):
-        return ["--find-links", local]
+        return ["--find-links", str(Path(local).resolve())]
     return ["--index", PYTORCH_CPU_INDEX, "--index-strategy", "unsafe-best-match"]
 
 
-def _run(command: list[str], cwd: Path | None = None, fix: str | None = None) -> None:
-    """Run a tool; its own words are the message when it fails."""
+def _run(command: list[str], cwd: Path, fix: str | None = None) -> None:
+    """Run a tool; its own words are the message when it fails.
+
+    Never in the caller's folder: a job's workspace holds what artifacts brought, and Python, pip
+    and uv take modules and configuration from where they run.
+    """
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         words = (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"

@@ -15,9 +15,12 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILDER = Path("actions/setup/environment.py")
 
 
-def build(root: Path, cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def build(
+    root: Path, cache: Path, *arguments: str, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-I", str(root / BUILDER), *arguments],
+        cwd=cwd,
         env={**os.environ, "MODEL_TRANSPARENCY_CACHE": str(cache)},
         capture_output=True,
         text=True,
@@ -49,11 +52,25 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A job's folder into which an artifact brought modules and settings of unlucky names."""
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    for name in ("venv", "ensurepip", "pip", "hatchling", "packaging", "uv", "sitecustomize"):
+        (folder / f"{name}.py").write_text(f"open({str(folder / 'RAN')!r}, 'a').write({name!r})\n")
+    (folder / "pyproject.toml").write_text("[project]\nname = 'x'\nrequires-python = '<3'\n")
+    (folder / "uv.toml").write_text("no-index = true\n")
+    (folder / ".python-version").write_text("2.7\n")
+    return folder
+
+
 def test_the_programs_of_the_base_environment_are_those_of_this_checkout(
-    checkout: Path, cache: Path
+    checkout: Path, cache: Path, workspace: Path
 ) -> None:
-    first = build(checkout, cache, "base")
+    first = build(checkout, cache, "base", cwd=workspace)
     assert first.returncode == 0, first.stderr
+    assert not (workspace / "RAN").exists()  # nothing of the folder it was called in
     again = build(checkout, cache, "base")
     assert (again.stdout, again.stderr) == (first.stdout, "")  # nothing was installed twice
     programs = Path(first.stdout.strip())
