@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from slsa_for_models.readers import Resource
     from slsa_for_models.record import TrainingRecord
 
-MAX_FILES = 1000
-"""A directory with more files has one subject, the digest of its signed OMS payload."""
+MAX_ENCODED = 96 * 1024
+"""A directory with a longer list of files has one subject, the digest of its signed OMS payload.
+The list is an environment variable of the jobs that sign, ours and the generator's, for which Linux
+has 128 KiB."""
 
 _PLAIN = Serialization("files", "sha256", None, False, files.GIT_PATHS)
 
@@ -98,14 +100,15 @@ def of_model(model: ModelDigests) -> tuple[Subject, ...]:
     """The subjects of a model's provenance.
 
     A file: itself. A directory: every file as `NAME/FILE`, and the OMS root as `NAME`; above
-    `MAX_FILES` files, only the OMS payload's digest as `NAME`.
+    `MAX_ENCODED` characters in base64, only the OMS payload's digest as `NAME`.
     """
     if model.single:
         return (Subject(model.name, model.sha256),)
-    if len(model.files) > MAX_FILES:
-        return (Subject(model.name, model.payload_sha256),)
     listed = [Subject(f"{model.name}/{name}", digest) for name, digest in model.files.items()]
-    return (*listed, Subject(model.name, model.root))
+    listed.append(Subject(model.name, model.root))
+    if len(encode(listed)) > MAX_ENCODED:
+        return (Subject(model.name, model.payload_sha256),)
+    return tuple(listed)
 
 
 def checksums(subjects: Iterable[Subject]) -> str:

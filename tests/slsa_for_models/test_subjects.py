@@ -64,15 +64,30 @@ def test_directory_lists_its_files_and_its_root(
     assert check.returncode == 0
 
 
-def test_many_files_have_one_subject_the_signed_list(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "name", "listed"),
+    [(900, "{}", 901), (2000, "{}", 1), (500, "{:0100}", 1), (400, "{:0100}", 401)],
+)
+def test_many_files_have_one_subject_the_signed_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, name: str, listed: int
+) -> None:
+    """What is printed fits into one environment variable of Linux, 128 KiB."""
     root = tmp_path / "model"
     root.mkdir()
-    for number in range(subjects.MAX_FILES + 1):
-        (root / str(number)).touch()
-    signed = api.sign(root, tmp_path / "model.sig", key_signer(private_pem(new_key())))
-    assert subjects.of_model(subjects.measure(root)) == (
-        subjects.Subject("model", signed.payload_digest),
-    )
+    for number in range(count):
+        (root / name.format(number)).touch()
+    encoded = lines(capsys, root).strip()
+    assert len(encoded) <= 96 * 1024
+    found = base64.b64decode(encoded).decode().splitlines()
+    assert len(found) == listed
+    if listed == 1:
+        signed = api.sign(root, tmp_path / "model.sig", key_signer(private_pem(new_key())))
+        assert found == [f"{signed.payload_digest}  model"]
+    given = ["bash", "-c", 'test "$SUBJECTS" = "$1"', "-", encoded]
+    subprocess.run(given, env={**os.environ, "SUBJECTS": encoded}, check=True)
+    assert lines(capsys, root, "--expected", encoded).strip() == encoded
+    (root / name.format(0)).write_bytes(b"changed")
+    assert main(["subjects", str(root), "--expected", encoded]) == 1
 
 
 def test_a_signature_in_shards_names_the_files(tmp_path: Path, folder: Path) -> None:
