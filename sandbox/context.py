@@ -50,7 +50,7 @@ class Context:
             "github.workflow_sha": self.caller.commit,
             "github.repository_id": IDS["repository_id"],
             "github.repository_owner_id": IDS["repository_owner_id"],
-            "github.repository_visibility": "public",
+            "github.repository_visibility": self.caller.visibility,
             "github.actor_id": IDS["actor_id"],
             "github.triggering_actor": ACTOR,
             "runner.environment": "github-hosted",
@@ -82,6 +82,7 @@ class Context:
         return {
             **IDS,
             "repository": self.caller.name,
+            "repository_visibility": self.caller.visibility,
             "ref": self.caller.ref,
             "sha": self.caller.commit,
             "workflow": self.workflow_name,
@@ -103,8 +104,8 @@ class Context:
             "name": name,
             "full_name": self.caller.name,
             "owner": {"login": owner, "id": int(IDS["repository_owner_id"])},
-            "private": False,
-            "visibility": "public",
+            "private": self.caller.visibility != "public",
+            "visibility": self.caller.visibility,
             "html_url": f"https://github.com/{self.caller.name}",
             "default_branch": "main",
         }

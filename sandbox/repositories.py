@@ -30,11 +30,13 @@ class Repository:
         name: `OWNER/NAME`.
         path: The folder; a git checkout or plain files.
         ref: The branch or tag that its files are, in full.
+        visibility: `public`, `private` or `internal`.
     """
 
     name: str
     path: Path
     ref: str = "refs/heads/main"
+    visibility: str = "public"
 
 
 def snapshot(path: Path, target: Path) -> str:

@@ -59,6 +59,7 @@ class Source:
         commit: 40 hexadecimal digits.
         original: Its files as they are.
         copy: Its files as act gets them; workflows and actions are rewritten here.
+        visibility: `public`, `private` or `internal`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Source:
     commit: str
     original: Path
     copy: Path
+    visibility: str = "public"
 
     def is_named(self, name: str, ref: str) -> bool:
         """Whether `uses: NAME...@REF` means this source: by branch, tag or full commit."""

@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (train, distribute, load, reproduce):
         module.configure(commands)
     _configure_subjects(commands)
+    _configure_may_publish(commands)
     _configure_provenance(commands)
     _configure_verify(commands)
     _configure_policy(commands)
@@ -96,6 +97,30 @@ def _subjects(args: argparse.Namespace) -> int:
         sys.stdout.write(subjects.checksums(found))
     else:
         print(subjects.encode(found))
+    return 0
+
+
+# may-publish --------------------------------------------------------------------------------------
+
+
+def _configure_may_publish(commands: _Commands) -> None:
+    parser = commands.add_parser(
+        "may-publish",
+        help="refuse to sign where that would publish a private repository's name",
+        description="Ask for this GitHub Actions job's identity token, and refuse unless it says "
+        "that the repository is public: Sigstore's logs are. The token is sent nowhere.",
+    )
+    parser.add_argument(
+        "--identity-token", metavar="TOKEN", help="read this OpenID Connect token, not the job's"
+    )
+    parser.set_defaults(run=_may_publish)
+
+
+def _may_publish(args: argparse.Namespace) -> int:
+    from slsa_for_models import attest, visibility
+
+    repository = visibility.check_public(args.identity_token or attest.ambient_token())
+    print(f"{repository} is public")
     return 0
 
 
@@ -453,7 +478,10 @@ def _verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
 
         from slsa_for_models import github_run
 
-        verdict = github_run.judge(found.verdict, found.result.accepted, os.environ)
+        signed = [item.signed for item in found.result.accepted]
+        if not signed and found.result.signed is not None:
+            signed = [found.result.signed]
+        verdict = github_run.judge(found.verdict, signed, os.environ)
         found = replace(found, verdict=verdict)
     return found, expected
 

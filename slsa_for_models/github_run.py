@@ -12,14 +12,14 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import IO
 
 from slsa_for_models.errors import RunError
+from slsa_for_models.identity import Signed
 from slsa_for_models.report import Table, Verdict
-from slsa_for_models.verify import Accepted
 
 API = "https://api.github.com"
 MAX_BYTES = 1024 * 1024
@@ -30,18 +30,18 @@ _RUN = re.compile(
 )
 
 
-def judge(verdict: Verdict, accepted: tuple[Accepted, ...], environ: Mapping[str, str]) -> Verdict:
-    """The verdict with one more step for every run that accepted provenance names.
+def judge(verdict: Verdict, signed: Iterable[Signed], environ: Mapping[str, str]) -> Verdict:
+    """The verdict with one more step for every run that was certified.
 
     Args:
         verdict: The verdict so far.
-        accepted: The provenances that it rests on.
+        signed: Who signed the provenances that it rests on; without any, the model.
         environ: `GITHUB_TOKEN`, `GITHUB_API_URL`, and within a run `GITHUB_REPOSITORY` and
             `GITHUB_RUN_ID`, as GitHub sets them.
     """
     table = Table(list(verdict.steps))
     own = (environ.get("GITHUB_REPOSITORY", ""), environ.get("GITHUB_RUN_ID", ""))
-    certified = [item.signed.facts for item in accepted]
+    certified = [item.facts for item in signed]
     runs = {(facts.get("run of repository"), facts.get("commit")) for facts in certified}
     for run, commit in sorted((run or "", commit or "") for run, commit in runs or {(None, None)}):
         ask = partial(

@@ -140,13 +140,30 @@ def signing_checks_first(file: File) -> Iterator[str]:
         checked = False
         for step in job["steps"]:
             uses = str(step.get("uses", ""))
-            expected = str((step.get("with") or {}).get("expected", ""))
-            if uses == "$/actions/subjects":
+            given = step.get("with") or {}
+            if uses == "$/actions/subjects" and "list-only" not in given:
+                expected = str(given.get("expected", ""))
                 checked |= bool(re.search(r"\$\{\{ (?:needs|inputs)\.", expected))
             elif uses.startswith("actions/download-artifact@"):
                 checked = False
             elif uses.startswith(signers) and not checked:
                 yield f"job '{job_id}' uses {uses.split('@')[0]} on files it has not compared"
+
+
+def downloads_have_a_folder(file: File) -> Iterator[str]:
+    """What an artifact brings into the workspace itself lies where programs start."""
+    if not file.is_workflow:
+        return
+    for job_id, step in steps(file):
+        download = str(step.get("uses", "")).startswith("actions/download-artifact@")
+        if download and (step.get("with") or {}).get("path") in (None, "", "."):
+            yield f"job '{job_id}' downloads into the workspace itself"
+
+
+def no_host_path(file: File) -> Iterator[str]:
+    """In a container `github.action_path` is a path of the machine outside."""
+    if "github.action_path" in file.text:
+        yield "it uses `github.action_path`, not $GITHUB_ACTION_PATH"
 
 
 def signing_runs_no_foreign_code(file: File) -> Iterator[str]:
@@ -223,6 +240,8 @@ RULES: tuple[Callable[[File], Iterator[str]], ...] = (
     no_credentials_stay_behind,
     training_cannot_sign,
     signing_checks_first,
+    downloads_have_a_folder,
+    no_host_path,
     signing_runs_no_foreign_code,
     no_cache,
     only_training_chooses_its_runner,

@@ -156,12 +156,36 @@ def test_ci_covers_the_pythons_and_systems_that_we_name() -> None:
     assert matrix["system"] == ["ubuntu-latest", "macos-latest", "windows-latest"]
 
 
+def test_no_environment_outlives_a_job() -> None:
+    """On a runner that stays, training code could change the one that signs next."""
+    step = load(ROOT / "actions/setup/action.yml")["runs"]["steps"][-1]
+    assert step["env"]["MODEL_TRANSPARENCY_CACHE"] == (
+        "${{ env.MODEL_TRANSPARENCY_CACHE || format('{0}/model-transparency', runner.temp) }}"
+    )
+
+
+def test_what_is_signed_is_checked_for_privacy_first() -> None:
+    """In every workflow and action that signs, unless the caller has decided."""
+    for name in ("sign", "provenance"):
+        steps = load(ROOT / f"actions/{name}/action.yml")["runs"]["steps"]
+        assert steps[-2]["run"] == '"$BIN/slsa_for_models" may-publish'
+        assert steps[-2]["if"] == (
+            "inputs.private-repository != 'true' && inputs.trust-config == ''"
+        )
+    for name in ("train.yml", "sign.yml"):
+        for job in load(WORKFLOWS / name)["jobs"].values():
+            for step in job.get("steps", []):
+                if step.get("uses") in ("$/actions/sign", "$/actions/provenance"):
+                    chosen = step["with"]["private-repository"]
+                    assert chosen == "${{ inputs.private-repository }}"
+
+
 def test_a_job_that_reported_no_subjects_is_refused(tmp_path: Path) -> None:
     """GitHub drops an output that contains a secret of the caller: then nothing is expected."""
     action = load(ROOT / "actions/subjects/action.yml")
-    assert action["inputs"]["expected"]["default"] == "any"
+    assert action["inputs"]["expected"]["default"] == ""
     (step,) = (step for step in action["runs"]["steps"] if "run" in step)
-    assert step["env"]["COMPARE"] == "${{ inputs.expected != 'any' && 'yes' || '' }}"
+    assert step["env"]["COMPARE"] == "${{ inputs.list-only != 'true' && 'yes' || '' }}"
     program, model = tmp_path / "slsa_for_models", tmp_path / "model"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m slsa_for_models "$@"\n')
     program.chmod(0o755)

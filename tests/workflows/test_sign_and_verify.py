@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -49,11 +50,12 @@ def test_the_example(sandbox: Sandbox, tmp_path: Path) -> None:
         "identity": SIGNER,
         "verdict": "verified",
     }
-    assert run.jobs["verify"].outputs == {"verdict": "verified"}
+    subjects = run.jobs["build"].outputs["subjects"]
+    assert run.jobs["verify"].outputs == {"verdict": "verified", "subjects": subjects}
     assert run.jobs["deliver"].conclusion == "success"
     # 2. What was signed is what was built, by digests computed here.
     run.extract("my-model", tmp_path)
-    lines = base64.b64decode(run.jobs["build"].outputs["subjects"]).decode().splitlines()
+    lines = base64.b64decode(subjects).decode().splitlines()
     for file in ("config.json", "weights.bin"):
         digest = hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
         assert f"{digest}  my-model/{file}" in lines
@@ -79,6 +81,70 @@ def test_a_model_with_other_digests_is_not_signed(sandbox: Sandbox) -> None:
     assert {"sign/verify", "verify/verify", "deliver"} <= {
         job for job, conclusion in conclusions(run).items() if conclusion == "skipped"
     }
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("reported", ["any", ""])
+def test_digests_that_are_none(sandbox: Sandbox, reported: str) -> None:
+    """What a job that runs other people's code reports never turns the comparison off."""
+    workflow = replaced(EXAMPLE, ("${{ needs.build.outputs.subjects }}", json.dumps(reported)))
+    run = sandbox.consume(workflow)
+    assert run.jobs["sign/sign"].conclusion == "failure"
+    assert run.artifact_names() == ["my-model"]
+
+
+@pytest.mark.full
+def test_a_long_list_of_files_and_hidden_ones(sandbox: Sandbox, tmp_path: Path) -> None:
+    """An environment variable holds at most 128 KiB; above it no program starts at all."""
+    more = (
+        "mkdir my-model/.cache\n          touch my-model/.cache/{1..900}-of-a-long-list-of-files\n"
+    )
+    workflow = replaced(EXAMPLE, ("mkdir my-model\n", f"mkdir my-model\n          {more}"))
+    run = sandbox.consume(workflow)
+    assert run.conclusion == "success", said(run)
+    assert run.jobs["deliver"].conclusion == "success"
+    (line,) = base64.b64decode(run.jobs["build"].outputs["subjects"]).decode().splitlines()
+    run.extract("my-model.sig", tmp_path)
+    envelope = json.loads((tmp_path / "my-model.sig").read_bytes())["dsseEnvelope"]
+    payload = base64.b64decode(envelope["payload"])
+    assert line == f"{hashlib.sha256(payload).hexdigest()}  my-model"
+    assert len(json.loads(payload)["predicate"]["resources"]) == 902
+
+
+@pytest.mark.full
+def test_the_name_of_a_private_repository_is_not_published(
+    sandbox: Sandbox, sigstore: LocalSigstore
+) -> None:
+    signing = replaced(
+        EXAMPLE, ("      subjects: ${{ needs", "      provenance: none\n      subjects: ${{ needs")
+    ).partition("  verify:\n")[0]
+
+    def run(*options: str) -> Run:
+        lines = "".join(f"      {option}\n" for option in options)
+        consumer = sandbox.consumer(
+            replaced(signing, ("      provenance: n", f"{lines}      provenance: n"))
+        )
+        sigstore.write_trust_config(consumer.path / "sigstore.json")
+        private = dataclasses.replace(consumer, visibility="private")
+        return sandbox.run("consume.yml", private, others=[sandbox.product()], event_name="push")
+
+    asked = len(sigstore.requests)
+    refused = run()
+    assert refused.jobs["sign/sign"].conclusion == "failure"
+    assert "signing would publish the name of a repository that is not public" in said(refused)
+    assert {line.partition("?")[0] for line in sigstore.requests[asked:]} == {"GET /job-token"}
+    for option in ("private-repository: true", "trust-config: sigstore.json"):
+        assert run(option).conclusion == "success", option
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("event", ["pull_request", "pull_request_target"])
+def test_nothing_is_signed_for_a_pull_request(sandbox: Sandbox, event: str) -> None:
+    on = ("  push:\n    branches: [main]\n", f"  {event}:\n")
+    run = sandbox.consume(replaced(EXAMPLE, on), event_name=event)
+    assert run.jobs["sign/sign"].conclusion == "failure"
+    assert [annotation.title for annotation in run.annotations] == ["Pull request"]
+    assert run.artifact_names() == ["my-model"]
 
 
 def test_a_caller_that_grants_too_little_is_told_before_anything_runs(sandbox: Sandbox) -> None:
@@ -107,11 +173,18 @@ def test_a_single_file_without_provenance(sandbox: Sandbox) -> None:
                 "      subjects: ${{ needs",
                 "      path: weights.bin\n      provenance: none\n      subjects: ${{ needs",
             ),
-        ).partition("  verify:\n")[0]
+            (
+                "      artifact: my-model\n      signature",
+                "      path: weights.bin\n      artifact: my-model\n      signature",
+            ),
+            ("/weights.bin\n\n      - name: Refuse", "\n\n      - name: Refuse"),
+        )
     )
     assert run.conclusion == "success", said(run)
+    assert run.jobs["deliver"].conclusion == "success"
     outputs = run.jobs["sign"].outputs
-    assert (outputs["verdict"], outputs["signature"]) == ("verified", "my-model.sig")
+    assert (outputs["verdict"], outputs["provenance"]) == ("verified", "none")
+    assert "The run has succeeded" in run.summaries["verify/verify"]
     assert run.jobs["sign/provenance"].conclusion == "skipped"
     assert run.artifact_names() == ["my-model", "my-model.sig"]
 
