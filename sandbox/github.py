@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import supervise
-from .api import TOKEN, GitHubApi, workflow_run
+from .api import TOKEN, github_api, workflow_run
 from .context import ACTOR, PULL_REQUEST_REF, Context
 from .repositories import Repository, snapshot
 from .sigstore import LocalSigstore
@@ -162,7 +162,7 @@ def run(
         WorkflowError: GitHub would not start the run, or the sandbox lacks something it uses.
     """
     cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE") or "~/.cache/model-transparency")
-    with _scratch() as scratch, GitHubApi(_api_answers(earlier)) as api:
+    with _scratch() as scratch, github_api(_api_answers(earlier)) as api_url:
         folders = (scratch / "repositories" / str(number) for number in itertools.count())
         if event_name == "pull_request":
             repository = replace(repository, ref=PULL_REQUEST_REF)
@@ -193,7 +193,7 @@ def run(
             variables = {
                 **context.environment(),
                 **_stand_in_environment(artifacts, earlier),
-                "GITHUB_API_URL": api.url,
+                "GITHUB_API_URL": api_url,
                 # Environments and data that an earlier run made; jobs have no home to find them in.
                 "MODEL_TRANSPARENCY_CACHE": str(cache.expanduser().resolve()),
                 "MODEL_TRANSPARENCY_TRUST_CONFIG": str(

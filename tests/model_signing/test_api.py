@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -588,14 +587,16 @@ def test_two_signers_at_once_leave_one_whole_signature(model: Path, signature: P
 
 
 RUN = """
-import os, resource, signal, sys
+import functools, os, resource, signal, sys
 from pathlib import Path
 import model_signing
 from model_signing.errors import Error
 model, signature, key = map(Path, sys.argv[1:])
+say = functools.cache(functools.partial(print, flush=True))
 {prepare}
 try:
-    model_signing.sign(model, signature, model_signing.key_signer(key.read_bytes()))
+    sign = model_signing.key_signer(key.read_bytes())
+    model_signing.sign(model, signature, sign, progress=lambda *_: say("hashing"))
 except Error as error:
     sys.exit(error.message)
 """
@@ -630,7 +631,7 @@ def test_signing_that_is_stopped_writes_no_signature(
     with (model / "huge").open("wb") as file:
         file.truncate(1 << 40)  # minutes of hashing
     process = run("", model, signature)
-    time.sleep(0.7)
+    assert process.stdout is not None and process.stdout.readline() == "hashing\n"
     process.send_signal(number)
     process.communicate(timeout=20)
     assert process.returncode == -number

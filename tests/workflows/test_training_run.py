@@ -8,6 +8,7 @@ import html
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,17 @@ def test_a_bad_choice(sandbox: Sandbox, inputs: dict[str, str], title: str, mess
     assert run.artifact_names() == []
 
 
+@pytest.mark.parametrize("models", ['["pytorch_model.pth", "pytorch_model.pth"]', "[]", "{}", "x"])
+def test_a_bad_list_of_formats(sandbox: Sandbox, models: str) -> None:
+    example = (EXAMPLES / "train-many.yml").read_text(encoding="utf-8")
+    listed = '["pytorch_model.pth", "pytorch_model.safetensors"]'
+    assert listed in example
+    run = sandbox.consume(example.replace(listed, models), event_name="workflow_dispatch")
+    assert run.conclusion == "failure"
+    assert [note.title for note in run.annotations] == ["Not a list of formats"]
+    assert run.artifact_names() == []
+
+
 def test_a_dispatch_offers_only_what_there_is(sandbox: Sandbox) -> None:
     with pytest.raises(WorkflowError, match="not one of"):
         sandbox.run("train.yml", sandbox.product(), inputs={"model": "model.pkl"})
@@ -150,9 +162,9 @@ class TestTrained:
         assert "/.github/workflows/train.yml@refs/tags/v1" in predicate
         assert "https://github.com/octo-org/models/actions/runs/" + trained.run_id in predicate
 
-    def test_only_signing_jobs_asked_for_an_identity(self, trained: Run) -> None:
-        lines = re.findall(r"^\[([a-z/]+)\] .*ACTIONS_ID_TOKEN", said(trained), re.MULTILINE)
-        assert not {job for job in lines if job.endswith(("/train", "/verify"))}
+    def test_the_generators_provenance_is_kept_as_long_as_the_model(self, trained: Run) -> None:
+        """The generator's own upload expires after five days; the verified file replaces it."""
+        assert "[model/verify] Artifact pytorch_model.pth.intoto.jsonl has 1 files" in said(trained)
 
 
 # Deploying it later: verify.yml asks how the run ended -------------------------------------------
@@ -176,17 +188,19 @@ class TestEarlierRun:
     def test_that_succeeded(self, sandbox: Sandbox, trained: Run) -> None:
         run = deploy(sandbox, trained)
         assert run.conclusion == "success", said(run)
-        assert run.jobs["verify"].outputs == {"verdict": "verified"}
+        subjects = trained.jobs["model"].outputs["subjects"]
+        assert run.jobs["verify"].outputs == {"verdict": "verified", "subjects": subjects}
+        assert run.jobs["deploy"].conclusion == "success"
         assert "completed, success" in run.summaries["verify/verify"]
 
     def test_that_failed_afterwards(self, sandbox: Sandbox, trained: Run) -> None:
-        run = deploy(sandbox, _replace(trained, conclusion="failure"))
+        run = deploy(sandbox, replace(trained, conclusion="failure"))
         assert run.jobs["verify/verify"].conclusion == "failure"
         assert run.jobs["deploy"].conclusion == "skipped"
         assert "the run that made the model has not succeeded" in said(run)
 
     def test_of_which_github_knows_another_commit(self, sandbox: Sandbox, trained: Run) -> None:
-        run = deploy(sandbox, _replace(trained, commit="0" * 40))
+        run = deploy(sandbox, replace(trained, commit="0" * 40))
         assert run.jobs["verify/verify"].conclusion == "failure"
         assert "GitHub answers about another run" in said(run)
 
@@ -199,14 +213,8 @@ class TestEarlierRun:
         assert "the signing workflow has another source repository" in said(run)
 
     def test_that_does_not_exist(self, sandbox: Sandbox, trained: Run) -> None:
-        run = deploy(sandbox, _replace(trained, run_id="1"))
+        run = deploy(sandbox, replace(trained, run_id="1"))
         assert run.jobs["verify/verify"].conclusion == "failure"
-
-
-def _replace(run: Run, **changes: str) -> Run:
-    import dataclasses
-
-    return dataclasses.replace(run, **changes)
 
 
 # Every format, every input -----------------------------------------------------------------------
@@ -247,6 +255,20 @@ def test_dispatch_with_every_input(sandbox: Sandbox, tmp_path: Path) -> None:
     run.extract("pytorch_model.safetensors.attestation.sigstore.json", tmp_path)
     attested = statement(tmp_path / "pytorch_model.safetensors.attestation.sigstore.json")
     assert attested["predicateType"] == "https://slsa.dev/provenance/v1"
+
+
+@pytest.mark.full
+def test_the_name_of_a_private_repository_is_not_published(sandbox: Sandbox) -> None:
+    product = replace(sandbox.product(), visibility="private")
+    for provenance, job in (("github-attestation", "attest"), ("slsa-github-generator", "sign")):
+        asked = len(sandbox.sigstore.requests)
+        run = sandbox.run("train.yml", product, inputs={**QUICK, "provenance": provenance})
+        assert run.jobs[job].conclusion == "failure"
+        assert "a repository that is not public" in said(run)
+        assert "pytorch_model.pth.sig" not in run.artifact_names()
+        requests = sandbox.sigstore.requests[asked:]
+        if job == "attest":
+            assert {line.partition("?")[0] for line in requests} == {"GET /job-token"}
 
 
 @pytest.mark.full
