@@ -46,14 +46,16 @@ test-full: ## Run all tests, with every format through the workflow
 .PHONY: test-base
 test-base: ## Run the tests that need no framework, on this Python and system
 	@bin=$(call environment,test); \
-	"$$bin/python" -m pytest tests/model_signing $(ARGS)
+	"$$bin/python" -m pytest tests/model_signing tests/slsa_for_models $(ARGS)
 
 .PHONY: lint
 lint: ## Check style, types, workflows and actions
 	@bin=$(call environment,dev); PATH="$$bin:$$PATH"; \
 	ruff check .; ruff format --check .; mypy; \
+	mypy --python-version 3.11 actions/setup/environment.py .github/release.py; \
 	actionlint; zizmor --offline --quiet --persona pedantic --strict-collection .github actions; \
-	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml; \
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml examples/*.yml; \
+	actionlint examples/*.yml; \
 	check-jsonschema --builtin-schema vendor.github-actions actions/*/action.yml; \
 	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 

@@ -26,7 +26,8 @@ def main(action: str, tag: str, commit: str) -> str | None:
     if version is None:
         return f"the tag is not vX.Y.Z: {tag}"
     if action == "move":
-        return _move(tag, version, commit)
+        _move(tag, version, commit)
+        return None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     if tag != f"v{project['version']}":
         return f"the tag is {tag}, but pyproject.toml has version {project['version']}"

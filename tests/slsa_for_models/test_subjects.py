@@ -192,6 +192,8 @@ def spoil(kind: str, folder: Path) -> None:
 def test_models_that_cannot_be_listed(
     folder: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
+    if os.name == "nt" and kind in ("FIFO", "line break"):
+        pytest.skip("Windows has no such files")
     spoil(kind, folder)
     assert main(["subjects", str(folder)]) == 1
     assert capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 
 from sandbox.workflows import load
 from slsa_for_models.formats import FORMATS
-from tests.workflows.runs import PRODUCT, ROOT
+from tests.workflows.runs import PRODUCT, ROOT, git_files
 from tests.workflows.tables import filled, readmes
 
 WORKFLOWS = ROOT / ".github/workflows"
@@ -131,10 +131,18 @@ def test_no_path_of_a_workflow_is_wrong() -> None:
             assert (ROOT / target).exists(), target
 
 
-def test_dependabot_watches_every_folder_with_actions() -> None:
-    updates = load(ROOT / ".github/dependabot.yml")["updates"]
-    actions = next(item for item in updates if item["package-ecosystem"] == "github-actions")
-    assert set(actions["directories"]) == {"/", "/actions/*"}
+def test_dependabot_watches_everything_that_is_pinned() -> None:
+    watched = {
+        (item["package-ecosystem"], folder)
+        for item in load(ROOT / ".github/dependabot.yml")["updates"]
+        for folder in item.get("directories") or [item["directory"]]
+    }
+    pinned = {("github-actions", "/"), ("github-actions", "/actions/*"), ("uv", "/requirements")}
+    for name, ecosystem in (("package-lock.json", "npm"), ("Dockerfile", "docker")):
+        files = [Path(file) for file in git_files() if Path(file).name == name]
+        assert files
+        pinned |= {(ecosystem, f"/{file.parent.as_posix()}") for file in files}
+    assert watched == pinned
 
 
 def test_the_example_of_several_formats_is_valid() -> None:

@@ -407,7 +407,7 @@ FAULTS = [
         "an ecosystem that Dependabot does not know",
         "check-jsonschema",
         ".github/dependabot.yml",
-        "package-ecosystem: pip",
+        "package-ecosystem: uv",
         "package-ecosystem: wheels",
         "wheels",
     ),
