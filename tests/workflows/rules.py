@@ -161,9 +161,11 @@ def downloads_have_a_folder(file: File) -> Iterator[str]:
 
 
 def no_host_path(file: File) -> Iterator[str]:
-    """In a container `github.action_path` is a path of the machine outside."""
-    if "github.action_path" in file.text:
-        yield "it uses `github.action_path`, not $GITHUB_ACTION_PATH"
+    """In a container these are paths of the machine outside; the variables are not."""
+    for context in re.findall(
+        r"\bgithub\.action_path|\bgithub\.workspace|\brunner\.temp", file.text
+    ):
+        yield f"it uses `{context}`, not ${context.replace('.', '_').upper()}"
 
 
 def signing_runs_no_foreign_code(file: File) -> Iterator[str]:

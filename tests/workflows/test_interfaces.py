@@ -164,12 +164,23 @@ def test_ci_covers_the_pythons_and_systems_that_we_name() -> None:
     assert matrix["system"] == ["ubuntu-latest", "macos-latest", "windows-latest"]
 
 
-def test_no_environment_outlives_a_job() -> None:
+def test_no_environment_outlives_a_job(tmp_path: Path) -> None:
     """On a runner that stays, training code could change the one that signs next."""
     step = load(ROOT / "actions/setup/action.yml")["runs"]["steps"][-1]
-    assert step["env"]["MODEL_TRANSPARENCY_CACHE"] == (
-        "${{ env.MODEL_TRANSPARENCY_CACHE || format('{0}/model-transparency', runner.temp) }}"
-    )
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$MODEL_TRANSPARENCY_CACHE"\n', encoding="utf-8")
+    python.chmod(0o755)
+    given = {"PYTHON": str(python), "RUNNER_TEMP": "/temp", "HOME": "/home/runner"}
+    for chosen, found in ((None, "/temp/model-transparency"), ("/trusted", "/trusted")):
+        variables = {**given, **({"MODEL_TRANSPARENCY_CACHE": chosen} if chosen else {})}
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", step["run"]],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == found
 
 
 def test_what_is_signed_is_checked_for_privacy_first() -> None:
