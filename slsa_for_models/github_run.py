@@ -57,7 +57,7 @@ def judge(verdict: Verdict, signed: Iterable[Signed], environ: Mapping[str, str]
             "The run has succeeded",
             "GitHub REST API, Get a workflow run",
             ask,
-            unless="no provenance was accepted" if verdict.refusal and not accepted else "",
+            unless="no provenance was accepted" if verdict.refusal and not certified else "",
         )
     return replace(verdict, steps=tuple(table.steps))
 
