@@ -42,10 +42,13 @@ def github_api(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             server.shutdown()
 
 
-def workflow_run(repository: str, run_id: str, commit: str, conclusion: str) -> dict[str, Any]:
-    """A finished run as the API describes it, as far as anybody here looks."""
+def workflow_run(
+    repository: str, run_id: str, attempt: int, commit: str, conclusion: str
+) -> dict[str, Any]:
+    """An attempt of a run as the API describes it when it is over, as far as anybody here looks."""
     return {
         "id": int(run_id),
+        "run_attempt": attempt,
         "head_sha": commit,
         "status": "completed",
         "conclusion": conclusion,

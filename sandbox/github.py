@@ -105,6 +105,7 @@ class Run:
         log: A file with everything that the jobs printed.
         artifacts: A folder with one zip file per artifact.
         run_id: As in `github.run_id`.
+        run_attempt: As in `github.run_attempt`.
         repository: The caller's name, `github.repository`.
         commit: The caller's commit, `github.sha`.
     """
@@ -116,6 +117,7 @@ class Run:
     log: Path
     artifacts: Path
     run_id: str
+    run_attempt: int
     repository: str
     commit: str
 
@@ -211,6 +213,7 @@ def run(
             log,
             artifacts,
             context.run_id,
+            run_attempt,
             caller.name,
             caller.commit,
         )
@@ -253,8 +256,10 @@ def _stand_in_environment(artifacts: Path, earlier: Sequence[Run]) -> dict[str, 
 def _api_answers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """What GitHub's API says of runs, by path."""
     return {
-        f"/repos/{item.repository}/actions/runs/{item.run_id}": workflow_run(
-            item.repository, item.run_id, item.commit, item.conclusion
+        f"/repos/{item.repository}/actions/runs/{item.run_id}/attempts/{item.run_attempt}": (
+            workflow_run(
+                item.repository, item.run_id, item.run_attempt, item.commit, item.conclusion
+            )
         )
         for item in runs
     }

@@ -8,6 +8,7 @@ named, not skipped: older slsa-github-generator output and `intoto` log entries.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -39,11 +40,13 @@ class Attestation:
         label: The file's name, with the line's number where it has several.
         data: The envelope's own JSON bytes.
         document: The same, parsed.
+        file_sha256: Of the whole file, hexadecimal.
     """
 
     label: str
     data: bytes
     document: dict[str, Any]
+    file_sha256: str
 
 
 def load(path: Path) -> tuple[Attestation, ...]:
@@ -53,7 +56,8 @@ def load(path: Path) -> tuple[Attestation, ...]:
         FileError: The file cannot be read.
         BundleError: Too large, empty, or not made of JSON objects.
     """
-    data = bundle.read_bounded(path, MAX_FILE_BYTES).strip()
+    read = bundle.read_bounded(path, MAX_FILE_BYTES)
+    digest, data = sha256(read).hexdigest(), read.strip()
     if not data.startswith((b"{", b"[")):
         try:
             data = base64.b64decode(data, validate=True).strip()
@@ -69,12 +73,14 @@ def load(path: Path) -> tuple[Attestation, ...]:
             expected=f"a Sigstore bundle, a DSSE envelope, or at most {MAX_LINES} lines of them",
         )
     if one:
-        return (parse(path.name, data),)
-    return tuple(parse(f"{path.name}, line {number}", line) for number, line in enumerate(lines, 1))
+        return (parse(path.name, data, digest),)
+    return tuple(
+        parse(f"{path.name}, line {number}", line, digest) for number, line in enumerate(lines, 1)
+    )
 
 
-def parse(label: str, data: bytes) -> Attestation:
-    """One envelope.
+def parse(label: str, data: bytes, file_sha256: str) -> Attestation:
+    """One envelope of a file with this digest.
 
     Raises:
         BundleError: Not a JSON object.
@@ -82,7 +88,7 @@ def parse(label: str, data: bytes) -> Attestation:
     document = strict_json.loads(data, BundleError, f"The attestation {label}")
     if not isinstance(document, dict):
         raise BundleError("an attestation is a JSON object", where=label)
-    return Attestation(label, data, document)
+    return Attestation(label, data, document, file_sha256)
 
 
 def authenticate(
@@ -118,6 +124,9 @@ def authenticate_bundle(
         FileError: The trust root cannot be read or refreshed, so nothing was looked at.
     """
     parsed = bundle.parse(data)
+    if parsed.method == "certificate" and parsed.log_entries:
+        data = _with_one_certificate(data)
+        parsed = bundle.parse(data)
     if parsed.method == "sigstore":
         return verifiers.authenticate_sigstore(data, trust)
     if parsed.method == "certificate":
@@ -128,6 +137,19 @@ def authenticate_bundle(
             fix="a model's signature alone is verified by `model_signing verify certificate`",
         )
     return _authenticated_by_key(label, parsed.payload, parsed.signature, tuple(public_keys))
+
+
+def _with_one_certificate(data: bytes) -> bytes:
+    """A keyless bundle before v0.3, which has a chain, as v0.3: the leaf is first (OMS v1.0, 11.1).
+
+    Nothing is believed by that: the certificate is verified as every other.
+    """
+    document = json.loads(data)
+    material = document["verificationMaterial"]
+    if document["mediaType"] == bundle.MEDIA_TYPE:
+        return data
+    material["certificate"] = material.pop("x509CertificateChain")["certificates"][0]
+    return json.dumps({**document, "mediaType": bundle.MEDIA_TYPE}).encode()
 
 
 def fingerprint(public_key: bytes) -> str:

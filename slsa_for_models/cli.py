@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -330,19 +332,28 @@ def _add_verify_options(parser: argparse.ArgumentParser) -> None:
     expected = parser.add_argument_group("expectations")
     expected.add_argument(
         "--source-uri",
+        type=_source_uri,
         metavar="github.com/ORG/REPO",
         help="the repository, exactly; needed wherever a workflow signed",
     )
     expected.add_argument("--source-branch", metavar="BRANCH", help="its branch, exactly")
-    expected.add_argument("--source-tag", metavar="TAG", help="its tag, exactly")
-    expected.add_argument(
+    tag = expected.add_mutually_exclusive_group()
+    tag.add_argument("--source-tag", metavar="TAG", help="its tag, exactly")
+    tag.add_argument(
         "--source-versioned-tag",
+        type=_version,
         metavar="vX[.Y[.Z]]",
         help="its version tag, as far as it is given",
     )
-    expected.add_argument("--source-commit", metavar="HEX", help="its commit")
+    expected.add_argument(
+        "--source-commit",
+        type=partial(_digest, "--source-commit", 40),
+        metavar="HEX",
+        help="its commit",
+    )
     expected.add_argument(
         "--builder-id",
+        type=_builder_id,
         action="append",
         default=[],
         metavar="ID[@REF]",
@@ -373,7 +384,12 @@ def _add_verify_options(parser: argparse.ArgumentParser) -> None:
         help="of the builder named by --builder-id, such as Tekton Chains, where its key is not "
         "the model's",
     )
-    expected.add_argument("--dataset-digest", metavar="SHA256", help="of the training data")
+    expected.add_argument(
+        "--dataset-digest",
+        type=partial(_digest, "--dataset-digest", 64),
+        metavar="SHA256",
+        help="of the training data",
+    )
     expected.add_argument("--minimum-level", choices=["1", "2", "3"], help="SLSA Build level")
     expected.add_argument(
         "--resource-uri", metavar="URI", help="what a verification summary must be about"
@@ -399,10 +415,10 @@ def _verify(args: argparse.Namespace) -> int:
     for output in (args.summary, args.attest_verdict):
         if output is not None:
             _check_writable(output)
-    lineage, _ = _verified(args)
+    lineage, expected = _verified(args)
     verdict = lineage.verdict
     if args.attest_verdict is not None and verdict.accepted:
-        _attest_verdict(args, lineage)
+        _attest_verdict(args, lineage, expected)
     sys.stdout.write(report.as_json(verdict) if args.format == "json" else report.text(verdict))
     if not verdict.accepted:
         print(f"{PROG}: {report.cause(verdict)}", file=sys.stderr)
@@ -486,11 +502,8 @@ def _verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
     return found, expected
 
 
-def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
-    from hashlib import sha256
-
+def _attest_verdict(args: argparse.Namespace, lineage: Lineage, expected: Expectations) -> None:
     from model_signing import signers
-    from model_signing.bundle import read_bounded
     from model_signing.files import write_atomic
     from slsa_for_models import attest, provenance, vsa
 
@@ -498,15 +511,14 @@ def _attest_verdict(args: argparse.Namespace, lineage: Lineage) -> None:
         sign = signers.key_signer(_key(args.private_key))
     else:
         sign = attest.signer(args.identity_token, _trust(args))
-    evidence = [*args.provenance, *(path for path in (args.signature, args.vsa) if path)]
     statement = vsa.build(
         lineage.result.model,
         lineage.verdict.chain.level,
         verifier_id=args.verifier_id,
         resource_uri=args.resource_uri,
         policy_name=args.policy.name,
-        policy_sha256=sha256(args.policy.read_bytes()).hexdigest(),
-        inputs=[(path.name, sha256(read_bounded(path)).hexdigest()) for path in evidence],
+        policy_sha256=expected.policy_sha256 or "",
+        inputs=lineage.result.evidence,
         base_levels=lineage.levels,
         now=datetime.now(timezone.utc),
     )
@@ -518,31 +530,31 @@ def _expectations(args: argparse.Namespace) -> Expectations:
     from dataclasses import replace
 
     from slsa_for_models import policy, policy_file
+    from slsa_for_models.context import is_github
 
-    if args.source_versioned_tag is not None:
-        policy.parse_version(args.source_versioned_tag)
+    provider = args.identity_provider
     stated: dict[str, object] = {
-        "source_uri": policy.source_uri(args.source_uri) if args.source_uri else None,
+        "source_uri": args.source_uri,
+        "issuer": provider if is_github(provider or "") else None,
         "source_commit": args.source_commit,
         "branch": args.source_branch,
         "tag": args.source_tag,
         "versioned_tag": args.source_versioned_tag,
-        "builders": _builders(args),
         "inputs": dict(_key_value(item) for item in args.build_workflow_input),
         "signer": _signer(args),
+        "builders": _builders(args),
         "dataset_sha256": args.dataset_digest,
         "minimum_level": int(args.minimum_level or 0),
         "resource_uri": args.resource_uri,
     }
     stated = {name: value for name, value in stated.items() if value}
-    default = policy.Expectations()
-    base = default if args.policy is None else policy_file.load(args.policy)
+    base = policy.Expectations() if args.policy is None else policy_file.load(args.policy)
     # A workflow that is named as the model's signer speaks for itself, too.
     workflow = policy.builder_from_identity(args.identity)
-    if workflow is not None and "builders" not in stated and base.builders == default.builders:
-        stated["builders"] = (*default.builders, workflow)
+    if workflow is not None and "builders" not in {*stated, *base.stated}:
+        stated["builders"] = (*base.builders, workflow)
     for name, value in stated.items():
-        if getattr(base, name) not in (getattr(default, name), value):
+        if name in base.stated and getattr(base, name) != value:
             raise UsageError(
                 "an option contradicts the policy",
                 where=name,
@@ -558,18 +570,25 @@ def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
 
     if args.builder_key is not None and not args.builder_id:
         raise UsageError("--builder-key needs --builder-id: whose key is it?")
+    if args.builder_key is not None and all(map(policy.names_workflow, args.builder_id)):
+        raise UsageError("--builder-key: a GitHub workflow signs with its own identity, not a key")
     path = args.builder_key or args.public_key
     key = None if path is None else _key(path)
     return tuple(policy.builder_from_option(text, key) for text in args.builder_id)
 
 
 def _signer(args: argparse.Namespace) -> Signer | None:
+    from slsa_for_models.context import is_github
     from slsa_for_models.policy import Signer
 
     if args.identity is not None and args.public_key is not None:
         raise UsageError("--identity and --public-key exclude each other")
-    if args.identity is None and args.identity_provider is not None:
-        raise UsageError("--identity-provider needs --identity")
+    if (
+        args.identity is None
+        and args.identity_provider is not None
+        and not (args.builder_id and is_github(args.identity_provider))
+    ):
+        raise UsageError("--identity-provider needs --identity, or --builder-id on GitHub")
     if args.public_key is not None:
         return Signer(public_key=_key(args.public_key))
     if args.identity is None:
@@ -616,6 +635,33 @@ def _key(path: Path) -> bytes:
     from model_signing.bundle import read_bounded
 
     return read_bounded(path, 64 * 1024)
+
+
+def _digest(option: str, digits: int, text: str) -> str:
+    if re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is None:
+        expected = f"{digits} hexadecimal digits, lower case"
+        raise UsageError("not a full digest", where=option, expected=expected, found=text)
+    return text
+
+
+def _source_uri(text: str) -> str:
+    from slsa_for_models import policy
+
+    return policy.source_uri(text)
+
+
+def _builder_id(text: str) -> str:
+    from slsa_for_models import policy
+
+    policy.builder_from_option(text)
+    return text
+
+
+def _version(text: str) -> str:
+    from slsa_for_models import policy
+
+    policy.parse_version(text)
+    return text
 
 
 def _moment(text: str) -> datetime:

@@ -20,6 +20,7 @@ from slsa_for_models.errors import ContextError
 
 GITHUB = "https://github.com/"
 GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
+"""The issuer of GitHub's tokens; those of an enterprise may have one of its own below it."""
 MAX_TOKEN_BYTES = 64 * 1024
 MAX_INPUTS_BYTES = 64 * 1024
 
@@ -77,6 +78,15 @@ class BuildContext:
         return f"{GITHUB}{self.repository}/actions/runs/{self.run_id}/attempts/{self.run_attempt}"
 
 
+def is_github(issuer: str) -> bool:
+    """Whether tokens of this issuer are those of GitHub Actions jobs.
+
+    Source: GitHub documentation, "Customizing the issuer value for an enterprise": `…/SLUG`.
+    Fulcio takes each of them and certifies the same fields.
+    """
+    return issuer == GITHUB_ISSUER or issuer.startswith(f"{GITHUB_ISSUER}/")
+
+
 # BuildContext field -> claim (GitHub documentation, "OpenID Connect reference").
 _CLAIMS = {
     "repository": "repository",
@@ -113,7 +123,7 @@ def from_token(
         ContextError: Not a JWT, not from GitHub Actions, or a claim is absent or malformed.
     """
     claims = token_claims(token)
-    if claims.get("iss") != GITHUB_ISSUER:
+    if not is_github(str(claims.get("iss"))):
         raise ContextError(
             "the identity token is not that of a GitHub Actions job",
             where="claim iss",

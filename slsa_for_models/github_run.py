@@ -26,12 +26,12 @@ MAX_BYTES = 1024 * 1024
 TIMEOUT_SECONDS = 30
 _RUN = re.compile(
     r"https://github\.com/([A-Za-z0-9-]+/[A-Za-z0-9._-]+)/actions/runs/([1-9][0-9]{0,19})"
-    r"(?:/attempts/[1-9][0-9]*)?"
+    r"/attempts/([1-9][0-9]{0,9})"
 )
 
 
 def judge(verdict: Verdict, signed: Iterable[Signed], environ: Mapping[str, str]) -> Verdict:
-    """The verdict with one more step for every run that was certified.
+    """The verdict with one more step for every attempt of a run that was certified.
 
     Args:
         verdict: The verdict so far.
@@ -42,7 +42,7 @@ def judge(verdict: Verdict, signed: Iterable[Signed], environ: Mapping[str, str]
     table = Table(list(verdict.steps))
     own = (environ.get("GITHUB_REPOSITORY", ""), environ.get("GITHUB_RUN_ID", ""))
     certified = [item.facts for item in signed]
-    runs = {(facts.get("run of repository"), facts.get("commit")) for facts in certified}
+    runs = {(facts.get("invocation"), facts.get("commit")) for facts in certified}
     for run, commit in sorted((run or "", commit or "") for run, commit in runs or {(None, None)}):
         ask = partial(
             check,
@@ -55,7 +55,7 @@ def judge(verdict: Verdict, signed: Iterable[Signed], environ: Mapping[str, str]
         table.step(
             "run",
             "The run has succeeded",
-            "GitHub REST API, Get a workflow run",
+            "GitHub REST API, Get a workflow run attempt",
             ask,
             unless="no provenance was accepted" if verdict.refusal and not certified else "",
         )
@@ -65,7 +65,7 @@ def judge(verdict: Verdict, signed: Iterable[Signed], environ: Mapping[str, str]
 def check(
     run: str, commit: str, *, token: str, api: str = API, own_run: tuple[str, str] | None = None
 ) -> str:
-    """Asks whether a run succeeded. Its latest attempt counts: failed jobs may be run again.
+    """Asks whether an attempt of a run succeeded: another one may have made another model.
 
     Args:
         run: The run invocation URI of the certificate (extension 1.3.6.1.4.1.57264.1.21).
@@ -86,27 +86,27 @@ def check(
         raise RunError(
             "no accepted provenance names a run of GitHub Actions",
             where="run",
-            expected="https://github.com/ORG/REPO/actions/runs/NUMBER",
+            expected="https://github.com/ORG/REPO/actions/runs/NUMBER/attempts/NUMBER",
             found=run or "none",
         )
-    repository, number = match.groups()
+    repository, number, attempt = match.groups()
     if own_run == (repository, number):
         return f"{run}: this very run; the jobs before this one have succeeded"
-    url = f"{api.rstrip('/')}/repos/{repository}/actions/runs/{number}"
+    url = f"{api.rstrip('/')}/repos/{repository}/actions/runs/{number}/attempts/{attempt}"
     answer = _get(url, token)
-    # 1. The answer is about this run, of this repository and commit.
-    named = {
-        "id": str(answer.get("id")),
-        "repository": _text(answer.get("repository"), "full_name"),
-        "head_sha": str(answer.get("head_sha")),
-    }
-    for field, expected in {"id": number, "repository": repository, "head_sha": commit}.items():
-        if named[field] != expected:
+    # 1. The answer is about this attempt of this run, of this repository and commit.
+    for field, expected, found in (
+        ("id", number, str(answer.get("id"))),
+        ("run_attempt", attempt, str(answer.get("run_attempt"))),
+        ("repository", repository, _text(answer.get("repository"), "full_name")),
+        ("head_sha", commit, str(answer.get("head_sha"))),
+    ):
+        if found != expected:
             raise RunError(
                 "GitHub answers about another run than the provenance names",
                 where=f"{url}, {field}",
                 expected=expected,
-                found=named[field] or "nothing",
+                found=found or "nothing",
             )
     # 2. It is over, and every job of it succeeded or was meant to be skipped.
     status, conclusion = answer.get("status"), answer.get("conclusion")
@@ -116,7 +116,7 @@ def check(
             where=run,
             expected="completed, success",
             found=f"{status}, {conclusion or 'no conclusion yet'}",
-            fix="look at the run's page for what failed; do not deploy what it made",
+            fix="do not deploy it; run all jobs again, and deploy what that attempt makes",
         )
     return f"{run}: completed, success"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from model_signing.fulcio import Claims, certificate_claims
 from model_signing.verifiers import Authenticated
 from slsa_for_models import attestations
-from slsa_for_models.context import GITHUB_ISSUER
+from slsa_for_models.context import is_github
 from slsa_for_models.errors import CertificateClaimError, SignerError
 from slsa_for_models.policy import Builder, Expectations, Expected, matches
 from slsa_for_models.readers import Provenance
@@ -65,11 +65,12 @@ def check_model_signer(label: str, authenticated: Authenticated, expected: Expec
             where=label,
             expected=f"key {attestations.fingerprint(signer.public_key)}",
             found=f"{claims.identity} ({claims.issuer})",
-            fix="name a builder's key with --builder-key instead",
+            fix="name the signer with --identity and --identity-provider, and a builder's key "
+            "with --builder-key",
         )
     if signer is not None and signer.identity is not None:
-        check_identity(claims, signer.identity, signer.issuer or GITHUB_ISSUER)
-    elif claims.issuer != GITHUB_ISSUER or not any(
+        check_identity(claims, signer.identity, signer.issuer or expected.issuer)
+    elif claims.issuer != expected.issuer or not any(
         builder.accepts(claims.identity) for builder in expected.builders
     ):
         raise SignerError(
@@ -111,12 +112,13 @@ def check_provenance_signer(
     certificate = authenticated.certificate
     claims = None if certificate is None else certificate_claims(certificate)
     if provenance.kind != "tekton":
-        if claims is None or claims.issuer != GITHUB_ISSUER:
+        if claims is None or claims.issuer != expected.issuer:
             raise SignerError(
                 f"provenance of the kind {provenance.kind} is signed by a GitHub workflow",
                 where=label,
-                expected=GITHUB_ISSUER,
+                expected=expected.issuer,
                 found=claims.issuer if claims else "a key",
+                fix="an enterprise's own issuer is named with --identity-provider, or in a policy",
             )
         facts = _workflow_facts(claims, expected)
         builders = [item for item in expected.builders if item.is_workflow]
@@ -140,26 +142,22 @@ def _speaks_for(identity: str | None, claims: Claims | None, builder: Builder) -
         return key is not None and attestations.fingerprint(key) == identity
     wanted = builder.identity
     return (
-        wanted is not None and matches(wanted, claims.identity) and builder.issuer == claims.issuer
+        wanted is not None
+        and matches(wanted, claims.identity)
+        and builder.issuer == claims.issuer
+        and not is_workflow(claims)  # whoever calls it could write what no certificate confirms
     )
 
 
 def _workflow_facts(claims: Claims, expected: Expectations) -> dict[str, str | None]:
-    """A workflow's certificate: its own identity, the repository that ran it, and the runner.
+    """A workflow's certificate: the repository that ran it, its own identity, and the runner.
 
-    The identity of a reusable workflow is the same whoever calls it, so that it never suffices:
-    extension .12 has to name the expected source repository.
+    The last two are GitHub's: elsewhere .9 and .11 have other values.
     """
-    if claims.issuer != GITHUB_ISSUER:
+    if not is_workflow(claims):
         return {}
-    repository, wanted = f"git+{claims.source_repository_uri}", expected.source_uri
+    check_repository(claims, expected.source_uri)
     checks = (
-        (
-            "source repository (.12)",
-            wanted is not None and matches(wanted, repository),
-            str(wanted or "one named with --source-uri"),
-            claims.source_repository_uri,
-        ),
         (
             "identity (.9)",
             claims.identity == claims.build_signer_uri,
@@ -173,7 +171,7 @@ def _workflow_facts(claims: Claims, expected: Expectations) -> dict[str, str | N
             claims.runner_environment,
         ),
     )
-    for what, holds, needed, found in checks:
+    for what, holds, needed, found in checks if is_github(claims.issuer) else ():
         if not holds:
             raise SignerError(
                 f"the signing workflow has another {what.split(' (')[0]}",
@@ -182,6 +180,44 @@ def _workflow_facts(claims: Claims, expected: Expectations) -> dict[str, str | N
                 found=found or "nothing",
             )
     return certified_facts(claims)
+
+
+def is_workflow(claims: Claims) -> bool:
+    """Whether a build ran, on GitHub or elsewhere (GitLab), rather than a person or a service."""
+    return is_github(claims.issuer) or claims.source_repository_uri is not None
+
+
+def check_repository(claims: Claims, wanted: Expected | None, option: str = "--source-uri") -> None:
+    """The repository that a workflow ran for, extension .12 of its certificate.
+
+    The identity of a reusable workflow is the same whoever calls it, so that it never suffices.
+
+    Args:
+        claims: What the certificate says.
+        wanted: The repository expected.
+        option: Where it is named.
+
+    Raises:
+        SignerError: Another one, or none was named.
+    """
+    found = claims.source_repository_uri
+    where = "certificate: source repository (.12)"
+    if wanted is None:
+        raise SignerError(
+            f"a workflow signed, so {option} is required",
+            where=where,
+            expected=f"the repository it ran for, named with {option} or in a policy",
+            found=f"{found} (compared with nothing)" if found else "no repository",
+            fix=found
+            and f"if you expect that repository, pass {option} {found.removeprefix('https://')}",
+        )
+    if found is None or not matches(wanted, f"git+{found}"):
+        raise SignerError(
+            "the signing workflow ran for another repository",
+            where=where,
+            expected=str(wanted),
+            found=found or "no repository",
+        )
 
 
 def certified_facts(claims: Claims) -> dict[str, str | None]:

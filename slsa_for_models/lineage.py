@@ -87,7 +87,9 @@ def verify_lineage(
         nonlocal complete
         for digest in base_models(from_result):
             name = f"base model {digest[:12]}"
-            if digest in path:
+            if not digest:
+                table.refused(BASE_MODEL, "Base model", f"{SLSA}, 3", _no_digest())
+            elif digest in path:
                 table.refused(name, "Lineage", f"{SLSA}, 3", _cycle(digest))
             elif digest in levels:
                 continue
@@ -125,14 +127,17 @@ def verify_lineage(
 
 
 def base_models(result: Result) -> list[str]:
-    """The digests of the base models that accepted provenance names, each once, in order."""
-    named = {
-        resource.sha256: None
+    """The digests of the base models that accepted provenance names, each once, in order.
+
+    "" stands for one that is named without a SHA-256.
+    """
+    named = [
+        resource.sha256 or ""
         for item in result.accepted
         for resource in item.provenance.dependencies
-        if resource.name == BASE_MODEL and resource.sha256
-    }
-    return [digest for digest in named if digest is not None]
+        if resource.name == BASE_MODEL
+    ]
+    return list(dict.fromkeys(named))
 
 
 def payload_digest(evidence: Evidence) -> str:
@@ -145,6 +150,15 @@ def payload_digest(evidence: Evidence) -> str:
     if evidence.signature is None:
         raise LineageError("a base model needs a signature", where=str(evidence.model))
     return sha256(bundle.parse(bundle.read_bounded(evidence.signature)).payload).hexdigest()
+
+
+def _no_digest() -> LineageError:
+    return LineageError(
+        "a base model is named without a SHA-256, so that none can be compared with it",
+        where=f"resolvedDependencies, {BASE_MODEL}",
+        expected="the SHA-256 of its OMS statement",
+        found="other digests, or none",
+    )
 
 
 def _cycle(digest: str) -> LineageError:

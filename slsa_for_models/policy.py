@@ -11,11 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from model_signing.errors import UsageError
-from slsa_for_models.errors import (
-    BuilderError,
-    ParameterError,
-    SourceError,
-)
+from slsa_for_models.context import GITHUB_ISSUER
+from slsa_for_models.errors import BuilderError, ParameterError, SourceError
 from slsa_for_models.readers import Provenance
 
 GENERATOR_REPOSITORY = "https://github.com/slsa-framework/slsa-github-generator/"
@@ -26,8 +23,21 @@ SIGNING_WORKFLOW = "/.github/workflows/sign.yml"
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 """The data set expected where a training record says `cifar10` and nothing else is expected."""
 
-_FULL_VERSION_TAG = re.compile(r"refs/tags/v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
-_VERSION = re.compile(r"v(\d+)(?:\.(\d+)(?:\.(\d+)(-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)?)?")
+GITHUB_RUNNERS = frozenset(
+    f"ubuntu-{version}"
+    for version in ("latest", "26.04", "24.04", "22.04", "26.04-arm", "24.04-arm", "22.04-arm")
+)
+"""Labels of GitHub's standard Linux machines (GitHub documentation, "GitHub-hosted runners")."""
+
+_FULL_VERSION_TAG = re.compile(r"refs/tags/v(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}")
+_N = r"([0-9]{1,18})"
+_VERSION = re.compile(rf"v{_N}(?:\.{_N}(?:\.{_N}(-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)?)?")
+_URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s@]+")
+# The host has a dot or a port, so that ORG/REPO is not taken for HOST/REPO.
+_REPOSITORY = re.compile(
+    r"git\+https://(?:github\.com/[^/@\s?#]+/[^/@\s?#]+"
+    r"|(?!github\.com/)[^/@\s]+[.:][^/@\s]+(?:/[^/@\s?#]+)+)"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Builder:
         public_key: PEM, where it signs with a key.
         identity: The certificate's identity, where it signs keyless elsewhere than on GitHub.
         issuer: That identity's issuer.
+        pipeline: What it has to have run (Tekton), as `Provenance.pipeline`; None for anything.
     """
 
     id: str
@@ -71,6 +82,7 @@ class Builder:
     public_key: bytes | None = None
     identity: Expected | None = None
     issuer: str | None = None
+    pipeline: Expected | None = None
 
     @property
     def is_workflow(self) -> bool:
@@ -102,13 +114,19 @@ GENERATOR = Builder(GENERATOR_ID, level=3)
 def builder_from_option(text: str, public_key: bytes | None = None) -> Builder:
     """`--builder-id ID` or `ID@REF`, with slsa-verifier's meaning: a short REF is a tag.
 
+    Args:
+        text: The option's value.
+        public_key: PEM; not for a GitHub workflow, which signs with its own identity.
+
     Raises:
-        UsageError: More than one `@`, or nothing after it.
+        UsageError: Not a URI, more than one `@`, or nothing after it.
     """
     name, at, ref = text.partition("@")
-    if not name or "@" in ref or (at and not ref):
-        raise UsageError("not a builder id", where="--builder-id", expected="ID or ID@REF")
-    if public_key is not None:
+    if not _URI.fullmatch(name) or "@" in ref or (at and not ref):
+        raise UsageError(
+            "not a builder id", where="--builder-id", expected="a URI, or URI@REF", found=text
+        )
+    if public_key is not None and not names_workflow(name):
         return Builder(text, public_key=public_key)
     level = 3 if name == GENERATOR_ID else None
     return Builder(name, (ref, f"refs/tags/{ref}") if at else (), level)
@@ -119,9 +137,13 @@ def builder_from_identity(identity: str | None) -> Builder | None:
 
     None where the identity is not a workflow at a git reference.
     """
-    name, at, ref = (identity or "").partition("@")
-    is_workflow = name.startswith("https://") and "/.github/workflows/" in name
-    return Builder(name, (ref,)) if is_workflow and at and ref and "@" not in ref else None
+    name, _, ref = (identity or "").partition("@")
+    return Builder(name, (ref,)) if names_workflow(name) and ref and "@" not in ref else None
+
+
+def names_workflow(builder_id: str) -> bool:
+    """Whether an id is that of a GitHub workflow."""
+    return builder_id.startswith("https://") and "/.github/workflows/" in builder_id
 
 
 def level_of(builder: Builder, provenance: Provenance, facts: Mapping[str, str | None]) -> int:
@@ -129,7 +151,8 @@ def level_of(builder: Builder, provenance: Provenance, facts: Mapping[str, str |
 
     A GitHub workflow that the caller trusts is Build L2 when GitHub runs it: the platform signs.
     It is L3 when it belongs to another repository than the source, so that who writes the source
-    cannot change the builder. Everything else is L1 unless a policy says more.
+    cannot change the builder. Everything else is L1 unless a policy says more. No policy says more
+    of a training on a machine of somebody's own.
 
     Args:
         builder: The entry that accepted the provenance.
@@ -137,12 +160,22 @@ def level_of(builder: Builder, provenance: Provenance, facts: Mapping[str, str |
         facts: What the certificate says; see `verify.certified_facts`.
     """
     if builder.level is not None:
-        return builder.level
+        return min(builder.level, highest_level(provenance))
     if facts.get("runner") != "github-hosted":
         return 1
     # GitHub's names do not distinguish case.
     own = builder.id.lower().startswith(f"{facts['repository']}/".lower())
-    return 2 if own else 3
+    return min(2 if own else 3, highest_level(provenance))
+
+
+def highest_level(provenance: Provenance) -> int:
+    """3; but 1 for a training that does not name one of GitHub's standard machines as its runner.
+
+    Whoever owns the machine can change the model, and no certificate says whose it was: only the
+    jobs that sign have one. The label does not prove the contrary (docs/threat-model.md, E).
+    """
+    runner = (provenance.inputs or {}).get("runner")
+    return 3 if provenance.kind != "train" or runner in GITHUB_RUNNERS else 1
 
 
 @dataclass(frozen=True)
@@ -171,6 +204,7 @@ class Expectations:
 
     Attributes:
         source_uri: The canonical repository, `git+https://HOST/ORG/REPO`.
+        issuer: Whose tokens its workflows have: GitHub's, or an enterprise's own below it.
         source_commit: Its commit, hexadecimal.
         branch: A branch's name, without `refs/heads/`.
         tag: A tag's name, without `refs/tags/`.
@@ -186,9 +220,12 @@ class Expectations:
         base_models: Whether every base model named must be given and verified.
         verifiers: Whose verification summaries are believed.
         resource_uri: What a verification summary must be about.
+        policy_sha256: Digest of the policy's file as it was read, hexadecimal.
+        stated: Names of the fields that a policy states, be it with what would hold without it.
     """
 
     source_uri: Expected | None = None
+    issuer: str = GITHUB_ISSUER
     source_commit: str | None = None
     branch: Expected | None = None
     tag: Expected | None = None
@@ -204,6 +241,8 @@ class Expectations:
     base_models: bool = False
     verifiers: tuple[SummaryVerifier, ...] = ()
     resource_uri: str | None = None
+    policy_sha256: str | None = field(default=None, compare=False)
+    stated: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 def source_uri(text: str) -> str:
@@ -215,8 +254,10 @@ def source_uri(text: str) -> str:
     uri = text
     if not uri.startswith("git+"):
         uri = f"git+{uri}" if "://" in uri else f"git+https://{uri}"
-    if not re.fullmatch(r"git\+https://[^/@\s]+(/[^/@\s?#]+)+", uri) or uri.endswith(".git"):
-        raise UsageError("not a source repository", expected="github.com/ORG/REPO", found=text)
+    if not _REPOSITORY.fullmatch(uri) or uri.endswith(".git"):
+        raise UsageError(
+            "not a repository", where="--source-uri", expected="github.com/ORG/REPO", found=text
+        )
     return uri
 
 
@@ -233,12 +274,24 @@ def check_builder(
     """
     found = next((item for item in builders if item.accepts(provenance.builder_id)), None)
     if found is None:
+        name, _, ref = provenance.builder_id.partition("@")
+        short = ref.removeprefix("refs/heads/")
+        is_branch = short != ref and any(one.id == name and short in one.refs for one in builders)
         raise BuilderError(
             "not a trusted builder, or not at a trusted version",
             where="builder.id",
             expected=" | ".join(str(builder) for builder in expected.builders),
             found=provenance.builder_id,
-            fix="if you trust it, name it with --builder-id or in a policy",
+            fix=f"for a branch write @{ref}"
+            if is_branch
+            else "if you trust it, name it with --builder-id or in a policy",
+        )
+    if found.pipeline is not None and not matches(found.pipeline, provenance.pipeline or ""):
+        raise BuilderError(
+            "the builder ran another pipeline",
+            where="externalParameters.buildConfigSource",
+            expected=str(found.pipeline),
+            found=provenance.pipeline or "one written into the run itself",
         )
     is_generator = provenance.kind == "slsa-github-generator"
     # A caller of our sign.yml may get hold of its token (docs/private-sigstore.md). Another kind
@@ -329,7 +382,12 @@ def parse_version(text: str) -> re.Match[str]:
     """
     match = _VERSION.fullmatch(text)
     if match is None:
-        raise UsageError("not a version", expected="vX, vX.Y or vX.Y.Z", found=text)
+        raise UsageError(
+            "not a version",
+            where="--source-versioned-tag",
+            expected="vX, vX.Y or vX.Y.Z",
+            found=text,
+        )
     return match
 
 

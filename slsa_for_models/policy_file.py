@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from model_signing.bundle import read_bounded
 from model_signing.errors import UsageError
 from slsa_for_models import json_schema, policy
-from slsa_for_models.context import GITHUB_ISSUER
+from slsa_for_models.context import GITHUB_ISSUER, is_github
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.identity import Signed
 from slsa_for_models.policy import (
@@ -26,7 +28,7 @@ from slsa_for_models.policy import (
     Signer,
     SummaryVerifier,
 )
-from slsa_for_models.verify import Result
+from slsa_for_models.verify import Accepted, Result
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,52 +48,65 @@ def load(path: Path) -> Expectations:
         FileError: It, or a key it names, cannot be read.
         PolicyError: Not TOML, not what the schema describes, or it contradicts itself.
     """
+    data = read_bounded(path, MAX_BYTES)
     try:
-        document = tomllib.loads(read_bounded(path, MAX_BYTES).decode())
+        document = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyError("the policy is not TOML", where=str(path), found=str(error)) from None
     json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")
     try:
-        return _expectations(document, path.parent)
+        found = _expectations(document, path.parent)
     except UsageError as error:  # what would be a usage error on the command line
         raise PolicyError(error.message, where=str(path), found=error.found) from None
+    return replace(found, policy_sha256=sha256(data).hexdigest())
 
 
 def _expectations(document: Toml, folder: Path) -> Expectations:
     source, build, require, vsa = (
         document.get(name, {}) for name in ("source", "build", "require", "vsa")
     )
-    versioned = source.get("versioned_tag")
-    if versioned is not None:
-        policy.parse_version(versioned)
-    defaults = Expectations()
-    builders = tuple(_builder(entry, folder) for entry in document.get("builder", ()))
-    signer = document.get("signer")
-    return Expectations(
-        source_uri=_source(source.get("uri")),
-        source_commit=source.get("commit"),
-        branch=_expected(source.get("branch")),
-        tag=_expected(source.get("tag")),
-        versioned_tag=versioned,
-        builders=builders or defaults.builders,
-        inputs={name: _required(value) for name, value in build.get("inputs", {}).items()},
-        runners=tuple(build.get("runners", defaults.runners)),
-        signer=None if signer is None else _signer(signer, folder),
-        dataset_sha256=build.get("dataset_sha256"),
-        dependencies=build.get("dependencies", {}),
-        minimum_level=require.get("level", 0),
-        required=tuple(require.get("evidence", ())),
-        base_models=require.get("base_models", False),
-        verifiers=_verifiers(vsa.get("verifier", ()), folder),
-        resource_uri=vsa.get("resource_uri"),
-    )
+    # Field -> the table and the name it stands under, and what to make of it.
+    table: dict[str, tuple[Toml, str, Callable[[Any], object]]] = {
+        "source_uri": (source, "uri", _source),
+        "issuer": (source, "issuer", _issuer),
+        "source_commit": (source, "commit", str),
+        "branch": (source, "branch", _required),
+        "tag": (source, "tag", _required),
+        "versioned_tag": (source, "versioned_tag", _versioned),
+        "builders": (document, "builder", lambda all: tuple(_builder(one, folder) for one in all)),
+        "inputs": (build, "inputs", lambda all: {k: _required(v) for k, v in all.items()}),
+        "runners": (build, "runners", tuple),
+        "signer": (document, "signer", lambda one: _signer(one, folder)),
+        "dataset_sha256": (build, "dataset_sha256", str),
+        "dependencies": (build, "dependencies", dict),
+        "minimum_level": (require, "level", int),
+        "required": (require, "evidence", tuple),
+        "base_models": (require, "base_models", bool),
+        "verifiers": (vsa, "verifier", lambda all: _verifiers(all, folder)),
+        "resource_uri": (vsa, "resource_uri", str),
+    }
+    stated: dict[str, Any] = {
+        field: make(part[name]) for field, (part, name, make) in table.items() if name in part
+    }
+    return Expectations(**stated, stated=frozenset(stated))
+
+
+def _issuer(value: str) -> str:
+    if not is_github(value):
+        raise PolicyError("not an issuer of GitHub's tokens", where="source.issuer", found=value)
+    return value
+
+
+def _versioned(value: str) -> str:
+    policy.parse_version(value)
+    return value
 
 
 def _builder(entry: Toml, folder: Path) -> Builder:
     if "@" in entry["id"]:
         raise PolicyError("git references of a builder stand in `refs`", found=entry["id"])
     _check_method(entry, "builder", needs_issuer=True)
-    if entry.get("issuer") == GITHUB_ISSUER:
+    if is_github(entry.get("issuer", "")):
         raise PolicyError(
             "a GitHub workflow is named by the builder's id; it needs no identity",
             found=entry["id"],
@@ -99,6 +114,18 @@ def _builder(entry: Toml, folder: Path) -> Builder:
     level = entry.get("level")
     if level is None and entry["id"] == policy.GENERATOR_ID:
         level = policy.GENERATOR.level
+    by_workflow = "identity" not in entry and "public_key" not in entry
+    if "pipeline" in entry and by_workflow:
+        raise PolicyError(
+            "a pipeline is Tekton's, and GitHub's workflows have none", where="builder"
+        )
+    if level == 3 and not by_workflow and "pipeline" not in entry:
+        raise PolicyError(
+            "a builder that runs any pipeline cannot reach Build L3",
+            where="builder",
+            expected='pipeline = "URI@sha1:COMMIT#PATH"',
+            found=entry["id"],
+        )
     return Builder(
         id=entry["id"],
         refs=tuple(_required(ref) for ref in entry.get("refs", ())),
@@ -106,6 +133,7 @@ def _builder(entry: Toml, folder: Path) -> Builder:
         public_key=_key(entry, folder),
         identity=_expected(entry.get("identity")),
         issuer=entry.get("issuer"),
+        pipeline=_expected(entry.get("pipeline")),
     )
 
 
@@ -127,7 +155,7 @@ def _verifier(entry: Toml, folder: Path) -> SummaryVerifier:
     _check_method(entry, "vsa.verifier", needs_issuer=False)
     if "identity" not in entry and "public_key" not in entry:
         raise PolicyError("a verifier has neither an identity nor a key", where=entry["id"])
-    on_github = "identity" in entry and entry.get("issuer", GITHUB_ISSUER) == GITHUB_ISSUER
+    on_github = "identity" in entry and is_github(entry.get("issuer", GITHUB_ISSUER))
     if on_github and "source_uri" not in entry:
         raise PolicyError(
             "a verifier that is a GitHub workflow needs source_uri: whoever calls a reusable "
@@ -204,6 +232,7 @@ def from_result(
         "[source]",
         f"uri = {_text(first.source_uri.removeprefix('git+https://'))}",
     ]
+    lines += [f"issuer = {_text(expected.issuer)}"] if expected.issuer != GITHUB_ISSUER else []
     branches = {item.provenance.branch for item in accepted} - {None}
     tags = {item.provenance.tag for item in accepted} - {None}
     if len(tags) == 1:
@@ -220,6 +249,7 @@ def from_result(
         lines += [f"level = {item.level}"]
         if item.provenance.kind == "tekton":
             lines += _who(item.signed, builder_key)
+            lines += _pipeline(item)
     if result.signed is not None:
         lines += ["", "[signer]", *_who(result.signed, public_key)]
     lines += _build_lines(result, expected)
@@ -240,13 +270,26 @@ def _who(signed: Signed, public_key: str | None) -> list[str]:
     ]
 
 
+def _pipeline(item: Accepted) -> list[str]:
+    """As the verifier pinned it; else the same file of the same repository, at any commit."""
+    found, builder_id = item.provenance.pipeline, item.provenance.builder_id
+    builders = [one for one in item.signed.builders if one.accepts(builder_id)]
+    pinned = builders[0].pipeline
+    if pinned is None and found is not None:
+        uri, _, rest = found.partition("@")
+        path = rest.partition("#")[2]
+        pinned = Pattern(f"{re.escape(uri)}@(sha1|sha256):[0-9a-f]+#{re.escape(path)}")
+    return [] if pinned is None else [f"pipeline = {_toml(pinned)}"]
+
+
 def _build_lines(result: Result, expected: Expectations) -> list[str]:
     lines = []
     if expected.inputs:
         pairs = [f"{_text(name)} = {_toml(value)}" for name, value in expected.inputs.items()]
         lines.append(f"inputs = {{ {', '.join(pairs)} }}")
-    if result.verdict.chain.dataset_sha256:
-        lines.append(f"dataset_sha256 = {_text(result.verdict.chain.dataset_sha256)}")
+    dataset = result.verdict.chain.dataset_sha256
+    if dataset and "," not in dataset:  # of several inputs (Tekton) nobody says which it is
+        lines.append(f"dataset_sha256 = {_text(dataset)}")
     return ["", "[build]", *lines] if lines else []
 
 

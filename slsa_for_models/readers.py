@@ -106,6 +106,8 @@ class Provenance:
         invocation: The run, as the builder names it.
         record: The training record among the by-products, if any.
         signature: The model's signature file among them, if any.
+        pipeline: Tekton: what ran, `URI@ALGORITHM:DIGEST#PATH`, as Tekton's resolver fetched it;
+            None where it stood in the run itself, written by whoever started it.
     """
 
     kind: str
@@ -122,6 +124,7 @@ class Provenance:
     invocation: str
     record: Resource | None = None
     signature: Resource | None = None
+    pipeline: str | None = None
 
 
 def read(payload: bytes) -> Provenance:
@@ -386,7 +389,17 @@ def _tekton(build_type: str, subjects: tuple[Resource, ...], predicate: Json) ->
         invocation=_text(predicate, "runDetails.metadata.invocationId"),
         record=_tekton_result(by_products, "record"),
         signature=_tekton_result(by_products, "signature"),
+        pipeline=_tekton_pipeline(external, spec),
     )
+
+
+def _tekton_pipeline(external: Json, spec: Json) -> str | None:
+    """Chains takes `buildConfigSource` from the run's status, which Tekton's controller writes."""
+    if "buildConfigSource" not in external or {"pipelineSpec", "taskSpec"} & set(spec):
+        return None
+    source = _object(external, "buildConfigSource")
+    repository, ref, path = (_text(source, name) for name in ("repository", "ref", "path"))
+    return f"{repository}@{ref}#{path}"
 
 
 def _tekton_result(by_products: Iterable[Resource], name: str) -> Resource | None:

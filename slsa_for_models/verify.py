@@ -67,12 +67,16 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Result:
-    """A verdict, with the model as hashed, its signer and the provenances that were accepted."""
+    """A verdict, with the model as hashed, its signer and the provenances that were accepted.
+
+    `evidence` is the name and the SHA-256, hexadecimal, of each file as it was read.
+    """
 
     verdict: Verdict
     model: ModelDigests
     signed: Signed | None
     accepted: tuple[Accepted, ...]
+    evidence: tuple[tuple[str, str], ...]
 
 
 def verify(evidence: Evidence, expected: Expectations) -> Result:
@@ -93,15 +97,20 @@ def verify(evidence: Evidence, expected: Expectations) -> Result:
     # A. The model's bytes, by its signature where there is one.
     signed, model, signature = _signature(table, evidence, expected)
     # B. Each provenance on its own.
-    found = [_file(table, path, model, expected, evidence.trust) for path in evidence.provenance]
+    read: list[tuple[str, str]] = []
+    found = [
+        _file(table, path, model, expected, evidence.trust, read) for path in evidence.provenance
+    ]
+    if evidence.signature is not None and signature is not None:
+        read.append((evidence.signature.name, signature))
     accepted = tuple(item for item in found if item is not None)
     # C. A trusted verifier's summary.
     vouched = None
     if evidence.summary is not None:
-        vouched = vsa.examine(table, evidence.summary, model, expected, evidence.trust)
+        vouched = vsa.examine(table, evidence.summary, model, expected, evidence.trust, read)
     # D. All of it together.
     chain = _together(table, evidence, expected, signed, model, accepted, vouched, signature)
-    return Result(Verdict(tuple(table.steps), chain), model, signed, accepted)
+    return Result(Verdict(tuple(table.steps), chain), model, signed, accepted, tuple(read))
 
 
 # A. The signature ---------------------------------------------------------------------------------
@@ -148,7 +157,12 @@ def _signature(
 
 
 def _file(
-    table: Table, path: Path, model: ModelDigests, expected: Expectations, trust: SigstoreTrust
+    table: Table,
+    path: Path,
+    model: ModelDigests,
+    expected: Expectations,
+    trust: SigstoreTrust,
+    read: list[tuple[str, str]],
 ) -> Accepted | None:
     """One attestation of the file has to satisfy everything; the others get a line each."""
     loaded = table.step(
@@ -162,7 +176,8 @@ def _file(
     examined.sort(key=lambda entry: _merit(entry[1]), reverse=True)
     if not examined:
         return None
-    _, best, accepted = examined[0]
+    first, best, accepted = examined[0]
+    read.append((path.name, first.file_sha256))
     table.steps += best
     for item, steps, _ in examined[1:]:
         refusal = next((step.found for step in steps if step.outcome == "refused"), "it holds, too")
@@ -244,6 +259,9 @@ def examine(
             ),
         )
         level = policy.level_of(builder, provenance, signed.facts) if builder else 0
+        if builder and builder.pipeline is None and provenance.kind == "tekton":
+            why = "none was pinned: whoever may start a run may have written what it did"
+            table.not_checked(label, "Pipeline", f"{SLSA}, 1.4", why)
 
     # 2. Expectations.
     ref = (expected.branch, expected.tag, expected.versioned_tag)
@@ -322,6 +340,8 @@ def _together(
             pieces = "only one piece of" if known else "no accepted"
             why = f"nothing to compare: {pieces} evidence names a {what}"
             table.not_checked("together", title, OURS, why)
+    if len(accepted) > 1:
+        table.step("together", "Independent provenance", OURS, partial(check_distinct, accepted))
     made = {item.provenance.signature.sha256 for item in accepted if item.provenance.signature}
     if made and signature is not None:
         table.step("together", "Same signature", OURS, partial(check_signature, signature, made))
@@ -406,6 +426,27 @@ def check_same(said: Sequence[tuple[str, str]]) -> str:
             found=", ".join(f"{label}: {value}" for label, value in said),
         )
     return said[0][1]
+
+
+def check_distinct(accepted: Sequence[Accepted]) -> str:
+    """No two provenances say the same thing twice: each is of another builder or another kind.
+
+    Raises:
+        ChainError: Two are of one builder and kind, such as a file and its copy.
+    """
+    said: dict[tuple[str, str], str] = {}
+    for item in accepted:
+        by = (item.provenance.builder_id, item.provenance.kind)
+        if by in said:
+            raise ChainError(
+                "two provenances are of one builder and kind, so that the second adds nothing",
+                where=f"{said[by]}, {item.signed.label}",
+                expected="one of each builder and kind",
+                found=" as ".join(by),
+                fix="give one of them, and for a second opinion the provenance of another builder",
+            )
+        said[by] = item.signed.label
+    return f"{len(said)} of different builders or kinds"
 
 
 def check_signature(found: str, made: Set[str | None]) -> str:
@@ -513,17 +554,20 @@ def _dataset(
     lost: str,
 ) -> str:
     """Step 3 for the one dependency that decides what a model is: its training data."""
-    named = {
-        resource.sha256
-        for item in accepted
-        for resource in item.provenance.dependencies
-        if resource.name in ("dataset", "inputs/result") and resource.sha256
-    }
+    named, inputs = (
+        {
+            resource.sha256 or "no SHA-256"
+            for item in accepted
+            for resource in item.provenance.dependencies
+            if resource.name == name and (resource.sha256 or name == "dataset")
+        }
+        for name in ("dataset", "inputs/result")
+    )
     recorded = None if record is None else record.dataset.sha256
     wanted = expected.dataset_sha256
     if wanted is None and record is not None and record.dataset.name == "cifar10":
         wanted = policy.CIFAR10_SHA256
-    if not (wanted or named or recorded):
+    if not (wanted or named or inputs or recorded):
         why = "not named by any accepted evidence"
         table.not_checked("together", "Data set", f"{SLSA}, 3", why)
         return ""
@@ -534,33 +578,46 @@ def _dataset(
         "together",
         "Data set",
         f"{SLSA}, 3",
-        partial(check_dataset, wanted, named, recorded),
+        partial(check_dataset, wanted, named, inputs, recorded),
         lambda found: f"{name}{found} {'as expected' if wanted else unexpected}",
         compared=wanted is not None,
-        unless="" if named or recorded else lost,
+        unless="" if named or inputs or recorded else lost,
     )
     return checked or ""
 
 
-def check_dataset(wanted: str | None, named: Set[str], recorded: str | None) -> str:
+def check_dataset(
+    wanted: str | None, named: Set[str], inputs: Set[str], recorded: str | None
+) -> str:
     """The data set's digest: expected, named by provenance, recorded by training; as far as known.
+
+    Args:
+        wanted: The digest expected, hexadecimal.
+        named: Digests of the dependencies called `dataset`: this data set, and no other.
+        inputs: Digests of Tekton's inputs, which have no names: one of them has to be it.
+        recorded: What the training record says.
 
     Raises:
         DependencyMismatchError: Two of them differ, or one is expected and nobody names any.
     """
-    message = digest = None
-    if recorded is not None and named and recorded not in named:
-        message, digest = "the provenance names another data set than training recorded", recorded
-    elif wanted is not None and wanted not in ({recorded} if recorded else named):
-        message, digest = "trained on another data set than the one expected", wanted
-    if message is not None:
-        raise DependencyMismatchError(
-            message,
-            where="resolvedDependencies, training record",
-            expected=digest,
-            found=", ".join(sorted({*named, *([recorded] if recorded else [])})) or "no data set",
+    for digest, message in (
+        (recorded, "the provenance names another data set than training recorded"),
+        (wanted, "trained on another data set than the one expected"),
+    ):
+        agree = (
+            named == {digest} if named else not inputs or digest in inputs,
+            recorded is None or recorded == digest,
+            bool(named or inputs or recorded),
         )
-    return wanted or recorded or ", ".join(sorted(named))
+        if digest is not None and not all(agree):
+            raise DependencyMismatchError(
+                message,
+                where="resolvedDependencies, training record",
+                expected=digest,
+                found=", ".join(sorted({*(named or inputs), *filter(None, [recorded])}))
+                or "no data set",
+            )
+    return wanted or recorded or ", ".join(sorted(named or inputs))
 
 
 def _chain(
@@ -604,7 +661,9 @@ def _levels(accepted: Sequence[Accepted], vouched: int | None) -> dict[str, int]
         elif "/.github/workflows/" in name:
             name = name.rpartition("/")[2]
         levels[name] = max(item.level, levels.get(name, 0))
-    return levels
+    # A training on a machine of somebody's own is one, whoever else attests it.
+    highest = min((policy.highest_level(item.provenance) for item in accepted), default=3)
+    return {name: min(level, highest) for name, level in levels.items()}
 
 
 def _metrics(record: TrainingRecord) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from model_signing.fulcio import certificate_claims
 from model_signing.verifiers import Authenticated, SigstoreTrust
-from slsa_for_models import attestations, identity, policy, readers, subjects
+from slsa_for_models import attestations, identity, readers, subjects
 from slsa_for_models.context import GITHUB_ISSUER
 from slsa_for_models.errors import SignerError, SummaryError
 from slsa_for_models.policy import Expectations, SummaryVerifier
@@ -78,15 +78,24 @@ def build(
 
 
 def examine(
-    table: Table, path: Path, model: ModelDigests, expected: Expectations, trust: SigstoreTrust
+    table: Table,
+    path: Path,
+    model: ModelDigests,
+    expected: Expectations,
+    trust: SigstoreTrust,
+    read_files: list[tuple[str, str]],
 ) -> int | None:
-    """Adds the steps for one summary. Returns the level it vouches for, or None if refused."""
+    """Adds the steps for one summary, and to `read_files` its name and digest.
+
+    Returns the level it vouches for, or None if refused.
+    """
     keys = [item.public_key for item in expected.verifiers if item.public_key is not None]
     label, refused = path.name, len(table.steps)
 
     # 1. The signature on the envelope. 3. The predicate type.
     def read() -> tuple[Authenticated, tuple[readers.Resource, ...], Mapping[str, Any]]:
         (attestation,) = _only_one(path)
+        read_files.append((path.name, attestation.file_sha256))
         authenticated = attestations.authenticate(attestation, trust, keys)
         _, about, predicate = readers.read_statement(authenticated.payload, (PREDICATE,))
         return authenticated, about, predicate
@@ -181,15 +190,8 @@ def _check_signer(authenticated: Authenticated, trusted: SummaryVerifier) -> Non
             found=claims.identity,
         )
     identity.check_identity(claims, trusted.identity, trusted.issuer or GITHUB_ISSUER)
-    if claims.issuer == GITHUB_ISSUER:  # whoever calls a reusable workflow has its identity
-        repository = f"git+{claims.source_repository_uri}"
-        if trusted.source_uri is None or not policy.matches(trusted.source_uri, repository):
-            raise SignerError(
-                "the verifier's workflow ran for another repository",
-                where="certificate: source repository (.12)",
-                expected=str(trusted.source_uri or "one named by the policy"),
-                found=claims.source_repository_uri,
-            )
+    if trusted.source_uri is not None or identity.is_workflow(claims):
+        identity.check_repository(claims, trusted.source_uri, "source_uri of the verifier")
 
 
 def check_resource(predicate: Mapping[str, Any], expected: str | None) -> str:

@@ -422,12 +422,14 @@ def test_it_refuses_a_flipped_byte(shell, consumer, outcome):
     assert "REFUSED" in done.stdout
 
 
-def test_the_policy_in_the_guide_verifies_the_run(shell, consumer):
+@pytest.mark.parametrize(("commit", "level"), [(None, "SLSA Build L2"), ("0" * 40, "REFUSED")])
+def test_the_policy_in_the_guide_verifies_the_run(shell, consumer, outcome, commit, level):
     text = GUIDE.read_text()
     policy = text[text.index("```toml\n") + 8 :].partition("```")[0]
     for example, here in (
         ("github.com/ORG/REPO", gcp.REPOSITORY.removeprefix("https://")),
         (policy.partition('issuer = "')[2].partition('"')[0], gcp.ISSUER),
+        ("COMMIT", commit or outcome.run.reference.commit),
     ):
         policy = policy.replace(example, here)
     (consumer / "policy.toml").write_text(policy)
@@ -435,8 +437,8 @@ def test_the_policy_in_the_guide_verifies_the_run(shell, consumer):
         'slsa_for_models verify "$MODEL" --signature "$MODEL.sig" --provenance provenance.json '
         "--training-record training.json --policy policy.toml --trust-config trust-config.json"
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "SLSA Build L2" in done.stdout
+    assert done.returncode == (1 if commit else 0), done.stdout + done.stderr
+    assert level in done.stdout
 
 
 def test_the_variables_of_the_run_are_those_that_the_guide_sets():

@@ -155,7 +155,12 @@ class Workshop:
         about = subjects.of_model(subjects.measure(model))
         built = context.from_token(
             self.token(**changes),
-            inputs={"model": "pytorch_model.pth", "epochs": 6, "self_test": True},
+            inputs={
+                "model": "pytorch_model.pth",
+                "epochs": 6,
+                "self_test": True,
+                "runner": "ubuntu-latest",
+            },
             started=None,
             now=datetime(2026, 11, 22, 21, tzinfo=timezone.utc),
         )
@@ -309,13 +314,18 @@ def tekton_statement(model: Path) -> Json:
             "buildDefinition": {
                 "buildType": "https://tekton.dev/chains/v2/slsa",
                 "externalParameters": {
+                    "buildConfigSource": {
+                        "repository": "git+https://github.com/octo-org/models",
+                        "ref": f"sha1:{COMMIT}",
+                        "path": "pipeline.yaml",
+                    },
                     "runSpec": {
                         "pipelineRef": {"resolver": "git"},
                         "params": [
                             {"name": "model", "value": "pytorch_model.pth"},
                             {"name": "formats", "value": ["a", "b"]},
                         ],
-                    }
+                    },
                 },
                 "internalParameters": {},
                 "resolvedDependencies": [

@@ -8,16 +8,20 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import crafted
 import pytest
+from crafted import SOURCE, TRAIN, Workshop, refusals
 
 from slsa_for_models import cli, github_run
 from slsa_for_models.errors import RunError
 
 COMMIT = "c" * 40
 RUN = "https://github.com/octo-org/models/actions/runs/42/attempts/1"
-# Of a real answer (REST API 2022-11-28, "Get a workflow run"), the fields that are looked at.
+ASKED = "/repos/octo-org/models/actions/runs/42/attempts"
+# Of a real answer (REST API 2022-11-28, "Get a workflow run attempt"), the fields looked at.
 GOOD: dict[str, Any] = {
     "id": 42,
+    "run_attempt": 1,
     "head_sha": COMMIT,
     "status": "completed",
     "conclusion": "success",
@@ -66,18 +70,43 @@ def api() -> Iterator[Api]:
     api.server.server_close()
 
 
-def check(api: Api, run: str = RUN, **options: Any) -> str:
+def check(api: Api, run: str = RUN, answer: dict[str, Any] | None = None, **options: Any) -> str:
+    if answer is not None:
+        api.body = json.dumps({**GOOD, **answer}).encode()
     return github_run.check(run, COMMIT, token="secret", api=api.url, **options)
 
 
 def test_a_run_that_succeeded(api: Api) -> None:
     assert check(api) == f"{RUN}: completed, success"
-    assert api.requests == [("/repos/octo-org/models/actions/runs/42", "Bearer secret")]
+    assert api.requests == [(f"{ASKED}/1", "Bearer secret")]
+
+
+def test_only_the_attempt_that_made_the_model_counts(api: Api) -> None:
+    check(api, RUN.replace("attempts/1", "attempts/3"), answer={"run_attempt": 3})
+    assert api.requests == [(f"{ASKED}/3", "Bearer secret")]
+    with pytest.raises(RunError, match="another run"):  # a later one, which succeeded
+        check(api, answer={"run_attempt": 2})
+
+
+def test_a_model_of_an_attempt_that_failed(
+    api: Api, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_API_URL", api.url)
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    model = workshop.model()
+    options = ("--source-uri", SOURCE, "--builder-id", TRAIN, "--run-conclusion")
+    for attempt, conclusion, code in (("1", "failure", 1), ("2", "success", 0)):
+        provenance = workshop.train_provenance(model, run_attempt=attempt)
+        about = {"id": 77, "run_attempt": int(attempt), "head_sha": crafted.COMMIT}
+        api.body = json.dumps({**GOOD, **about, "conclusion": conclusion}).encode()
+        found, verdict = workshop.verify(model, "--provenance", provenance, *options)
+        assert (found, refusals(verdict)) == (code, ["RunError"][:code])
+    assert [path.rpartition("/")[2] for path, _ in api.requests] == ["1", "2"]
 
 
 def test_a_public_run_needs_no_token(api: Api) -> None:
     github_run.check(RUN, COMMIT, token="", api=api.url)
-    assert api.requests == [("/repos/octo-org/models/actions/runs/42", None)]
+    assert api.requests == [(f"{ASKED}/1", None)]
 
 
 def test_within_the_run_itself_nobody_is_asked(api: Api) -> None:
@@ -102,6 +131,8 @@ def test_another_run_or_repository_is_not_the_run_itself(
         ({"conclusion": "success", "status": "in_progress"}, RUN),
         ({"conclusion": "SUCCESS"}, RUN),
         ({"id": 43}, "id"),
+        ({"run_attempt": 2}, "run_attempt"),
+        ({"run_attempt": None}, "run_attempt"),
         ({"head_sha": "d" * 40}, "head_sha"),
         ({"repository": {"full_name": "octo-org/models2"}}, "repository"),
         ({"repository": "octo-org/models"}, "repository"),
@@ -161,6 +192,7 @@ def test_an_address_that_is_not_on_the_web(url: str) -> None:
         lambda run: run.replace("octo-org/models", "octo-org/models?x="),
         lambda run: run.replace("runs/42", "runs/0042"),
         lambda run: run + "/../43",
+        lambda run: run.removesuffix("/attempts/1"),
         lambda run: run + "\n",
         lambda run: "",
     ],

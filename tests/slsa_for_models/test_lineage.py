@@ -40,6 +40,22 @@ def verify(workshop: Workshop, model: Path, *options: object) -> tuple[int, Json
     )
 
 
+@pytest.mark.parametrize("digest", [{}, {"sha512": "e" * 128}])
+@pytest.mark.parametrize("required", ["true", "false"])
+def test_a_base_model_without_a_digest_to_compare(
+    workshop: Workshop, digest: dict[str, str], required: str
+) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    dependencies.append({"name": "base-model", "digest": digest})
+    provenance = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+    text = f'version = 1\n[[builder]]\nid = "{TRAIN}"\n[require]\nbase_models = {required}\n'
+    options = ("--source-uri", SOURCE, "--policy", workshop.write("policy.toml", text.encode()))
+    code, verdict = workshop.verify(model, "--provenance", provenance, *options)
+    assert (code, refusals(verdict)) == (1, ["LineageError"])
+
+
 @pytest.fixture
 def chain(workshop: Workshop) -> list[Path]:
     """Three models, each trained from the one before."""

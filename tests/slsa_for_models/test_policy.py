@@ -25,6 +25,7 @@ from crafted import (
 from model_signing import api
 from model_signing.signers import key_signer
 from slsa_for_models import json_schema, policy_file
+from slsa_for_models.context import GITHUB_ISSUER
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.policy import GENERATOR, Expectations, Pattern
 
@@ -166,6 +167,8 @@ def test_no_policy_is_read_unless_named(
         "version = 1\n[source]\nurl = 'x'",
         "version = 1\n[source]\nuri = 'octo-org'",
         "version = 1\n[source]\nuri = 7",
+        "version = 1\n[source]\nissuer = 'https://gitlab.com'",
+        "version = 1\n[source]\nissuer = 'https://token.actions.githubusercontent.com.example'",
         "version = 1\n[source]\nuri = ''",
         "version = 1\n[source]\nuri = { pattern = '(' }",
         "version = 1\n[source]\nuri = { pattern = 'a', other = 'b' }",
@@ -179,6 +182,8 @@ def test_no_policy_is_read_unless_named(
         "version = 1\n[[builder]]\nid = 'x'\nidentity = 'y'\npublic_key = 'z'",
         "version = 1\n[[builder]]\nid = 'x'\nidentity = 'y'\n"
         "issuer = 'https://token.actions.githubusercontent.com'",
+        "version = 1\n[[builder]]\nid = 'x'\npipeline = 'y'",
+        "version = 1\n[[builder]]\nid = 'x'\nidentity = 'y'\nissuer = 'z'\nlevel = 3",
         "version = 1\n[signer]",
         "version = 1\n[signer]\nissuer = 'x'",
         "version = 1\n[build]\ndataset_sha256 = 'abc'",
@@ -220,6 +225,41 @@ def test_an_option_may_repeat_but_not_contradict_the_policy(workshop: Workshop) 
     code, error = workshop.verify(model, *options, "--source-uri", "github.com/octo-org/other")
     assert (code, error["error"]) == (2, "UsageError")
     assert workshop.verify(model, *options, "--builder-id", TRAIN)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "options"),
+    [
+        (f'[[builder]]\nid = "{GENERATOR.id}"', ("--builder-id", TRAIN)),
+        ("[require]\nlevel = 0", ("--minimum-level", "3")),
+        ("[build]\ninputs = {}", ("--build-workflow-input", "epochs=6")),
+        (
+            f'[source]\nissuer = "{GITHUB_ISSUER}"',
+            ("--identity", f"{TRAIN}@{REF}", "--identity-provider", f"{GITHUB_ISSUER}/acme"),
+        ),
+    ],
+)
+def test_a_policy_that_states_what_holds_anyway_is_not_overridden(
+    workshop: Workshop, policy: str, options: tuple[str, ...]
+) -> None:
+    model = workshop.model()
+    evidence = ("--provenance", workshop.train_provenance(model), "--source-uri", SOURCE)
+    path = write(workshop, f"version = 1\n{policy}\n")
+    code, error = workshop.verify(model, *evidence, "--policy", path, *options)
+    assert (code, error["error"]) == (2, "UsageError")
+    assert error["message"] == "an option contradicts the policy"
+
+
+def test_naming_the_models_signer_adds_no_builder_to_a_policys(workshop: Workshop) -> None:
+    model = workshop.model()
+    path = write(workshop, f'version = 1\n[[builder]]\nid = "{GENERATOR.id}"\n')
+    code, verdict = workshop.verify(
+        model,
+        *("--signature", workshop.sign_model(model), "--identity", f"{TRAIN}@{REF}"),
+        *("--provenance", workshop.train_provenance(model), "--source-uri", SOURCE),
+        *("--policy", path),
+    )
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
 
 
 def fenced(document: str, language: str) -> str:
@@ -355,9 +395,30 @@ def test_init_with_a_key_each_for_model_and_builder(workshop: Workshop) -> None:
     assert code == 0
     code, verdict = workshop.verify(model, *evidence, "--policy", output)
     assert (code, refusals(verdict)) == (0, [])
+    made = policy_file.load(output).builders[0].pipeline
+    assert made == Pattern(
+        r"git\+https://github\.com/octo\-org/models@(sha1|sha256):[0-9a-f]+#pipeline\.yaml"
+    )
     public.write_bytes(public_pem(key))  # the builder's key does not sign models
     code, verdict = workshop.verify(model, *evidence, "--policy", output)
     assert (code, refusals(verdict)) == (1, ["SignatureError"])
+
+
+def test_init_from_a_run_with_several_inputs(workshop: Workshop) -> None:
+    key, model = new_key(), workshop.model()
+    statement = tekton_statement(model)
+    other = {"name": "inputs/result", "uri": "gs://bucket/other", "digest": {"sha256": "e" * 64}}
+    statement["predicate"]["buildDefinition"]["resolvedDependencies"].append(other)
+    attestation = workshop.write("chains.json", json.dumps(envelope(statement, key)).encode())
+    builder = workshop.write("builder.pub", public_pem(key))
+    output = workshop.folder / "made.toml"
+    code, _ = workshop.run(
+        *("policy", "init", model, "--provenance", attestation, "--output", output),
+        *("--builder-key", builder, "--builder-id", CHAINS, "--source-uri", SOURCE),
+    )
+    assert code == 0
+    assert policy_file.load(output).dataset_sha256 is None
+    assert workshop.verify(model, "--provenance", attestation, "--policy", output)[0] == 0
 
 
 def test_init_writes_nothing_from_a_refused_model(workshop: Workshop) -> None:

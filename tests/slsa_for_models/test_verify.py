@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 from hashlib import sha256
@@ -19,6 +20,7 @@ from crafted import (
     Workshop,
     changed,
     generator_statement,
+    github_statement,
     new_key,
     private_pem,
     public_pem,
@@ -28,7 +30,7 @@ from crafted import (
 from model_signing import api
 from model_signing.signers import SigstoreSigning, key_signer, sigstore_signer
 from sandbox.sigstore import LocalSigstore
-from slsa_for_models import json_schema, policy, subjects
+from slsa_for_models import cifar10, cli, json_schema, policy, subjects
 from slsa_for_models.cli import main
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
@@ -266,6 +268,38 @@ def test_level_of_a_builder_that_the_source_can_change(workshop: Workshop, repos
 
 
 @pytest.mark.parametrize(
+    ("runner", "level"),
+    [
+        ("ubuntu-24.04-arm", 3),
+        ("own-machine", 1),
+        ("ubuntu-latest-8-cores", 1),
+        ("self-hosted", 1),
+        ("Ubuntu-latest", 1),
+        (None, 1),
+    ],
+)
+def test_level_of_a_runner_of_ones_own(workshop: Workshop, runner: str | None, level: int) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    field = "predicate.buildDefinition.externalParameters.inputs.runner"
+    data = workshop.sign(changed(statement, field, runner), workshop.token())
+    train = ("--provenance", workshop.write("p.json", data))
+    trusting = f'version = 1\n[[builder]]\nid = "{TRAIN}"\nlevel = 3\n'
+    policy_file = workshop.write("policy.toml", trusting.encode())
+    second = ("--provenance", workshop.generator_provenance(model))
+    for options in (
+        (*train, *EXPECTED),
+        (*train, "--source-uri", SOURCE, "--policy", policy_file),
+        # The generator does not know where the training ran.
+        (*train, *second, *EXPECTED, "--builder-id", policy.GENERATOR_ID),
+    ):
+        code, verdict = workshop.verify(model, *options)
+        assert (code, refusals(verdict), verdict["slsaBuildLevel"]) == (0, [], level)
+    code, verdict = workshop.verify(model, *train, *EXPECTED, "--minimum-level", "3")
+    assert (code, refusals(verdict)) == (0 if level == 3 else 1, ["BuilderError"][: 3 - level])
+
+
+@pytest.mark.parametrize(
     ("option", "value", "refusal"),
     [
         ("--source-uri", "github.com/octo-org/other", "SignerError"),
@@ -310,6 +344,16 @@ def test_inputs_compare_as_text(workshop: Workshop, inputs: list[str]) -> None:
         ("--source-uri", f"{SOURCE}/"),
         ("--source-uri", f"{SOURCE}.git"),
         ("--source-uri", f"{SOURCE}@main"),
+        ("--source-uri", "octo-org/models"),
+        ("--source-uri", f"https://{SOURCE}/tree"),
+        ("--source-commit", COMMIT[:12]),
+        ("--source-commit", "main"),
+        ("--dataset-digest", DATASET.upper()),
+        ("--dataset-digest", f"sha256:{DATASET}"),
+        ("--source-tag", "v1.2.3", "--source-versioned-tag", "v1"),
+        ("--source-versioned-tag", "v\u0661.2.3"),
+        ("--source-versioned-tag", f"v{'9' * 5000}.0.0"),
+        ("--builder-id", "train.yml"),
         ("--builder-id", f"{TRAIN}@a@b"),
         ("--builder-id", f"{TRAIN}@"),
         ("--build-workflow-input", "novalue"),
@@ -319,12 +363,86 @@ def test_inputs_compare_as_text(workshop: Workshop, inputs: list[str]) -> None:
         ("--identity", "a@b.example", "--public-key", __file__),
         ("--base-policy", "x.toml"),
         ("--attest-verdict", "vsa.json"),
+        ("--builder-id", TRAIN, "--builder-key", __file__),
         ("--minimum-level", "4"),
     ],
 )
 def test_usage_errors(workshop: Workshop, arguments: tuple[str, ...]) -> None:
     code, verdict = workshop.verify(workshop.model(), "--provenance", "p.json", *arguments)
     assert (code, verdict["error"]) == (2, "UsageError")
+
+
+def verify_parser() -> argparse.ArgumentParser:
+    (commands,) = [item for item in cli.build_parser()._actions if item.nargs == argparse.PARSER]
+    return commands.choices["verify"]  # type: ignore[index, no-any-return, call-overload]
+
+
+OPTIONS = [
+    action.option_strings[0]
+    for action in verify_parser()._actions
+    if action.option_strings and action.nargs is None and not action.choices
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("form", ["{} ", "{}="])
+def test_an_empty_value_is_an_unset_variable(workshop: Workshop, option: str, form: str) -> None:
+    model = workshop.model()
+    evidence = ("--provenance", workshop.train_provenance(model), *EXPECTED)
+    name, *value = form.format(option).split(" ")
+    code, error = workshop.verify(model, *evidence, name, *value)
+    assert (code, error["error"]) == (2, "UsageError")
+    assert error["message"].startswith(option) and error["message"].endswith(" is empty")
+    assert "unset" in error["fix"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "", "--provenance", "p.json"),
+        ("subjects", ""),
+        ("subjects", "model", "--expected", ""),
+        ("provenance", "model", "--training-record", "", "--output", "p.json"),
+        ("train", "pytorch_model.pth", "--output-dir", ""),
+        ("policy", "init", "model", "--output", ""),
+        ("load", ""),
+    ],
+)
+def test_an_empty_value_of_any_command(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert "is empty" in capsys.readouterr().err
+
+
+def test_a_key_of_the_model_is_not_that_of_a_workflow(workshop: Workshop) -> None:
+    model, key = workshop.model(), new_key()
+    signature = workshop.folder / "model.sig"
+    api.sign(model, signature, key_signer(private_pem(key)))
+    evidence = ("--signature", signature, "--provenance", workshop.train_provenance(model))
+    public = ("--public-key", workshop.write("key.pub", public_pem(key)))
+    for builder in (TRAIN, f"{TRAIN}@{REF}"):
+        options = (*public, "--source-uri", SOURCE, "--builder-id", builder)
+        code, verdict = workshop.verify(model, *evidence, *options)
+        assert (code, refusals(verdict), verdict["slsaBuildLevel"]) == (0, [], 3)
+
+
+def test_a_branch_that_was_written_like_a_tag(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.train_provenance(model, job_workflow_ref=f"{SELF}@refs/heads/main")
+    options = ("--provenance", provenance, "--source-uri", SOURCE)
+    code, verdict = workshop.verify(model, *options, "--builder-id", f"{TRAIN}@main")
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
+    assert verdict["refusal"]["fix"] == "for a branch write @refs/heads/main"
+
+
+@pytest.mark.parametrize("tag", ["v\u0661.2.3", f"v{'9' * 5000}.0.0"])
+def test_a_tag_of_strange_digits_is_no_version(workshop: Workshop, tag: str) -> None:
+    model = workshop.model()
+    provenance = workshop.generator_provenance(model, ref=f"refs/tags/{tag}")
+    options = ("--provenance", provenance, "--source-uri", SOURCE)
+    code, verdict = workshop.verify(model, *options, "--source-versioned-tag", "v1")
+    assert (code, refusals(verdict)) == (1, ["SourceError"])
 
 
 def test_nothing_to_verify_against(workshop: Workshop) -> None:
@@ -511,6 +629,25 @@ def test_a_certificate_chain_of_ones_own_is_not_provenance(workshop: Workshop) -
     assert (code, refusals(verdict)) == (1, ["UnsupportedError"])
 
 
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_keyless_bundle_of_an_older_version_has_a_chain(workshop: Workshop, version: str) -> None:
+    model = workshop.model()
+    for path in (workshop.train_provenance(model), workshop.sign_model(model)):
+        document = json.loads(path.read_bytes())
+        document["mediaType"] = f"application/vnd.dev.sigstore.bundle+json;version=0.{version}"
+        material = document["verificationMaterial"]
+        chain = [material.pop("certificate")] * 2  # others in the chain are not relied on
+        material["x509CertificateChain"] = {"certificates": chain}
+        path.write_text(json.dumps(document))
+    evidence = ("--provenance", workshop.folder / "p.json", "--signature", path)
+    code, verdict = workshop.verify(model, *evidence, *EXPECTED)
+    assert (code, refusals(verdict)) == (0, [])
+    material["tlogEntries"] = []
+    path.write_text(json.dumps(document))
+    code, verdict = workshop.verify(model, *evidence, *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["UnsupportedError"])
+
+
 # The signature, and everything together
 
 
@@ -633,9 +770,31 @@ def test_two_provenances_of_different_runs(workshop: Workshop, names: tuple[str,
     for number in "12":
         (workshop.folder / number).mkdir()
     first = workshop.train_provenance(model, names[0])
-    second = workshop.train_provenance(model, names[1], run_id="78")
+    second = workshop.generator_provenance(model, name=names[1], run_id="78")
+    both = ("--provenance", first, "--provenance", second, "--builder-id", policy.GENERATOR_ID)
+    code, verdict = workshop.verify(model, *both, *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["ChainError"])
+
+
+@pytest.mark.parametrize("copy", ["as it is", "signed again"])
+def test_a_provenance_given_twice_is_one(workshop: Workshop, copy: str) -> None:
+    model = workshop.model()
+    first = workshop.train_provenance(model)
+    if copy == "as it is":
+        second = workshop.write("model.intoto.jsonl", first.read_bytes())
+    else:
+        second = workshop.train_provenance(model, "2.json", run_attempt="2")
     code, verdict = workshop.verify(model, "--provenance", first, "--provenance", second, *EXPECTED)
     assert (code, refusals(verdict)) == (1, ["ChainError"])
+    assert "one builder and kind" in verdict["refusal"]["message"]
+
+
+def test_one_builder_may_attest_in_two_kinds(workshop: Workshop) -> None:
+    model = workshop.model()
+    github = workshop.write("a.json", workshop.sign(github_statement(model), workshop.token()))
+    both = ("--provenance", workshop.train_provenance(model), "--provenance", github)
+    code, verdict = workshop.verify(model, *both, *EXPECTED)
+    assert (code, refusals(verdict)) == (0, [])
 
 
 # The training record and the data set
@@ -669,6 +828,33 @@ def test_a_record_that_is_a_subject_of_the_generators_provenance(workshop: Works
     for dataset, refused in ((DATASET, []), ("e" * 64, ["DependencyMismatchError"])):
         _, verdict = workshop.verify(model, *options, "--dataset-digest", dataset)
         assert refusals(verdict) == refused
+
+
+@pytest.mark.parametrize(
+    ("others", "code"),
+    [
+        ([], 0),
+        ([{"sha256": DATASET}], 0),
+        ([{"sha256": "e" * 64}], 1),
+        ([{"sha512": "e" * 128}], 1),
+        ([{}], 1),
+    ],
+)
+@pytest.mark.parametrize("with_record", [True, False])
+def test_a_data_set_besides_the_expected_one(
+    workshop: Workshop, others: list[Json], code: int, *, with_record: bool
+) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    if not with_record:
+        statement["predicate"]["runDetails"]["byproducts"] = []
+    statement["predicate"]["buildDefinition"]["resolvedDependencies"] += [
+        {"name": "dataset", "digest": digest} for digest in others
+    ]
+    provenance = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+    options = ("--provenance", provenance, *EXPECTED, "--dataset-digest", DATASET)
+    found, verdict = workshop.verify(model, *options)
+    assert (found, refusals(verdict)) == (code, ["DependencyMismatchError"][:code])
 
 
 def test_cifar10_is_pinned(workshop: Workshop) -> None:

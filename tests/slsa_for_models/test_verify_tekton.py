@@ -33,6 +33,7 @@ from model_signing.signers import key_signer
 from slsa_for_models import provenance
 
 RUN_SPEC = "predicate.buildDefinition.externalParameters.runSpec"
+SOURCE_OF_PIPELINE = "predicate.buildDefinition.externalParameters.buildConfigSource"
 DEPENDENCIES = "predicate.buildDefinition.resolvedDependencies"
 
 
@@ -64,6 +65,8 @@ def test_signed_with_a_key(
         model, "--provenance", attestation, *expectations(workshop, key)
     )
     assert (code, refusals(verdict), verdict["slsaBuildLevel"]) == (0, [], 1)
+    unpinned = next(step for step in verdict["steps"] if step["check"] == "Pipeline")
+    assert unpinned["outcome"] == "not checked"
     certificate = next(s for s in verdict["steps"] if s["check"].startswith("Certificate"))
     assert certificate["outcome"] == "info"
     assert certificate["found"].startswith("no certificate")
@@ -183,6 +186,54 @@ def test_another_expectation(workshop: Workshop, option: str, value: str, refusa
         model, "--provenance", attestation, "--public-key", public, *arguments
     )
     assert (code, refusals(verdict)[0]) == (1, refusal)
+
+
+INLINE = {"pipelineSpec": {"tasks": [{"name": "evil", "taskSpec": {}}]}}
+PINNED = f"git+https://{SOURCE}@sha1:{COMMIT}#pipeline.yaml"
+
+
+@pytest.mark.parametrize(
+    ("pin", "field", "value", "code"),
+    [
+        (f'"{PINNED}"', None, None, 0),
+        ('{ pattern = "git[+]https://github[.]com/octo-org/models@.*" }', None, None, 0),
+        (f'"{PINNED}"', "ref", f"sha1:{'e' * 40}", 1),
+        (f'"{PINNED}"', "ref", f"sha256:{COMMIT}", 1),
+        (f'"{PINNED}"', "repository", "git+https://github.com/evil/models", 1),
+        (f'"{PINNED}"', "path", "other.yaml", 1),
+        (f'"{PINNED}"', "path", None, 1),
+        (f'"{PINNED}"', "", None, 1),
+        (f'"{PINNED}"', "inline", None, 1),
+        (f'"{PINNED}"', "both", None, 1),
+    ],
+)
+def test_a_pipeline_that_is_pinned(
+    workshop: Workshop, pin: str, field: str | None, value: str | None, code: int
+) -> None:
+    key, model = new_key(), workshop.model()
+    statement = tekton_statement(model)
+    external = statement["predicate"]["buildDefinition"]["externalParameters"]
+    if field in ("", "inline"):
+        del external["buildConfigSource"]
+    elif field not in (None, "both"):
+        statement = changed(statement, f"{SOURCE_OF_PIPELINE}.{field}", value)
+    if field in ("inline", "both"):  # by whoever may start a run in the cluster
+        del external["runSpec"]["pipelineRef"]
+        external["runSpec"].update(INLINE)
+    attestation = write(workshop, envelope(statement, key))
+    workshop.write("chains.pub", public_pem(key))
+    text = f"""version = 1
+[[builder]]
+id = "{CHAINS}"
+public_key = "chains.pub"
+pipeline = {pin}
+level = 3
+"""
+    options = ("--policy", workshop.write("policy.toml", text.encode()), "--source-uri", SOURCE)
+    found, verdict = workshop.verify(model, "--provenance", attestation, *options)
+    assert (found, verdict["slsaBuildLevel"]) == (code, 0 if code else 3)
+    assert refusals(verdict)[:1] in ([], ["BuilderError"], ["ProvenanceError"])
+    assert "Pipeline" not in {step["check"] for step in verdict["steps"]}
 
 
 def test_a_training_record_that_the_run_reports(workshop: Workshop) -> None:
@@ -323,7 +374,7 @@ def test_a_key_does_not_speak_for_github(workshop: Workshop) -> None:
     code, verdict = workshop.verify(
         model,
         *("--provenance", attestation, "--public-key", public),
-        *("--builder-id", builder, "--source-uri", SOURCE),
+        *("--builder-id", builder, "--builder-id", CHAINS, "--source-uri", SOURCE),
     )
     assert (code, refusals(verdict)) == (1, ["SignerError"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from crafted import (
@@ -21,7 +22,7 @@ from crafted import (
 
 from model_signing import bundle
 from model_signing.signers import key_signer
-from slsa_for_models import provenance
+from slsa_for_models import lineage, provenance
 
 VERIFIER = "https://models.example/verifier"
 RESOURCE = "https://models.example/model.pth"
@@ -118,6 +119,30 @@ def test_fields_of_the_specification(workshop: Workshop) -> None:
     }
 
 
+def test_files_that_change_after_they_were_read(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The summary names what was verified, not what has stood there since."""
+    model = workshop.model()
+    signature = workshop.sign_model(model)
+    verified = lineage.verify_lineage
+    before: dict[str, str] = {}
+
+    def then_change(*arguments: Any) -> lineage.Lineage:
+        result = verified(*arguments)
+        for name in ("publisher.toml", "p.json", "model.pth.sig"):
+            path = workshop.folder / name
+            before[name] = sha256(path.read_bytes()).hexdigest()
+            path.write_bytes(b"changed")
+        return result
+
+    monkeypatch.setattr(lineage, "verify_lineage", then_change)
+    assert attest(workshop, model, "--signature", signature, *with_key(workshop)) == 0
+    predicate = statement_of(workshop)["predicate"]
+    named = [predicate["policy"], *predicate["inputAttestations"]]
+    assert {item["uri"]: item["digest"]["sha256"] for item in named} == before
+
+
 def test_no_claim_about_base_models_that_were_not_verified(workshop: Workshop) -> None:
     model = workshop.model()
     statement = workshop.train_statement(model, workshop.record(model))
@@ -199,6 +224,8 @@ def test_somebody_elses_summary(workshop: Workshop) -> None:
     assert rely(workshop, model, KEYLESS) == (1, ["SignerError"])
     by_person = KEYLESS.replace(f"https://github.com/{WORKFLOW}", "dev@octo.example")
     by_person += f'issuer = "{workshop.sigstore.url}"\n'
+    assert rely(workshop, model, by_person)[0] == 1  # a person runs for no repository
+    by_person = by_person.replace('source_uri = "github.com/octo-org/gate"\n', "")
     assert rely(workshop, model, by_person) == (0, [])
 
 
