@@ -76,7 +76,7 @@ def test_values_that_make_no_sense(capsys, tmp_path: Path, option: str, value: s
         (["--data-dir=x", "--dataset-url=https://x"], "more than one data set"),
         (["--dataset-url=foo"], "https://..."),
         (["--dataset-url=gopher://x"], "https://..."),
-        (["--dataset-url="], "https://..."),
+        (["--dataset-url="], "is empty"),
     ],
 )
 def test_data_that_would_be_ignored(capsys, tmp_path: Path, options: list[str], message: str):
