@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -120,7 +121,7 @@ def checksums(subjects: Iterable[Subject]) -> str:
     subjects = tuple(subjects)
     names = [subject.name for subject in subjects]
     if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(names).most_common(1)[0][0]
         raise UsageError("two subjects have the same name", found=twice)
     return "".join(f"{subject.sha256}  {subject.name}\n" for subject in subjects)
 
@@ -139,14 +140,8 @@ def check_encoded(expected: str, found: Iterable[Subject]) -> None:
 
     Raises:
         UsageError: `expected` is not base64 of checksums.
-        SubjectError: They differ, or none was reported.
+        SubjectError: They differ.
     """
-    if not expected.strip():
-        raise SubjectError(
-            "the other job reported no digests",
-            where="--expected",
-            fix="check its output 'subjects'",
-        )
     try:
         text = base64.b64decode(expected, validate=True).decode()
         lines = [line.partition("  ") for line in text.removesuffix("\n").split("\n")]

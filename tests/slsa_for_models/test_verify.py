@@ -30,7 +30,7 @@ from crafted import (
 from model_signing import api
 from model_signing.signers import SigstoreSigning, key_signer, sigstore_signer
 from sandbox.sigstore import LocalSigstore
-from slsa_for_models import cifar10, cli, json_schema, policy, subjects
+from slsa_for_models import cli, json_schema, policy, subjects
 from slsa_for_models.cli import main
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
