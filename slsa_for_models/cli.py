@@ -111,6 +111,7 @@ def _configure_may_publish(commands: _Commands) -> None:
         help="refuse to sign where that would publish a private repository's name",
         description="Ask for this GitHub Actions job's identity token, and refuse unless it says "
         "that the repository is public: Sigstore's logs are. The token is sent nowhere.",
+        epilog="example, in a job with `id-token: write`:\n  slsa_for_models may-publish",
     )
     parser.add_argument(
         "--identity-token", metavar="TOKEN", help="read this OpenID Connect token, not the job's"
