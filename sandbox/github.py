@@ -326,6 +326,9 @@ def _act(
     home, temporary = scratch / "home", scratch / "tmp"
     home.mkdir()
     temporary.mkdir()
+    # act stops reading a step's terminal when the step ends: its last words may be lost.
+    linger = scratch / "linger.bash"
+    linger.write_text("if [ -t 1 ]; then trap 'sleep 0.1' EXIT; fi\n")
     act = Path(sys.executable).parent / "act"
     program = str(act) if act.exists() else shutil.which("act")
     if program is None:
@@ -358,6 +361,7 @@ def _act(
         **inherited,
         "HOME": str(home),
         "TMPDIR": str(temporary),
+        "BASH_ENV": str(linger),
         # Threads that wait for each other sleep. By default they spin, which makes training
         # several times slower on a machine that does something else, too. Same results.
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -100,7 +100,7 @@ def test_a_bad_list_of_formats(sandbox: Sandbox, models: str) -> None:
     assert listed in example
     run = sandbox.consume(example.replace(listed, models), event_name="workflow_dispatch")
     assert run.conclusion == "failure"
-    assert [note.title for note in run.annotations] == ["Not a list of formats"]
+    assert [note.title for note in run.annotations] == ["Not a list of formats"], said(run)
     assert run.artifact_names() == []
 
 
