@@ -210,7 +210,7 @@ class TestEarlierRun:
         )
         run = deploy(sandbox, trained, workflow)
         assert run.jobs["verify/verify"].conclusion == "failure"
-        assert "the signing workflow has another source repository" in said(run)
+        assert "the signing workflow ran for another repository" in said(run)
 
     def test_that_does_not_exist(self, sandbox: Sandbox, trained: Run) -> None:
         run = deploy(sandbox, replace(trained, run_id="1"))
