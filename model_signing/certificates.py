@@ -10,24 +10,10 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID as Purpose
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder
 
-from model_signing.bundle import Pem, read_pem
-from model_signing.errors import CertificateError, FileError, LogError, SigningError
+from model_signing.errors import CertificateError, LogError, SigningError
 
 T = TypeVar("T", bound=x509.ExtensionType)
 Chain = Iterable[x509.Certificate]
-
-
-def load(sources: Iterable[Pem]) -> list[x509.Certificate]:
-    """All certificates of some PEM files, in order; a `FileError` if one holds none."""
-    found: list[x509.Certificate] = []
-    for source in sources:
-        pem, where = read_pem(source)
-        try:
-            found += x509.load_pem_x509_certificates(pem)
-        except ValueError:
-            words = "not a certificate"
-            raise FileError(words, where=where, expected="PEM certificates") from None
-    return found
 
 
 def parse(der: bytes) -> x509.Certificate:

@@ -1,7 +1,10 @@
 """Elliptic-curve keys on P-256, P-384 and P-521 (OMS 4.2, algorithm registry)."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -9,6 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from model_signing.bundle import Pem, read_pem
 from model_signing.errors import FileError
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 Password = bytes | Callable[[], bytes | None] | None
 """Of a key, or a function that asks for it, called if the key is encrypted."""
@@ -58,6 +64,21 @@ def load_public_key(source: Pem) -> ec.EllipticCurvePublicKey:
             found="a private key" if private else None,
             fix="take its public half: openssl ec -in KEY -pubout" if private else None,
         ) from None
+
+
+def load_certificates(sources: Iterable[Pem]) -> list[x509.Certificate]:
+    """All certificates of some PEM files, in order; a `FileError` if one holds none."""
+    from cryptography import x509  # takes time to import: not for keys
+
+    found: list[x509.Certificate] = []
+    for source in sources:
+        pem, where = read_pem(source)
+        try:
+            found += x509.load_pem_x509_certificates(pem)
+        except ValueError:
+            words = "not a certificate"
+            raise FileError(words, where=where, expected="PEM certificates") from None
+    return found
 
 
 def supported(key: object, where: str | None = None) -> ec.EllipticCurvePublicKey:

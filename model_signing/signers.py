@@ -98,7 +98,7 @@ def _certified(leaf: Pem, others: Sequence[Pem]) -> tuple[object, list[bytes]]:
     """The leaf's public key; and all certificates, DER, leaf first, without repetition."""
     from model_signing import certificates  # X.509 takes time to import: not for keys
 
-    chain = list(dict.fromkeys(certificates.load([leaf, *others])))
+    chain = list(dict.fromkeys(keys.load_certificates([leaf, *others])))
     certificates.check_leaf(chain[0], datetime.now(timezone.utc))
     return chain[0].public_key(), [certificate.public_bytes(Encoding.DER) for certificate in chain]
 

@@ -59,11 +59,7 @@ def key_verifier(public_key: Pem, tsa_certificate_chain: Sequence[Pem] = ()) -> 
     """
     key = keys.load_public_key(public_key)
     known = keys.fingerprints(key)
-    authority: list[x509.Certificate] = []
-    if tsa_certificate_chain:
-        from model_signing import certificates  # X.509 takes time to import: not for keys alone
-
-        authority = certificates.load(tsa_certificate_chain)
+    authority = keys.load_certificates(tsa_certificate_chain) if tsa_certificate_chain else []
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
@@ -100,10 +96,10 @@ def certificate_verifier(
     """
     from model_signing import certificates
 
-    anchors = certificates.load(certificate_chain)
+    anchors = keys.load_certificates(certificate_chain)
     if not anchors:
         raise errors.UsageError("no trusted certificate was named")
-    authority = certificates.load(tsa_certificate_chain)
+    authority = keys.load_certificates(tsa_certificate_chain)
 
     def verify(data: bytes) -> Authenticated:
         # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
