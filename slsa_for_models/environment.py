@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+import slsa_for_models
 from slsa_for_models.errors import TrainingError
 from slsa_for_models.record import Environment, File, listing_digest
 
@@ -49,7 +50,7 @@ def describe(framework: str, requirements: Path | None = None) -> Environment:
         platform=f"{platform.system()} {platform.machine()}",
         cpu_features=_cpu_features(Path("/proc/cpuinfo")),
         requirements_sha256=lock,
-        source_sha256=_source_digest(Path(__file__).parent),
+        source_sha256=_source_digest(Path(slsa_for_models.__file__).parent),
     )
 
 
@@ -70,7 +71,9 @@ def _cpu_features(cpuinfo: Path) -> tuple[str, ...]:
 
 
 def _source_digest(package: Path) -> str:
+    """The digest of the listing of all modules, also in the folders below, sorted by name."""
+    modules = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     return listing_digest(
-        File(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
-        for path in sorted(package.glob("*.py"))
+        File(name, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+        for name, path in sorted(modules.items())
     )
