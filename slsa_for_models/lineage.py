@@ -32,6 +32,8 @@ class Base:
 class Lineage:
     """A model's result, its verdict including all base models, and their levels.
 
+    False unless that verdict is accepted.
+
     Attributes:
         result: The model's own result.
         verdict: Its steps and those of every base model.
@@ -41,6 +43,9 @@ class Lineage:
     result: Result
     verdict: Verdict
     levels: tuple[int, ...] | None
+
+    def __bool__(self) -> bool:
+        return bool(self.verdict)
 
 
 def find_evidence(model: Path, like: Evidence) -> Evidence:

@@ -122,10 +122,13 @@ class Chain:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All steps, and what they amount to: accepted if none refused."""
+    """All steps, and what they amount to: accepted if none refused. False unless accepted."""
 
     steps: tuple[Step, ...]
     chain: Chain
+
+    def __bool__(self) -> bool:
+        return self.accepted
 
     @property
     def refusal(self) -> Error | None:

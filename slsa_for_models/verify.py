@@ -69,7 +69,8 @@ class Accepted:
 class Result:
     """A verdict, with the model as hashed, its signer and the provenances that were accepted.
 
-    `evidence` is the name and the SHA-256, hexadecimal, of each file as it was read.
+    `evidence` is the name and the SHA-256, hexadecimal, of each file as it was read. A result is
+    false unless the verdict is accepted: `if verify(...)` must not deploy a refused model.
     """
 
     verdict: Verdict
@@ -77,6 +78,9 @@ class Result:
     signed: Signed | None
     accepted: tuple[Accepted, ...]
     evidence: tuple[tuple[str, str], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.verdict)
 
 
 def verify(evidence: Evidence, expected: Expectations) -> Result:

@@ -29,9 +29,12 @@ from crafted import (
 
 from model_signing import api
 from model_signing.signers import SigstoreSigning, key_signer, sigstore_signer
+from model_signing.trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from slsa_for_models import cli, json_schema, policy, subjects
 from slsa_for_models.cli import main
+from slsa_for_models.lineage import verify_lineage
+from slsa_for_models.verify import Evidence, verify
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
 SELF = "builders/mt/.github/workflows/train.yml"
@@ -1022,3 +1025,27 @@ def test_a_key_says_nothing_about_the_source(workshop: Workshop) -> None:
     assert workshop.verify(model, *evidence)[0] == 0
     code, verdict = workshop.verify(model, *evidence, "--source-uri", SOURCE)
     assert (code, refusals(verdict)) == (1, ["ChainError"])
+
+
+# Programs
+
+
+def test_a_program_that_asks_if_deploys_no_refused_model(workshop: Workshop) -> None:
+    model = workshop.model()
+    evidence = Evidence(
+        model=model,
+        provenance=(workshop.train_provenance(model),),
+        trust=SigstoreTrust(trust_config=workshop.trust_config, offline=True),
+    )
+    source, trusted = policy.source_uri(SOURCE), (policy.builder_from_option(TRAIN),)
+    for expected, accepted in (
+        (policy.Expectations(source_uri=source, builders=trusted), True),
+        (policy.Expectations(source_uri=f"{source}2", builders=trusted), False),
+        (policy.Expectations(), False),
+    ):
+        alone, lineage = verify(evidence, expected), verify_lineage(evidence, expected)
+        for value in (alone, alone.verdict, lineage, lineage.verdict):
+            assert bool(value) is accepted
+    # Nothing was refused, and nothing passed: no reason to deploy either.
+    unsigned = verify(Evidence(model=model), policy.Expectations())
+    assert unsigned.verdict.refusal is None and not unsigned
