@@ -6,7 +6,8 @@ Everything shown comes from files that a stranger may have written, so all of it
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from model_signing.errors import printable
@@ -14,16 +15,11 @@ from slsa_for_models.record import TrainingRecord
 from slsa_for_models.report import Verdict, markdown, run_on_github
 
 MAX_EPOCHS_SHOWN = 50
-# Options of `verify` that whoever repeats it has to choose alike; not those about its output.
-_REPEATED = (
-    *("source_uri", "source_branch", "source_tag", "source_versioned_tag", "source_commit"),
-    *("builder_id", "build_workflow_input", "identity", "identity_provider", "dataset_digest"),
-    *("minimum_level", "resource_uri"),
-)
-_FILES = (
-    *("signature", "provenance", "training_record", "vsa", "public_key", "builder_key", "policy"),
-    "trust_config",
-)
+# Whoever repeats a verification has to choose every other option alike. These are the model and the
+# command themselves, and what becomes of the verdict: also the secrets that sign it.
+_NOT_REPEATED = {"model", "run"} | {
+    *("format", "summary", "attest_verdict", "verifier_id", "private_key", "identity_token")
+}
 
 
 def page(
@@ -76,11 +72,22 @@ def at_home(model: Path, options: dict[str, object], run: tuple[str, str] | None
         options: See `page`.
         run: The repository and number of the run that has the files as artifacts, if one has.
     """
-    words = ["slsa_for_models verify", shlex.quote(printable(model.name))]
-    for name in (*_FILES, *_REPEATED):
-        for value in _values(options.get(name)):
-            text = Path(str(value)).name if name in _FILES else str(value)
-            words.append(f"--{name.replace('_', '-')} {shlex.quote(printable(text))}")
+    given = [
+        (f"--{name.replace('_', '-')}", value)
+        for name, values in options.items()
+        if name not in _NOT_REPEATED
+        for value in (values if isinstance(values, list) else [values])
+        if value not in (None, "", False)
+    ]
+    # Files of one name cannot lie in one folder: they are named as they were.
+    paths = {model, *(value for _, value in given if isinstance(value, Path))}
+    names = Counter(path.name for path in paths)
+    words = ["slsa_for_models verify", shlex.quote(_local(model, names))]
+    for option, value in given:
+        text = _local(value, names) if isinstance(value, Path) else printable(str(value))
+        # A value that begins with a dash would be taken for another option.
+        joint = "=" if text.startswith("-") else " "
+        words.append(option if value is True else f"{option}{joint}{shlex.quote(text)}")
     command = " \\\n  ".join(words)
     get = ["pip install model-transparency"]
     if run is not None:  # each artifact becomes a folder
@@ -90,10 +97,10 @@ def at_home(model: Path, options: dict[str, object], run: tuple[str, str] | None
     return "\n".join(["### Verify it yourself", "", "```shell", *get, command, "```", ""])
 
 
-def _values(value: object) -> Sequence[object]:
-    if value is None or value == "":
-        return ()
-    return value if isinstance(value, list) else (value,)
+def _local(path: Path, names: Mapping[str, int]) -> str:
+    """A file's name in the current folder, where no other file has it."""
+    text = printable((path.name if names[path.name] == 1 else "") or str(path))
+    return f"./{text}" if text.startswith("-") else text
 
 
 def plain(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import re
 import shlex
@@ -74,26 +75,89 @@ def test_a_refused_model_is_not_praised() -> None:
     assert "What was trained" not in summary.page(verdict("passed"), None, Path("m"), options)
 
 
-def test_the_command_is_the_one_that_was_run() -> None:
+def command_of(page: str) -> list[str]:
+    """The words after the program's name in the last command of a page."""
+    command = page.partition("```shell\n")[2].partition("\n```")[0].replace("\\\n", "")
+    return shlex.split(command.split("\n")[-1])[1:]
+
+
+def repeated(*given: str) -> argparse.Namespace:
+    """What the page of `verify GIVEN...` asks for."""
+    args = cli.build_parser().parse_args(["verify", *given])
+    page = summary.at_home(args.model, vars(args), None)
+    return cli.build_parser().parse_args(command_of(page))
+
+
+def options_of_verify() -> list[argparse.Action]:
+    parser = cli.build_parser()
+    commands = next(one for one in parser._actions if isinstance(one.choices, dict))
+    verify = commands.choices["verify"]
+    (output,) = (group for group in verify._action_groups if group.title == "output")
+    kept = (one for one in verify._actions if one not in output._group_actions)
+    return [one for one in kept if one.option_strings and one.dest != "help"]
+
+
+VALUES = {
+    "source_uri": "github.com/o/r",
+    "source_versioned_tag": "v1",
+    "source_commit": "a" * 40,
+    "builder_id": "https://example.com/b",
+    "dataset_digest": "a" * 64,
+    "minimum_level": "2",
+}
+
+
+@pytest.mark.parametrize("action", options_of_verify(), ids=lambda action: action.dest)
+def test_every_option_that_can_change_the_verdict_is_repeated(action: argparse.Action) -> None:
+    value = VALUES.get(action.dest, "-x=y")
     given = (
-        "verify out/my model --signature out/m.sig --provenance out/a.json --provenance out/b.json "
-        "--source-uri github.com/o/r --identity https://github.com/o/r/w.yml@refs/heads/main "
-        "--identity-provider https://token.actions.githubusercontent.com --minimum-level 2 "
-        "--summary s.md --run-conclusion"
-    ).replace("out/my model", "out/my_model")
-    args = cli.build_parser().parse_args(given.split())
-    args.model = Path("out/my model")
-    text = summary.at_home(args.model, vars(args), ("o/r", "7"))
-    command = text.partition("```shell\n")[2].partition("\n```")[0].replace("\\\n", "")
-    install, get, command = command.split("\n")
+        [action.option_strings[0]] if action.nargs == 0 else [f"{action.option_strings[0]}={value}"]
+    )
+    if action.type is Path:
+        given = [f"{action.option_strings[0]}=folder/{value}"]
+    given *= 2 if isinstance(action.default, list) else 1
+    wanted = vars(cli.build_parser().parse_args(["verify", "m", *given]))[action.dest]
+    assert wanted != action.default
+    found = vars(repeated("m", *given))[action.dest]
+    assert found == _here(wanted)
+
+
+def _here(value: object) -> object:
+    if isinstance(value, list):
+        return [_here(item) for item in value]
+    return Path(value.name) if isinstance(value, Path) else value
+
+
+def test_what_becomes_of_the_verdict_is_not_repeated_least_of_all_a_secret() -> None:
+    given = (
+        "--format=json --summary=s.md --attest-verdict=v.json --verifier-id=https://example.com/v "
+        "--private-key=signing.pem --identity-token=ey.secret"
+    )
+    assert repeated("m", *given.split()) == cli.build_parser().parse_args(["verify", "m"])
+
+
+def test_files_of_one_name_are_told_apart() -> None:
+    again = repeated(
+        *("out/m", "--base-model", "base/m", "--base-model", "base/n"),
+        *("--provenance", "a/p.json", "--provenance", "b/p.json", "--signature", "out/m.sig"),
+    )
+    assert again.model == Path("out/m")
+    assert again.base_model == [Path("base/m"), Path("n")]
+    assert again.provenance == [Path("a/p.json"), Path("b/p.json")]
+    assert again.signature == Path("m.sig")
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"), [(".", "."), ("a/-m", "-m"), ("a/my model", "my model")]
+)
+def test_the_model_is_named(model: str, shown: str) -> None:
+    assert repeated(model).model == Path(shown)
+
+
+def test_the_files_come_from_the_run() -> None:
+    install, get, _ = summary.at_home(Path("m"), {}, ("o/r", "7")).split("\n")[3:6]
     assert install == "pip install model-transparency"
     assert get.startswith("gh run download 7 --repo o/r --dir artifacts && ")
-    again = cli.build_parser().parse_args(shlex.split(command)[1:])
-    assert again.model == Path("my model")
-    assert again.provenance == [Path("a.json"), Path("b.json")]
-    for name in ("source_uri", "identity", "identity_provider", "minimum_level"):
-        assert getattr(again, name) == getattr(args, name)
-    assert again.summary is None
 
 
 def test_a_hostile_file_name_stays_in_its_line() -> None:
