@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from model_signing.bundle import read_bounded
-from model_signing.errors import UsageError
+from model_signing.errors import UsageError, printable
 from slsa_for_models import json_schema, policy
 from slsa_for_models.context import GITHUB_ISSUER, is_github
 from slsa_for_models.errors import PolicyError
@@ -224,9 +224,9 @@ def from_result(
         builder_key: The same of the builder's key.
     """
     accepted = result.accepted
-    first = accepted[0].provenance
+    first, model = accepted[0].provenance, printable(result.model.name)
     lines = [
-        f"# Made from the verified model {_text(result.model.name)}; read before you rely on it.",
+        f'# Made from the verified model "{model}"; read before you rely on it.',
         "version = 1",
         "",
         "[source]",
@@ -298,5 +298,17 @@ def _toml(value: Expected) -> str:
 
 
 def _text(value: str) -> str:
-    """A TOML basic string; JSON's escapes are TOML's, but for the delete character."""
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    """A TOML basic string: as JSON's, but that TOML has no surrogates and escapes delete.
+
+    Raises:
+        PolicyError: Not Unicode: a part of a file's name, which TOML cannot hold.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PolicyError(
+            "a policy cannot hold what is not Unicode",
+            found=printable(value),
+            fix="rename the file",
+        ) from None
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

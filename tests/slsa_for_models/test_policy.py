@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -21,13 +23,29 @@ from crafted import (
     refusals,
     tekton_statement,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model_signing import api
 from model_signing.signers import key_signer
+from model_signing.trust import SigstoreTrust
+from sandbox.sigstore import LocalSigstore
 from slsa_for_models import json_schema, policy_file
 from slsa_for_models.context import GITHUB_ISSUER
 from slsa_for_models.errors import PolicyError
-from slsa_for_models.policy import GENERATOR, Expectations, Pattern
+from slsa_for_models.policy import (
+    GENERATOR,
+    Expectations,
+    Pattern,
+    builder_from_option,
+    source_uri,
+)
+from slsa_for_models.verify import Evidence, Result, verify
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -419,6 +437,62 @@ def test_init_from_a_run_with_several_inputs(workshop: Workshop) -> None:
     assert code == 0
     assert policy_file.load(output).dataset_sha256 is None
     assert workshop.verify(model, "--provenance", attestation, "--policy", output)[0] == 0
+
+
+@pytest.mark.parametrize("branch", ["🤖", "\x7f\x80\x9f\ufeff\U0010ffff", "\"'\\#=[]{}\\u0041"])
+def test_init_writes_toml_of_every_branch(workshop: Workshop, branch: str) -> None:
+    model = workshop.model()
+    provenance = ("--provenance", workshop.train_provenance(model, ref=f"refs/heads/{branch}"))
+    output = workshop.folder / "made.toml"
+    stated = ("--source-uri", SOURCE, "--builder-id", TRAIN)
+    assert workshop.run("policy", "init", model, *provenance, *stated, "--output", output)[0] == 0
+    assert policy_file.load(output).branch == branch
+    assert workshop.verify(model, *provenance, "--policy", output)[0] == 0
+
+
+@given(name=st.text(min_size=1), value=st.text(min_size=1), regex=st.text(min_size=1))
+def test_a_policy_made_is_read_as_it_was_meant(
+    accepting: Result, name: str, value: str, regex: str
+) -> None:
+    inputs = {name: value, f"{name} by pattern": Pattern(regex)}
+    text = policy_file.from_result(accepting, Expectations(inputs=inputs), None, None)
+    read = tomllib.loads(text.encode().decode())["build"]["inputs"]
+    assert read == {name: value, f"{name} by pattern": {"pattern": regex}}
+
+
+@pytest.fixture(scope="module")
+def accepting(
+    sigstore: LocalSigstore, trust_config: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Result:
+    workshop = Workshop(sigstore, trust_config, tmp_path_factory.mktemp("accepting"))
+    model = workshop.model()
+    evidence = Evidence(
+        model=model,
+        provenance=(workshop.train_provenance(model),),
+        trust=SigstoreTrust(trust_config=trust_config, offline=True),
+    )
+    builders = (builder_from_option(TRAIN),)
+    result = verify(evidence, Expectations(source_uri=source_uri(SOURCE), builders=builders))
+    assert result
+    return result
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")
+def test_init_with_a_key_whose_file_name_toml_cannot_hold(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, model = new_key(), workshop.model()
+    statement = json.dumps(envelope(tekton_statement(model), key)).encode()
+    attestation = workshop.write("chains.json", statement)
+    builder = workshop.write(os.fsdecode(b"builder-\xff.pub"), public_pem(key))
+    output = workshop.folder / "made.toml"
+    code, _ = workshop.run(
+        *("policy", "init", model, "--provenance", attestation, "--output", output),
+        *("--builder-key", builder, "--builder-id", CHAINS, "--source-uri", SOURCE),
+    )
+    assert code == 1
+    assert "a policy cannot hold what is not Unicode" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_init_writes_nothing_from_a_refused_model(workshop: Workshop) -> None:
