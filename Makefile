@@ -27,11 +27,11 @@ demo: ## Train, prove, sign and verify a model by train.yml on this machine (MOD
 
 .PHONY: demo-tekton
 demo-tekton: ## Run the Tekton pipeline of slsa_for_models/gcp on this machine (MODEL=, OUTPUT=)
-	@bin=$(call environment,dev); "$$bin/python" -m sandbox.gcp --model "$(MODEL)" --output "$(OUTPUT)/tekton"
+	@bin=$(call environment,dev); "$$bin/python" -m sandbox.clusters.tekton_demo --model "$(MODEL)" --output "$(OUTPUT)/tekton"
 
 .PHONY: demo-kubeflow
 demo-kubeflow: ## Run the Kubeflow pipeline of slsa_for_models/kubeflow on this machine (MODEL=, OUTPUT=)
-	@bin=$(call environment,dev); "$$bin/python" -m sandbox.kubeflow --model "$(MODEL)" --output "$(OUTPUT)/kubeflow"
+	@bin=$(call environment,dev); "$$bin/python" -m sandbox.clusters.kubeflow_demo --model "$(MODEL)" --output "$(OUTPUT)/kubeflow"
 
 .PHONY: test
 test: ## Run the tests (every area, quick cases)

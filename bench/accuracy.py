@@ -137,13 +137,13 @@ def pytorch_tutorial(folder: Path) -> float:
     import torch
     from torch import nn
 
-    from slsa_for_models import cifar10
+    from slsa_for_models.cifar10 import dataset
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    data = cifar10.load_folder(folder)
+    data = dataset.load_folder(folder)
 
-    def pixels(split: cifar10.Split) -> torch.Tensor:
+    def pixels(split: dataset.Split) -> torch.Tensor:
         return torch.from_numpy(split.images).float() / 127.5 - 1
 
     net = nn.Sequential(
@@ -170,11 +170,11 @@ def tensorflow_tutorial(folder: Path) -> float:
     import keras
     import tensorflow as tf
 
-    from slsa_for_models import cifar10
+    from slsa_for_models.cifar10 import dataset
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     keras.utils.set_random_seed(0)
-    data = cifar10.load_folder(folder)
+    data = dataset.load_folder(folder)
     layers = keras.layers
     net = keras.Sequential([keras.Input((32, 32, 3))])
     for filters in (32, 64):

@@ -24,29 +24,29 @@ if TYPE_CHECKING:
     from model_signing.api import sign as sign
     from model_signing.api import verify as verify
     from model_signing.errors import Error as Error
-    from model_signing.manifest import Manifest as Manifest
-    from model_signing.manifest import Serialization as Serialization
-    from model_signing.signers import Signer as Signer
-    from model_signing.signers import SigstoreSigning as SigstoreSigning
-    from model_signing.signers import certificate_signer as certificate_signer
-    from model_signing.signers import key_signer as key_signer
-    from model_signing.signers import pkcs11_certificate_signer as pkcs11_certificate_signer
-    from model_signing.signers import pkcs11_key_signer as pkcs11_key_signer
-    from model_signing.signers import sigstore_signer as sigstore_signer
-    from model_signing.verifiers import Authenticated as Authenticated
-    from model_signing.verifiers import SigstoreTrust as SigstoreTrust
-    from model_signing.verifiers import Verifier as Verifier
-    from model_signing.verifiers import certificate_verifier as certificate_verifier
-    from model_signing.verifiers import key_verifier as key_verifier
-    from model_signing.verifiers import sigstore_verifier as sigstore_verifier
+    from model_signing.hashing import Manifest as Manifest
+    from model_signing.hashing import Serialization as Serialization
+    from model_signing.methods.signers import Signer as Signer
+    from model_signing.methods.signers import SigstoreSigning as SigstoreSigning
+    from model_signing.methods.signers import certificate_signer as certificate_signer
+    from model_signing.methods.signers import key_signer as key_signer
+    from model_signing.methods.signers import pkcs11_certificate_signer as pkcs11_certificate_signer
+    from model_signing.methods.signers import pkcs11_key_signer as pkcs11_key_signer
+    from model_signing.methods.signers import sigstore_signer as sigstore_signer
+    from model_signing.methods.verifiers import Authenticated as Authenticated
+    from model_signing.methods.verifiers import SigstoreTrust as SigstoreTrust
+    from model_signing.methods.verifiers import Verifier as Verifier
+    from model_signing.methods.verifiers import certificate_verifier as certificate_verifier
+    from model_signing.methods.verifiers import key_verifier as key_verifier
+    from model_signing.methods.verifiers import sigstore_verifier as sigstore_verifier
 
 _HOME = {
     "api": "HashOptions Signed Verified digest sign verify",
     "errors": "Error",
-    "manifest": "Manifest Serialization",
-    "signers": "Signer SigstoreSigning certificate_signer key_signer pkcs11_certificate_signer "
-    "pkcs11_key_signer sigstore_signer",
-    "verifiers": "Authenticated SigstoreTrust Verifier certificate_verifier key_verifier "
+    "hashing": "Manifest Serialization",
+    "methods.signers": "Signer SigstoreSigning certificate_signer key_signer "
+    "pkcs11_certificate_signer pkcs11_key_signer sigstore_signer",
+    "methods.verifiers": "Authenticated SigstoreTrust Verifier certificate_verifier key_verifier "
     "sigstore_verifier",
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names.split()}

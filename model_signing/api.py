@@ -9,16 +9,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from model_signing import files, manifest, pages, statement
+from model_signing import hashing as manifest
 from model_signing.errors import Error, FileError, MismatchError, UsageError
-from model_signing.files import Tree
-from model_signing.manifest import Algorithm, Manifest, Method, Progress, Serialization
+from model_signing.hashing import Algorithm, Manifest, Method, Progress, Serialization
+from model_signing.oms import statement
+from model_signing.sources import local as files
+from model_signing.sources import pages
+from model_signing.sources.local import Tree
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from model_signing.signers import Signer
-    from model_signing.verifiers import Authenticated, Verifier
+    from model_signing.methods.signers import Signer
+    from model_signing.methods.verifiers import Authenticated, Verifier
 
 AnyPath = str | os.PathLike[str]
 _SHOWN = 10  # names in one message
@@ -138,9 +141,9 @@ def sign(
     Args:
         model: A directory or a file.
         signature: The file to write; it may lie inside the model.
-        signer: From `model_signing.signers`.
+        signer: From `model_signing.methods.signers`.
         options: What to hash, and how.
-        executor: See `model_signing.manifest.build`.
+        executor: See `model_signing.hashing.build`.
         progress: Called with bytes hashed so far and in all.
 
     Raises:
@@ -196,19 +199,19 @@ def verify(
     Args:
         model: A directory or a file.
         signature: The bundle; it may lie inside the model.
-        verifier: From `model_signing.verifiers`: whose signature is accepted.
+        verifier: From `model_signing.methods.verifiers`: whose signature is accepted.
         ignore_paths: More paths whose unlisted files are excused; listed files never are.
         ignore_unsigned_files: Excuse all unlisted files (OMS 8.5).
         allow_legacy_predicate: Accept v0.2.0's statements (OMS 11.2.4).
         jobs: See `HashOptions`.
-        executor: See `model_signing.manifest.build`.
+        executor: See `model_signing.hashing.build`.
         progress: Called with bytes hashed so far and in all.
 
     Raises:
         BundleError: 8.1. SignatureError: 8.2. StatementError, ManifestError: 8.3.
         FileError: The model cannot be read. MismatchError: 8.4, 8.5.
     """
-    from model_signing.bundle import read_bounded
+    from model_signing.oms.bundle import read_bounded
 
     model, signature = Path(model), Path(signature)
     data = read_bounded(signature)

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 import model_signing
-from model_signing import console
 from model_signing.errors import UsageError, printable
+from model_signing.terminal import command_line
 
 TYPE_CHECKING = False  # like pathlib, typing costs a tenth of the time that --help may take
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from model_signing.api import HashOptions, Signed
-    from model_signing.manifest import Progress
-    from model_signing.signers import Signer
-    from model_signing.verifiers import Verifier
+    from model_signing.hashing import Progress
+    from model_signing.methods.signers import Signer
+    from model_signing.methods.verifiers import Verifier
 
     _Args = argparse.Namespace
-    _Choices = argparse._SubParsersAction[console.Parser]
+    _Choices = argparse._SubParsersAction[command_line.Parser]
     _Row = tuple[str, str, Callable[[_Args], Signer | Verifier], str]
 
 # Option -> its value, its help. No value: a flag; "yes", "no": the default of one that can be
@@ -106,21 +106,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     # 20,000 files take.
     gc.disable()
     try:
-        return console.run(lambda: _parser(given), given, "model_signing")
+        return command_line.run(lambda: _parser(given), given, "model_signing")
     finally:
         gc.enable()
 
 
-def _parser(given: Sequence[str]) -> console.Parser:
+def _parser(given: Sequence[str]) -> command_line.Parser:
     """Only the part for what is `given` is built: `--help` lists no options of methods."""
-    parser = console.Parser(
+    parser = command_line.Parser(
         prog="model_signing",
         description="Sign machine-learning models and verify them (OpenSSF Model Signing v1.0).",
         epilog="examples:\n  model_signing sign key my-model --private-key key.pem\n"
         "  model_signing verify key my-model --public-key key.pub --signature model.sig\n\n"
         "exit codes: 0 done, 1 refused or failed, 2 usage",
     )
-    parser.add_argument("--version", action=console.Version, nargs=0, help="print the version")
+    parser.add_argument("--version", action=command_line.Version, nargs=0, help="print the version")
     levels = ("debug", "info", "warning", "error", "critical")
     parser.add_argument(
         "--log-level", action=_LogLevel, type=str.lower, choices=levels, help="how much to log"
@@ -143,7 +143,7 @@ def _parser(given: Sequence[str]) -> console.Parser:
 
 def _add(
     choices: _Choices, name: str, purpose: str, options: str = "", example: str = "", **more: object
-) -> console.Parser:
+) -> command_line.Parser:
     description = f"{purpose[0].upper()}{purpose[1:]}."
     parser = choices.add_parser(name, help=purpose.partition(".")[0], description=description)
     parser.epilog = f"example:\n  model_signing {example}" if example else None
@@ -200,14 +200,15 @@ def _default_method(argv: list[str]) -> list[str]:
         return argv
     command, word, *rest = argv
     if not word.startswith("-") and not _path(word).exists():
-        near = console.suggestion(word, _METHODS[command])
+        near = command_line.suggestion(word, _METHODS[command])
         if near or (rest and not rest[0].startswith("-")):
             return [command, word]  # argparse refuses it, with the suggestion
     return [command, "sigstore", word, *rest]
 
 
 def _sign(args: _Args) -> int:
-    from model_signing import bundle, inspection
+    from model_signing import inspection
+    from model_signing.oms import bundle
 
     signature, signer = args.signature or _path("model.sig"), args.make(args)
     with _progress(args) as progress:
@@ -267,7 +268,7 @@ def _sigstore_signer(args: _Args) -> Signer:
     if args.identity_token_file:
         if token:
             raise UsageError("one of --identity-token and --identity-token-file, not both")
-        from model_signing.bundle import read_bounded
+        from model_signing.oms.bundle import read_bounded
 
         token = read_bounded(args.identity_token_file, 1 << 20).decode("ascii", "replace").strip()
     trust = (args.trust_config, args.use_staging, args.offline)
@@ -409,7 +410,7 @@ def _hash_options(args: _Args) -> HashOptions:
 
 
 def _progress(args: _Args) -> AbstractContextManager[Progress | None]:
-    from model_signing import progress
+    from model_signing.terminal import progress
 
     return progress.bar(shown=not (args.quiet or args.no_progress))
 

@@ -8,8 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from model_signing import bundle, strict_json
 from model_signing.errors import BundleError
+from model_signing.oms import bundle, strict_json
 
 
 def claims(path: Path) -> dict[str, Any]:
@@ -58,10 +58,10 @@ def signer(parsed: bundle.Bundle) -> dict[str, Any]:
     if parsed.method == "key":
         hint = parsed.key_hint
         return {"method": "key", "identity": f"sha256:{hint}" if hint else None, "issuer": None}
-    from model_signing import certificates, fulcio  # X.509 takes time to import
+    from model_signing.methods import fulcio, x509  # X.509 takes time to import
 
-    leaf = certificates.parse(parsed.certificates[0])
-    identity, issuer = certificates.holder(leaf), leaf.issuer.rfc4514_string()
+    leaf = x509.parse(parsed.certificates[0])
+    identity, issuer = x509.holder(leaf), leaf.issuer.rfc4514_string()
     if parsed.method == "sigstore":
         claimed = fulcio.certificate_claims(parsed.certificates[0])
         identity, issuer = claimed.identity, claimed.issuer

@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_sigstore(options: argparse.Namespace) -> int:
     """Keeps a Sigstore running and says where its parts are."""
-    from .sigstore import LocalSigstore
+    from sandbox.sigstore import LocalSigstore
 
     # Before any thread exists: the threads inherit it, and none but `sigwait` gets the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
@@ -113,7 +113,7 @@ Ctrl-C ends it, and its keys with it.""",
 
 def run_rehearse(options: argparse.Namespace) -> int:
     """Signs and verifies with a Sigstore that lives for this call only."""
-    from .rehearse import rehearse
+    from sandbox.rehearse import rehearse
 
     return rehearse(
         options.model,
@@ -126,10 +126,10 @@ def run_rehearse(options: argparse.Namespace) -> int:
 
 def run_workflow(options: argparse.Namespace) -> int:
     """Runs a workflow and prints what came of it."""
-    from .github import Event, run
-    from .repositories import Repository
-    from .sigstore import LocalSigstore
-    from .workflows import WorkflowError
+    from sandbox.github import Event, run
+    from sandbox.github.repositories import Repository
+    from sandbox.github.workflows import WorkflowError
+    from sandbox.sigstore import LocalSigstore
 
     def show(event: Event) -> None:
         if event.result:
@@ -170,7 +170,7 @@ def run_workflow(options: argparse.Namespace) -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Runs the demonstration."""
-    from .demo import demo
+    from sandbox.demo import demo
 
     return demo(options.model, options.dataset, options.data_dir, options.epochs, options.output)
 

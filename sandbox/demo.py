@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .github import ROOT, Event, Run, run
-from .oidc import GITHUB_ISSUER
-from .repositories import Repository
-from .sigstore import LocalSigstore
-from .workflows import WorkflowError
+from sandbox.github import ROOT, Event, Run, run
+from sandbox.github.repositories import Repository
+from sandbox.github.workflows import WorkflowError
+from sandbox.sigstore import LocalSigstore
+from sandbox.sigstore.oidc import GITHUB_ISSUER
 
 PRODUCT = "model-transparency/model-transparency"
 REF = "refs/heads/main"

@@ -13,12 +13,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from slsa_for_models import summary as pages
+from sandbox.sigstore import LocalSigstore
+from sandbox.sigstore.oidc import GITHUB_ISSUER, job_claims
 from slsa_for_models.errors import RecordError
-from slsa_for_models.record import parse
-
-from .oidc import GITHUB_ISSUER, job_claims
-from .sigstore import LocalSigstore
+from slsa_for_models.evidence.training_record import parse
+from slsa_for_models.report import job_page as pages
 
 NOTICE = """
 This run belongs to a pull request, which may not sign. The chain was tried out with a Sigstore that

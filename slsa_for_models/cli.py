@@ -16,17 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_signing import console
 from model_signing.errors import FileError, UsageError
+from model_signing.terminal import command_line
 from slsa_for_models.errors import PolicyError
 
 PROG = "slsa_for_models"
 DESCRIPTION = "Train models in CI, say verifiably how they were made, and verify what others say."
 
 if TYPE_CHECKING:
-    from model_signing.trust import SigstoreTrust
-    from slsa_for_models.lineage import Lineage
-    from slsa_for_models.policy import Builder, Expectations, Signer
+    from model_signing.methods.sigstore_trust import SigstoreTrust
+    from slsa_for_models.verdict.base_models import Lineage
+    from slsa_for_models.verdict.expectations import Builder, Expectations, Signer
 
 # argparse has no public name for it, and its own annotation does not admit our Parser.
 _Commands = Any
@@ -37,18 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (sys.argv[1:] if argv is None else argv):
         build_parser().print_help(sys.stderr)
         return 2
-    return console.run(build_parser, argv, PROG)
+    return command_line.run(build_parser, argv, PROG)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands with their options."""
-    from slsa_for_models import distribute, load, reproduce, train
+    from slsa_for_models.cifar10 import processes
     from slsa_for_models.gcp import steps
+    from slsa_for_models.models import load
+    from slsa_for_models.training import reproduce, run
 
-    parser = console.Parser(prog=PROG, description=DESCRIPTION)
-    parser.add_argument("--version", action=console.Version, nargs=0, help="print the version")
+    parser = command_line.Parser(prog=PROG, description=DESCRIPTION)
+    parser.add_argument("--version", action=command_line.Version, nargs=0, help="print the version")
     commands: _Commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (train, distribute, load, reproduce):
+    for module in (run, processes, load, reproduce):
         module.configure(commands)
     _configure_subjects(commands)
     _configure_may_publish(commands)
@@ -84,7 +86,7 @@ def _configure_subjects(commands: _Commands) -> None:
 
 
 def _subjects(args: argparse.Namespace) -> int:
-    from slsa_for_models import subjects
+    from slsa_for_models.evidence import subjects
 
     found = [
         subject for path in args.paths for subject in subjects.of_model(subjects.measure(path))
@@ -120,9 +122,9 @@ def _configure_may_publish(commands: _Commands) -> None:
 
 
 def _may_publish(args: argparse.Namespace) -> int:
-    from slsa_for_models import attest, visibility
+    from slsa_for_models.attesting import signing_job, visibility
 
-    repository = visibility.check_public(args.identity_token or attest.ambient_token())
+    repository = visibility.check_public(args.identity_token or signing_job.ambient_token())
     print(f"{repository} is public")
     return 0
 
@@ -198,23 +200,24 @@ def _configure_provenance(commands: _Commands) -> None:
 
 
 def _provenance(args: argparse.Namespace) -> int:
-    from model_signing.bundle import read_bounded
-    from model_signing.files import write_atomic
-    from slsa_for_models import attest, record
-    from slsa_for_models.context import from_token, parse_inputs
+    from model_signing.oms.bundle import read_bounded
+    from model_signing.sources.local import write_atomic
+    from slsa_for_models.attesting import signing_job
+    from slsa_for_models.attesting.build_context import from_token, parse_inputs
+    from slsa_for_models.evidence import training_record
 
     _check_writable(args.output)
-    token = args.identity_token or attest.ambient_token()
+    token = args.identity_token or signing_job.ambient_token()
     context = from_token(
         token,
         inputs=parse_inputs(args.workflow_inputs),
         started=args.started_on,
         now=datetime.now(timezone.utc),
     )
-    sign = None if args.predicate_only else attest.signer(args.identity_token, _trust(args))
-    statement = attest.make_statement(
+    sign = None if args.predicate_only else signing_job.signer(args.identity_token, _trust(args))
+    statement = signing_job.make_statement(
         args.model,
-        read_bounded(args.training_record, record.MAX_BYTES),
+        read_bounded(args.training_record, training_record.MAX_BYTES),
         context,
         expected=args.expected,
         expected_sha256=args.expected_sha256,
@@ -222,9 +225,9 @@ def _provenance(args: argparse.Namespace) -> int:
         base_signatures=args.base_model,
     )
     if sign is None:
-        data = attest.predicate_of(statement)
+        data = signing_job.predicate_of(statement)
     else:
-        data = attest.sign_provenance(statement, sign, _trust(args))
+        data = signing_job.sign_provenance(statement, sign, _trust(args))
     write_atomic(args.output, data)
     print(args.output)
     return 0
@@ -406,8 +409,9 @@ def _add_verify_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from model_signing.bundle import read_bounded
-    from slsa_for_models import record, report, summary
+    from model_signing.oms.bundle import read_bounded
+    from slsa_for_models.evidence import training_record
+    from slsa_for_models.report import job_page, plain
 
     if args.attest_verdict is not None and not (
         args.policy and args.resource_uri and args.verifier_id
@@ -420,20 +424,23 @@ def _verify(args: argparse.Namespace) -> int:
     verdict = lineage.verdict
     if args.attest_verdict is not None and verdict.accepted:
         _attest_verdict(args, lineage, expected)
-    sys.stdout.write(report.as_json(verdict) if args.format == "json" else report.text(verdict))
+    sys.stdout.write(plain.as_json(verdict) if args.format == "json" else plain.text(verdict))
     if not verdict.accepted:
-        print(f"{PROG}: {report.cause(verdict)}", file=sys.stderr)
+        print(f"{PROG}: {plain.cause(verdict)}", file=sys.stderr)
     if args.summary is not None:
         found = args.training_record if verdict.accepted else None
-        trained = record.parse(read_bounded(found, record.MAX_BYTES)) if found else None
+        trained = (
+            training_record.parse(read_bounded(found, training_record.MAX_BYTES)) if found else None
+        )
         with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
-            file.write(summary.page(verdict, trained, args.model, vars(args)))
+            file.write(job_page.page(verdict, trained, args.model, vars(args)))
     return verdict.exit_code
 
 
 def _policy_init(args: argparse.Namespace) -> int:
-    from model_signing.files import write_atomic
-    from slsa_for_models import policy_file, report
+    from model_signing.sources.local import write_atomic
+    from slsa_for_models.report import plain
+    from slsa_for_models.verdict import policy_file
 
     if args.output.exists():
         raise PolicyError(
@@ -444,11 +451,11 @@ def _policy_init(args: argparse.Namespace) -> int:
     _check_writable(args.output)
     lineage, expected = _verified(args)
     if not lineage.verdict.accepted or not lineage.result.accepted:
-        sys.stdout.write(report.text(lineage.verdict))
+        sys.stdout.write(plain.text(lineage.verdict))
         raise PolicyError(
             "no policy was written: the model was not verified by provenance",
             where=str(args.model),
-            found=report.headline(lineage.verdict),
+            found=plain.headline(lineage.verdict),
         )
     key, builder_key = (
         path and os.path.relpath(path, args.output.parent)
@@ -462,9 +469,10 @@ def _policy_init(args: argparse.Namespace) -> int:
 
 def _verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
     """Runs the verification that the options ask for."""
-    from slsa_for_models import lineage, policy_file, verify
+    from slsa_for_models.verdict import base_models as lineage
+    from slsa_for_models.verdict import policy_file, verification
 
-    evidence = verify.Evidence(
+    evidence = verification.Evidence(
         model=args.model,
         provenance=tuple(args.provenance),
         signature=args.signature,
@@ -493,25 +501,26 @@ def _verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
     if args.run_conclusion:
         from dataclasses import replace
 
-        from slsa_for_models import github_run
+        from slsa_for_models.verdict import run_conclusion
 
         signed = [item.signed for item in found.result.accepted]
         if not signed and found.result.signed is not None:
             signed = [found.result.signed]
-        verdict = github_run.judge(found.verdict, signed, os.environ)
+        verdict = run_conclusion.judge(found.verdict, signed, os.environ)
         found = replace(found, verdict=verdict)
     return found, expected
 
 
 def _attest_verdict(args: argparse.Namespace, lineage: Lineage, expected: Expectations) -> None:
-    from model_signing import signers
-    from model_signing.files import write_atomic
-    from slsa_for_models import attest, provenance, vsa
+    from model_signing.methods import signers
+    from model_signing.sources.local import write_atomic
+    from slsa_for_models.attesting import signing_job, train_statement
+    from slsa_for_models.verdict import vsa
 
     if args.private_key is not None:
         sign = signers.key_signer(_key(args.private_key))
     else:
-        sign = attest.signer(args.identity_token, _trust(args))
+        sign = signing_job.signer(args.identity_token, _trust(args))
     statement = vsa.build(
         lineage.result.model,
         lineage.verdict.chain.level,
@@ -523,15 +532,16 @@ def _attest_verdict(args: argparse.Namespace, lineage: Lineage, expected: Expect
         base_levels=lineage.levels,
         now=datetime.now(timezone.utc),
     )
-    write_atomic(args.attest_verdict, sign(provenance.encode(statement)))
+    write_atomic(args.attest_verdict, sign(train_statement.encode(statement)))
 
 
 def _expectations(args: argparse.Namespace) -> Expectations:
     """The policy's, and those of the options; what both state has to be the same."""
     from dataclasses import replace
 
-    from slsa_for_models import policy, policy_file
-    from slsa_for_models.context import is_github
+    from slsa_for_models.attesting.build_context import is_github
+    from slsa_for_models.verdict import expectations as policy
+    from slsa_for_models.verdict import policy_file
 
     provider = args.identity_provider
     stated: dict[str, object] = {
@@ -567,7 +577,7 @@ def _expectations(args: argparse.Namespace) -> Expectations:
 
 
 def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
-    from slsa_for_models import policy
+    from slsa_for_models.verdict import expectations as policy
 
     if args.builder_key is not None and not args.builder_id:
         raise UsageError("--builder-key needs --builder-id: whose key is it?")
@@ -579,8 +589,8 @@ def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
 
 
 def _signer(args: argparse.Namespace) -> Signer | None:
-    from slsa_for_models.context import is_github
-    from slsa_for_models.policy import Signer
+    from slsa_for_models.attesting.build_context import is_github
+    from slsa_for_models.verdict.expectations import Signer
 
     if args.identity is not None and args.public_key is not None:
         raise UsageError("--identity and --public-key exclude each other")
@@ -621,7 +631,7 @@ def _add_trust_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _trust(args: argparse.Namespace) -> SigstoreTrust:
-    from model_signing.trust import SigstoreTrust
+    from model_signing.methods.sigstore_trust import SigstoreTrust
 
     return SigstoreTrust(trust_config=args.trust_config, offline=args.offline)
 
@@ -633,7 +643,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _key(path: Path) -> bytes:
-    from model_signing.bundle import read_bounded
+    from model_signing.oms.bundle import read_bounded
 
     return read_bounded(path, 64 * 1024)
 
@@ -646,20 +656,20 @@ def _digest(option: str, digits: int, text: str) -> str:
 
 
 def _source_uri(text: str) -> str:
-    from slsa_for_models import policy
+    from slsa_for_models.verdict import expectations as policy
 
     return policy.source_uri(text)
 
 
 def _builder_id(text: str) -> str:
-    from slsa_for_models import policy
+    from slsa_for_models.verdict import expectations as policy
 
     policy.builder_from_option(text)
     return text
 
 
 def _version(text: str) -> str:
-    from slsa_for_models import policy
+    from slsa_for_models.verdict import expectations as policy
 
     policy.parse_version(text)
     return text

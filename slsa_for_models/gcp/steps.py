@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from model_signing.errors import DependencyError, FileError, UsageError
-from model_signing.files import write_atomic
+from model_signing.sources.local import write_atomic
 from slsa_for_models.errors import CloneError, StorageError
 
 _CHUNK = 1024 * 1024
@@ -91,10 +91,10 @@ def _run_clone(args: argparse.Namespace) -> int:
 
 
 def _run_upload(args: argparse.Namespace) -> int:
-    from slsa_for_models import record
+    from slsa_for_models.evidence import training_record
 
     with _reading(args.training_record) as file:
-        claimed = record.parse(file.read(record.MAX_BYTES + 1)).dataset
+        claimed = training_record.parse(file.read(training_record.MAX_BYTES + 1)).dataset
     destination = args.destination.rstrip("/")
     if len(destination) > _MAX_DESTINATION:
         raise UsageError("the destination is too long for Tekton", found=destination[:100])

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sandbox.sigstore import LocalSigstore
-from tests.docs.commands import blocks
+from tests.support.commands import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent

@@ -31,15 +31,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "model_signing"))
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-import material
-
 import model_signing
-from model_signing import HashOptions, signers, verifiers
+from model_signing import HashOptions
 from model_signing.errors import Error
+from model_signing.methods import signers, verifiers
 from sandbox.sigstore import LocalSigstore
+from tests.support import material
 
 MAX_GROWTH = 200_000  # kB of memory that a whole run may add
 ODD_VALUES: list[Any] = [

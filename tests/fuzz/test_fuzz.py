@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from fuzz_bundles import fuzz
+from tests.fuzz.fuzz_bundles import fuzz
 
 
 def test_mutated_bundles_and_manifests_are_refused() -> None:

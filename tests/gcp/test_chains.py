@@ -19,11 +19,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from model_signing.signers import SigstoreSigning, sigstore_signer
-from sandbox import chains, gcp
+from model_signing.methods.signers import SigstoreSigning, sigstore_signer
+from sandbox.clusters import chains, tekton_demo
 from slsa_for_models.cli import main
-from slsa_for_models.formats import FORMATS
-from tests.docs.commands import Block, blocks
+from slsa_for_models.models.formats import FORMATS
+from tests.support.commands import Block, blocks
 
 TINY = ("--train-images=320", "--test-images=100", "--minimum-accuracy=0")
 OTHER_BUILDER = "https://tekton.example.test/chains"
@@ -40,10 +40,10 @@ def public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 @pytest.fixture
-def resign(outcome, tmp_path) -> Callable[..., gcp.Outcome]:
+def resign(outcome, tmp_path) -> Callable[..., tekton_demo.Outcome]:
     """The run's files with another statement, validly signed with another key that is trusted."""
 
-    def make(document: dict[str, Any]) -> gcp.Outcome:
+    def make(document: dict[str, Any]) -> tekton_demo.Outcome:
         key = ec.generate_private_key(ec.SECP256R1())
         (tmp_path / "provenance.json").write_bytes(chains.envelope(document, key))
         (tmp_path / "chains.pub").write_bytes(public_pem(key))
@@ -60,8 +60,8 @@ def resign(outcome, tmp_path) -> Callable[..., gcp.Outcome]:
 def verify(capsys) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Runs the guide's command; returns its exit code and the verdict."""
 
-    def run(outcome: gcp.Outcome, *more: str) -> tuple[int, dict[str, Any]]:
-        code = main([*gcp.verify_command(outcome)[1:], *more, "--format=json"])
+    def run(outcome: tekton_demo.Outcome, *more: str) -> tuple[int, dict[str, Any]]:
+        code = main([*tekton_demo.verify_command(outcome)[1:], *more, "--format=json"])
         return code, json.loads(capsys.readouterr().out)
 
     return run
@@ -85,7 +85,7 @@ def test_the_run_verifies(outcome, verify):
     [name for name, row in FORMATS.items() if not row.directory and name != "pytorch_model.pth"],
 )
 def test_every_other_format_verifies(name, sigstore, programs, verify, tmp_path):
-    made = gcp.run(
+    made = tekton_demo.run(
         name,
         tmp_path,
         sigstore=sigstore,
@@ -293,7 +293,7 @@ def test_two_signatures(outcome, verify, tmp_path):
 def keyless(outcome, sigstore, tmp_path, capsys) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Verifies a bundle by some service account against a policy that names Chains' own."""
 
-    def run(account: str, issuer: str = gcp.ISSUER) -> tuple[int, dict[str, Any]]:
+    def run(account: str, issuer: str = tekton_demo.ISSUER) -> tuple[int, dict[str, Any]]:
         token = sigstore.oidc.service_account_token(issuer, "tekton-chains", account)
         signer = sigstore_signer(SigstoreSigning(outcome.trust_config, identity_token=token))
         bundle = tmp_path / "bundle.json"
@@ -321,13 +321,13 @@ version = 1
 uri = "github.com/octo-org/models"
 
 [signer]
-identity = "{gcp.IDENTITY}"
-issuer = "{gcp.ISSUER}"
+identity = "{tekton_demo.IDENTITY}"
+issuer = "{tekton_demo.ISSUER}"
 
 [[builder]]
 id = "{chains.BUILDER_ID}"
 identity = "{CHAINS}"
-issuer = "{gcp.ISSUER}"
+issuer = "{tekton_demo.ISSUER}"
 level = 2
 """
     )
@@ -348,14 +348,14 @@ def test_keyless_by_another_service_account(keyless):
 
 
 def test_keyless_by_another_cluster(keyless):
-    code, verdict = keyless("tekton-chains-controller", gcp.ISSUER + "2")
+    code, verdict = keyless("tekton-chains-controller", tekton_demo.ISSUER + "2")
     assert code == 1
     assert "Signer" in refusals(verdict)
 
 
 # The guide's own commands, on the files that it fetches
 
-GUIDE = gcp.ROOT / "slsa_for_models/gcp/README.md"
+GUIDE = tekton_demo.ROOT / "slsa_for_models/gcp/README.md"
 
 
 def block(words: str) -> Block:
@@ -389,9 +389,9 @@ def shell(consumer, programs, outcome):
                 "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
                 "HOME": str(consumer),
                 "MODEL": outcome.model.name,
-                "NAMESPACE": gcp.NAMESPACE,
-                "CLUSTER_ISSUER": gcp.ISSUER,
-                "REPOSITORY": gcp.REPOSITORY,
+                "NAMESPACE": tekton_demo.NAMESPACE,
+                "CLUSTER_ISSUER": tekton_demo.ISSUER,
+                "REPOSITORY": tekton_demo.REPOSITORY,
                 "REVISION": outcome.run.reference.commit,
             },
             capture_output=True,
@@ -427,8 +427,8 @@ def test_the_policy_in_the_guide_verifies_the_run(shell, consumer, outcome, comm
     text = GUIDE.read_text()
     policy = text[text.index("```toml\n") + 8 :].partition("```")[0]
     for example, here in (
-        ("github.com/ORG/REPO", gcp.REPOSITORY.removeprefix("https://")),
-        (policy.partition('issuer = "')[2].partition('"')[0], gcp.ISSUER),
+        ("github.com/ORG/REPO", tekton_demo.REPOSITORY.removeprefix("https://")),
+        (policy.partition('issuer = "')[2].partition('"')[0], tekton_demo.ISSUER),
         ("COMMIT", commit or outcome.run.reference.commit),
     ):
         policy = policy.replace(example, here)
@@ -442,7 +442,7 @@ def test_the_policy_in_the_guide_verifies_the_run(shell, consumer, outcome, comm
 
 
 def test_the_variables_of_the_run_are_those_that_the_guide_sets():
-    text = (gcp.ROOT / "slsa_for_models/gcp/pipelinerun.yaml").read_text()
+    text = (tekton_demo.ROOT / "slsa_for_models/gcp/pipelinerun.yaml").read_text()
     guide = GUIDE.read_text()
     for name in set(re.findall(r"\$\{(\w+)\}", text)):
         assert f" {name}=" in guide, name

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import gcp
+from sandbox.clusters import tekton_demo
 
-DOCKERFILE = (gcp.ROOT / "slsa_for_models/gcp/Dockerfile").read_text().replace("\\\n", "")
+DOCKERFILE = (tekton_demo.ROOT / "slsa_for_models/gcp/Dockerfile").read_text().replace("\\\n", "")
 
 
 def instructions(name: str) -> list[str]:
@@ -37,11 +37,11 @@ def copy_context(target: Path) -> None:
         *sources, destination = line.split()
         for source in sources:
             path = target / destination
-            if (gcp.ROOT / source).is_dir():
-                shutil.copytree(gcp.ROOT / source, path)
+            if (tekton_demo.ROOT / source).is_dir():
+                shutil.copytree(tekton_demo.ROOT / source, path)
             else:
                 path.mkdir(parents=True, exist_ok=True)
-                shutil.copy(gcp.ROOT / source, path)
+                shutil.copy(tekton_demo.ROOT / source, path)
 
 
 @pytest.mark.full

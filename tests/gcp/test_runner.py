@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from sandbox import repositories, tekton
+from sandbox.clusters import tekton
+from sandbox.github import repositories
 
 URL = "https://git.example.test/org/repo"
 IMAGE = f"registry.example.test/tools@sha256:{'1' * 64}"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import gcp, repositories
-from slsa_for_models import record
+from sandbox.clusters import tekton_demo
+from sandbox.github import repositories
 from slsa_for_models.cli import main
+from slsa_for_models.evidence import training_record as record
 
 URL = "https://git.example.test/org/repo"
 
@@ -26,7 +27,7 @@ def repository(tmp_path, monkeypatch) -> str:
     source.mkdir()
     (source / "train.py").write_text("print('hello')\n")
     commit = repositories.snapshot(source, tmp_path / "served")
-    for name, value in gcp.redirect_git(URL, tmp_path / "served").items():
+    for name, value in tekton_demo.redirect_git(URL, tmp_path / "served").items():
         monkeypatch.setenv(name, value)
     return commit
 
@@ -87,7 +88,7 @@ def test_clone_without_git(repository, tmp_path, capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def storage():
-    with gcp.bucket_server() as url:
+    with tekton_demo.bucket_server() as url:
         yield url
 
 
@@ -126,7 +127,9 @@ def files(tmp_path) -> Files:
 @pytest.fixture
 def upload(storage, files, tmp_path, request):
     """Uploads the files, to a folder of this test's own."""
-    folder = f"gs://{gcp.BUCKET}/{hashlib.sha256(request.node.name.encode()).hexdigest()[:8]}"
+    folder = (
+        f"gs://{tekton_demo.BUCKET}/{hashlib.sha256(request.node.name.encode()).hexdigest()[:8]}"
+    )
 
     def run(destination: str = folder, **others: Path) -> int:
         given = {"model": files.model, "signature": files.signature, "record": files.record}
@@ -190,7 +193,7 @@ def test_a_hostile_training_record_is_refused_before_anything_is_uploaded(
         ("gs://no-such-bucket/x", 1, "the bucket did not do"),
         ("gs://bucket/../x", 2, "gs://BUCKET/OBJECT"),
         ("https://bucket/x", 2, "gs://BUCKET/OBJECT"),
-        (f"gs://{gcp.BUCKET}/" + "x" * 700, 2, "too long for Tekton"),
+        (f"gs://{tekton_demo.BUCKET}/" + "x" * 700, 2, "too long for Tekton"),
     ],
 )
 def test_upload_refuses_a_destination(upload, capsys, destination, code, message):
@@ -216,10 +219,10 @@ def test_download_refuses_other_bytes_and_leaves_nothing(upload, files, tmp_path
 @pytest.mark.parametrize(
     ("reference", "code", "message"),
     [
-        (f"gs://{gcp.BUCKET}/none@sha256:{'0' * 64}", 1, "the bucket did not do"),
-        (f"gs://{gcp.BUCKET}/none", 2, "not a reference"),
-        (f"gs://{gcp.BUCKET}/a/@sha256:{'0' * 64}", 2, "no file name"),
-        (f"gs://{gcp.BUCKET}/../..@sha256:{'0' * 64}", 2, "not an object's URI"),
+        (f"gs://{tekton_demo.BUCKET}/none@sha256:{'0' * 64}", 1, "the bucket did not do"),
+        (f"gs://{tekton_demo.BUCKET}/none", 2, "not a reference"),
+        (f"gs://{tekton_demo.BUCKET}/a/@sha256:{'0' * 64}", 2, "no file name"),
+        (f"gs://{tekton_demo.BUCKET}/../..@sha256:{'0' * 64}", 2, "not an object's URI"),
     ],
 )
 def test_download_refuses_a_reference(storage, tmp_path, capsys, reference, code, message):
@@ -230,6 +233,6 @@ def test_download_refuses_a_reference(storage, tmp_path, capsys, reference, code
 def test_a_bucket_that_cannot_be_reached(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
     monkeypatch.setattr("slsa_for_models.gcp.steps.TIMEOUT", 1)
-    reference = f"gs://{gcp.BUCKET}/none@sha256:{'0' * 64}"
+    reference = f"gs://{tekton_demo.BUCKET}/none@sha256:{'0' * 64}"
     assert main(["gcp", "download", reference, "--output-dir", str(tmp_path)]) == 1
     assert "the bucket did not do" in capsys.readouterr().err

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from model_signing.errors import UsageError
-from sandbox import gcp
+from sandbox.clusters import tekton_demo
+from slsa_for_models.cifar10.processes import Place, place
 from slsa_for_models.cli import main
-from slsa_for_models.distribute import Place, place
 
 
 def tf_config(index: object, workers: int = 2) -> dict[str, str]:
@@ -74,7 +74,7 @@ def train(output: Path, *command: str) -> dict:
     ]
     done = subprocess.run(
         [sys.executable, "-m", "slsa_for_models", *command, *options],
-        cwd=gcp.ROOT,
+        cwd=tekton_demo.ROOT,
         capture_output=True,
         text=True,
     )
@@ -106,7 +106,7 @@ def test_a_process_that_fails_ends_all(name, tmp_path):
     command = ["distribute", "--processes=2", name, "--", "--data-dir=/nonexistent"]
     done = subprocess.run(
         [sys.executable, "-m", "slsa_for_models", *command, f"--output-dir={tmp_path}"],
-        cwd=gcp.ROOT,
+        cwd=tekton_demo.ROOT,
         capture_output=True,
         text=True,
     )

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from model_signing.cli import main
-from sandbox import gcp, kubeflow
+from sandbox.clusters import kubeflow_demo, tekton_demo
 
-FOLDER = gcp.ROOT / "slsa_for_models" / "kubeflow"
+FOLDER = tekton_demo.ROOT / "slsa_for_models" / "kubeflow"
 IMAGE = f"europe-west4-docker.pkg.dev/octo/models/kubeflow-pytorch@sha256:{'1' * 64}"
 
 
@@ -20,7 +20,7 @@ IMAGE = f"europe-west4-docker.pkg.dev/octo/models/kubeflow-pytorch@sha256:{'1' *
 def kfp() -> Path:
     """The programs of the locked environment with KFP."""
     try:
-        return gcp.environment("kubeflow")
+        return tekton_demo.environment("kubeflow")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"no environment with KFP could be built: Kubeflow not tested ({error})")
 
@@ -32,7 +32,7 @@ def programs(tmp_path_factory) -> Path:
     for name in ("slsa_for_models", "model_signing"):
         path = folder / name
         path.write_text(
-            f'#!/bin/sh\nPYTHONPATH="{gcp.ROOT}" exec "{sys.executable}" -m {name} "$@"\n'
+            f'#!/bin/sh\nPYTHONPATH="{tekton_demo.ROOT}" exec "{sys.executable}" -m {name} "$@"\n'
         )
         path.chmod(0o755)
     return folder
@@ -41,7 +41,7 @@ def programs(tmp_path_factory) -> Path:
 def compile_pipeline(kfp: Path, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [kfp / "python", "-m", "slsa_for_models.kubeflow.pipeline", *options, output],
-        cwd=gcp.ROOT,
+        cwd=tekton_demo.ROOT,
         capture_output=True,
         text=True,
     )
@@ -105,7 +105,7 @@ TINY = ("--train-images=320", "--test-images=100", "--minimum-accuracy=0")
 
 
 def test_a_run_here_signs_what_it_trained(kfp, programs, sigstore, trust_config, tmp_path):
-    outcome = kubeflow.run(
+    outcome = kubeflow_demo.run(
         "pytorch_model.pth",
         tmp_path,
         sigstore=sigstore,
@@ -118,7 +118,7 @@ def test_a_run_here_signs_what_it_trained(kfp, programs, sigstore, trust_config,
     assert 0 <= outcome.metrics["test_accuracy"] <= 1
     command = [
         *("verify", "sigstore", str(outcome.model), "--signature", str(outcome.signature)),
-        *("--identity", gcp.IDENTITY, "--identity-provider", gcp.ISSUER),
+        *("--identity", tekton_demo.IDENTITY, "--identity-provider", tekton_demo.ISSUER),
         *("--trust-config", str(trust_config)),
     ]
     assert main(command) == 0
@@ -127,8 +127,8 @@ def test_a_run_here_signs_what_it_trained(kfp, programs, sigstore, trust_config,
 
 
 def test_a_component_that_fails_ends_the_run(kfp, programs, sigstore, tmp_path, capfd):
-    with pytest.raises(kubeflow.KubeflowError, match="exit code 1"):
-        kubeflow.run(
+    with pytest.raises(kubeflow_demo.KubeflowError, match="exit code 1"):
+        kubeflow_demo.run(
             "pytorch_model.onyx",
             tmp_path,
             sigstore=sigstore,

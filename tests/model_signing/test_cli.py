@@ -18,7 +18,13 @@ from typing import Any
 import jsonschema
 import pytest
 from cryptography import x509
-from material import (
+
+from model_signing import api, errors
+from model_signing.cli import main
+from model_signing.errors import Error, UsageError
+from model_signing.terminal import command_line
+from sandbox.sigstore import LocalSigstore
+from tests.support.material import (
     ROOT,
     authority,
     base64_of,
@@ -34,11 +40,6 @@ from material import (
     shared,
     statement,
 )
-
-from model_signing import api, console, errors
-from model_signing.cli import main
-from model_signing.errors import Error, UsageError
-from sandbox.sigstore import LocalSigstore
 
 PERSON = "dev@example.test"
 
@@ -506,8 +507,8 @@ class TestEnds:
 class TestParser:
     """Shared with the other command line."""
 
-    def parser(self) -> console.Parser:
-        parser = console.Parser(prog="x")
+    def parser(self) -> command_line.Parser:
+        parser = command_line.Parser(prog="x")
         parser.add_argument("--one-two")
         parser.add_argument("rest", nargs="*")
         return parser
@@ -527,18 +528,18 @@ class TestParser:
         def fail(_: object) -> int:
             raise Odd("odd", where="here", fix="do it")
 
-        def build() -> console.Parser:
+        def build() -> command_line.Parser:
             parser = self.parser()
             parser.set_defaults(run=fail)
             return parser
 
-        assert console.run(build, [], "x") == 1
+        assert command_line.run(build, [], "x") == 1
         assert capsys.readouterr().err == "x: error: odd\n  where:    here\n  fix:      do it\n"
-        assert console.run(build, ["--nope"], "x") == 2
+        assert command_line.run(build, ["--nope"], "x") == 2
 
 
 def test_a_statement_of_another_kind_is_no_model_signature(here: Path, run: Run) -> None:
-    from model_signing.signers import key_signer
+    from model_signing.methods.signers import key_signer
 
     signature = key_signer((here / "key.pem").read_bytes())(statement())
     (here / "model.sig").write_bytes(signature)

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from material import ROOT, new_key, private_pem, public_pem
+
+from tests.support.material import ROOT, new_key, private_pem, public_pem
 
 KEY = new_key()
 SCRIPT = """

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sandbox.workflows import load
+from sandbox.github.workflows import load
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = {

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from crafted import Workshop
 
 from sandbox.sigstore import LocalSigstore
+from tests.support.crafted import Workshop
 
 SHARED = Path(os.environ.get("MODEL_TRANSPARENCY_SHARED", "../shared")).resolve()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import slsa_for_models
-from slsa_for_models import environment
+from slsa_for_models.training import environment
 
 PACKAGE = Path(slsa_for_models.__file__).parent
 LISTING = "find . -name '*.py' -printf '%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum"

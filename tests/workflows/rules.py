@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandbox.workflows import Document, load
+from sandbox.github.workflows import Document, load
 
 ROOT = Path(__file__).resolve().parents[2]
 REUSABLE = ("train.yml", "train-many.yml", "sign.yml", "verify.yml")

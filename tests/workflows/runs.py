@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import github
-from sandbox.repositories import Repository
+from sandbox.github.repositories import Repository
 from sandbox.sigstore import LocalSigstore
 
 ROOT = Path(__file__).resolve().parents[2]

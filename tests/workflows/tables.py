@@ -20,7 +20,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from sandbox.workflows import Document, load
+from sandbox.github.workflows import Document, load
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.workflows import load
-from slsa_for_models.formats import FORMATS
+from sandbox.github.workflows import load
+from slsa_for_models.models.formats import FORMATS
 from tests.workflows.runs import PRODUCT, ROOT, git_files
 from tests.workflows.tables import filled, readmes
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.workflows import load
+from sandbox.github.workflows import load
 from tests.workflows.runs import ROOT, Sandbox
 
 # What speaks to the package index.

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sandbox.github import Run
-from sandbox.repositories import snapshot
+from sandbox.github.repositories import snapshot
+from sandbox.github.workflows import WorkflowError
 from sandbox.sigstore import LocalSigstore
-from sandbox.workflows import WorkflowError
 from tests.workflows.runs import CONSUMER, PRODUCT, ROOT, Sandbox
 
 EXAMPLE = (ROOT / "examples/sign.yml").read_text(encoding="utf-8")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from sandbox.github import Run
-from sandbox.repositories import Repository
-from sandbox.workflows import WorkflowError
-from slsa_for_models.formats import FORMATS
+from sandbox.github.repositories import Repository
+from sandbox.github.workflows import WorkflowError
+from slsa_for_models.models.formats import FORMATS
 from tests.workflows.runs import ROOT, Sandbox
 
 EXAMPLES = ROOT / "examples"

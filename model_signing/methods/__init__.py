@@ -1,0 +1,1 @@
+"""Who signed: for each method of OMS its signer and its verifier."""

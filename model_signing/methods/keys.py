@@ -1,0 +1,106 @@
+"""Elliptic-curve keys on P-256, P-384 and P-521 (OMS 4.2, algorithm registry)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from model_signing.errors import FileError
+from model_signing.oms.bundle import Pem, read_pem
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+Password = bytes | Callable[[], bytes | None] | None
+"""Of a key, or a function that asks for it, called if the key is encrypted."""
+
+_HASHES: dict[str, hashes.HashAlgorithm] = {  # Sigstore algorithm registry: one hash per curve
+    "secp256r1": hashes.SHA256(),
+    "secp384r1": hashes.SHA384(),
+    "secp521r1": hashes.SHA512(),
+}
+
+
+def load_private_key(source: Pem, password: Password) -> ec.EllipticCurvePrivateKey:
+    """Reads a private key; a `FileError` if it is none, or the password missing or wrong."""
+    pem, where = read_pem(source)
+    if callable(password):
+        password = password() if b"ENCRYPTED" in pem else None
+    try:
+        key = serialization.load_pem_private_key(pem, password)
+    except TypeError:  # cryptography's way to say that there is a password too few or too many
+        if password is not None:
+            words, fix = "a password was given, but the private key is not encrypted", None
+        else:
+            words = "the private key is encrypted"
+            fix = "give its password with --password or MODEL_SIGNING_PASSWORD"
+        raise FileError(words, where=where, fix=fix) from None
+    except (ValueError, UnsupportedAlgorithm):
+        if password is not None:
+            words = "the private key cannot be decrypted: wrong password?"
+            raise FileError(words, where=where) from None
+        raise FileError("not a private key", where=where, expected="a PEM private key") from None
+    supported(key.public_key(), where)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101  (as its public key)
+    return key
+
+
+def load_public_key(source: Pem) -> ec.EllipticCurvePublicKey:
+    """Reads a public key; a `FileError` if it is none."""
+    pem, where = read_pem(source)
+    try:
+        return supported(serialization.load_pem_public_key(pem), where)
+    except (ValueError, UnsupportedAlgorithm):
+        private = b"PRIVATE KEY" in pem
+        raise FileError(
+            "not a public key",
+            where=where,
+            expected="a PEM public key",
+            found="a private key" if private else None,
+            fix="take its public half: openssl ec -in KEY -pubout" if private else None,
+        ) from None
+
+
+def load_certificates(sources: Iterable[Pem]) -> list[x509.Certificate]:
+    """All certificates of some PEM files, in order; a `FileError` if one holds none."""
+    from cryptography import x509  # takes time to import: not for keys
+
+    found: list[x509.Certificate] = []
+    for source in sources:
+        pem, where = read_pem(source)
+        try:
+            found += x509.load_pem_x509_certificates(pem)
+        except ValueError:
+            words = "not a certificate"
+            raise FileError(words, where=where, expected="PEM certificates") from None
+    return found
+
+
+def supported(key: object, where: str | None = None) -> ec.EllipticCurvePublicKey:
+    """`key`, if OMS knows how to verify with it; a `FileError` for another type or curve."""
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _HASHES:
+        return key
+    curve = key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else None
+    raise FileError(
+        "this kind of key is not supported",
+        where=where,
+        expected="an EC key: P-256, P-384, P-521",
+        found=curve or type(key).__name__.removesuffix("PublicKey"),
+    )
+
+
+def signature_hash(key: ec.EllipticCurvePublicKey) -> hashes.HashAlgorithm:
+    """The hash that goes with the curve of `key`; a `FileError` for another curve."""
+    return _HASHES[supported(key).curve.name]
+
+
+def fingerprints(key: ec.EllipticCurvePublicKey) -> list[str]:
+    """SHA-256 in hexadecimal of the key as PEM (what is written as `hint`) and as DER."""
+    info = serialization.PublicFormat.SubjectPublicKeyInfo
+    forms = (serialization.Encoding.PEM, serialization.Encoding.DER)
+    return [sha256(key.public_bytes(form, info)).hexdigest() for form in forms]

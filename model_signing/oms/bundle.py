@@ -1,0 +1,222 @@
+"""OMS 4, 8.1, 11: Sigstore bundles as plain JSON, with the DSSE envelope inside.
+
+Strict and bounded: what the schema does not know is refused, and nothing here is trusted yet;
+`model_signing.methods.verifiers` decides that.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from model_signing.errors import BundleError, FileError
+from model_signing.oms import strict_json
+
+MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_OLDER = "application/vnd.dev.sigstore.bundle+json;version=0."
+MEDIA_TYPES = (MEDIA_TYPE, _OLDER + "1", _OLDER + "2", _OLDER + "3")
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+MAX_BUNDLE_SIZE = 512 * 1024 * 1024
+_MAX_PARTS = 100_000  # objects, lists and commas; the payload is one string
+_MAX_CHAIN = 32
+
+Method = Literal["key", "certificate", "sigstore"]
+_METHODS: dict[str, Method] = {  # OMS 4.1: the field that decides the method
+    "publicKey": "key",
+    "x509CertificateChain": "certificate",
+    "certificate": "sigstore",
+}
+_MATERIAL_FIELDS = f"{' '.join(_METHODS)} tlogEntries timestampVerificationData"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A parsed, not yet verified bundle."""
+
+    method: Method  # how it claims to be signed (OMS 4.1)
+    payload: bytes  # the in-toto statement, decoded from base64
+    signature: bytes  # the one DSSE signature, decoded
+    key_hint: str | None  # for `key`: the signer's fingerprint of it (hexadecimal), if given
+    certificates: tuple[bytes, ...]  # DER, leaf first; empty for `key`
+    timestamps: tuple[bytes, ...]  # RFC 3161 responses, DER
+    log_entries: tuple[dict[str, Any], ...]  # as in the JSON
+    payload_type: str = PAYLOAD_TYPE  # no other is accepted
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE v1 pre-authentication encoding: the bytes that are signed (DSSE protocol.md)."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
+    """The bytes of a file; a `FileError` if it cannot be read, a `BundleError` above `limit`."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = b"" if size > limit else file.read(limit + 1)
+    except OSError as error:
+        raise FileError(f"cannot read the file: {error.strerror}", where=str(path)) from None
+    if max(size, len(data)) > limit:
+        _refuse("the file is too large", str(path), f"at most {limit} bytes")
+    return data
+
+
+Pem = bytes | str | os.PathLike[str]
+"""PEM text, or the path of a file with it."""
+
+
+def read_pem(source: Pem) -> tuple[bytes, str | None]:
+    """The text and, for messages, the path; raises as `read_bounded`."""
+    if isinstance(source, bytes):
+        return source, None
+    return read_bounded(Path(source), 1024 * 1024), os.fspath(source)
+
+
+def parse(data: bytes, method: Method | None = None, *, without_payload: bool = False) -> Bundle:
+    """Reads a bundle, JSON (OMS 8.1), without trusting it.
+
+    `without_payload` leaves the payload out, which is most of the work: to show who signed.
+    A `BundleError` if it is not a Sigstore bundle with one DSSE-signed in-toto statement and
+    exactly one kind of verification material: that of `method`, if one is named.
+    """
+    # 1. OMS 8.1: JSON as in the bundle schema; `mediaType` per Sigstore.
+    if len(data) > MAX_BUNDLE_SIZE:
+        _refuse("the bundle is too large", "bundle", f"at most {MAX_BUNDLE_SIZE} bytes")
+    if sum(map(data.count, (b"{", b"[", b","))) > _MAX_PARTS:  # each takes 25 times its size
+        _refuse("the bundle has too many parts", "bundle", f"at most {_MAX_PARTS}")
+    document = strict_json.loads(data, BundleError, "the signature file")
+    _fields(document, "bundle", "mediaType verificationMaterial dsseEnvelope")
+    if document["mediaType"] not in MEDIA_TYPES:
+        _refuse("not a Sigstore bundle", "mediaType", MEDIA_TYPE, document["mediaType"])
+
+    # 2. OMS 4.1: exactly one of key, certificate chain and Sigstore certificate.
+    where = "verificationMaterial"
+    material = _fields(document[where], where, "", _MATERIAL_FIELDS)
+    given = [name for name in _METHODS if material.get(name) is not None]
+    if len(given) != 1:
+        one_of = f"exactly one of {', '.join(_METHODS)}"
+        _refuse("the signing method is not clear", where, one_of, ", ".join(given) or "none")
+    claimed = _METHODS[given[0]]
+    if method not in (None, claimed):
+        raise BundleError(
+            "signed by another method",
+            where=where,
+            expected=method,
+            found=claimed,
+            fix=f"verify it with `model_signing verify {claimed}`",
+        )
+    hint, certificates = _key_or_certificates(given[0], material[given[0]])
+    log_entries = _objects(material.get("tlogEntries"), f"{where}.tlogEntries")
+    if claimed == "sigstore" and not log_entries:
+        _refuse("a Sigstore bundle needs a log entry", f"{where}.tlogEntries")
+    where += ".timestampVerificationData"
+    times = _fields(material.get("timestampVerificationData") or {}, where, "", "rfc3161Timestamps")
+    where += ".rfc3161Timestamps"
+    stamps = _objects(times.get("rfc3161Timestamps"), where)
+    timestamps = [_base64(stamp.get("signedTimestamp"), where) for stamp in stamps]
+
+    # 3. DSSE envelope: one signature; `keyid` is no part of verification (OMS 4.1).
+    where = "dsseEnvelope"
+    envelope = _fields(document[where], where, "payload payloadType signatures")
+    kind = envelope["payloadType"]
+    if kind != PAYLOAD_TYPE:
+        _refuse("the payload is no in-toto statement", f"{where}.payloadType", PAYLOAD_TYPE, kind)
+    signatures = _objects(envelope["signatures"], f"{where}.signatures")
+    if len(signatures) != 1:
+        _refuse("there must be one signature", f"{where}.signatures", "1", len(signatures))
+    signature = _fields(signatures[0], f"{where}.signatures[0]", "sig", "keyid")
+    if not isinstance(signature.get("keyid") or "", str):
+        _refuse("the key id is not text", f"{where}.signatures[0].keyid")
+    return Bundle(
+        method=claimed,
+        payload=b"" if without_payload else _base64(envelope["payload"], f"{where}.payload"),
+        signature=_base64(signature["sig"], f"{where}.signatures[0].sig"),
+        key_hint=hint,
+        certificates=certificates,
+        timestamps=tuple(timestamps),
+        log_entries=log_entries,
+    )
+
+
+def encode(
+    payload: bytes,
+    signature: bytes,
+    *,
+    key_hint: str | None = None,
+    certificates: Sequence[bytes] = (),
+    timestamps: Sequence[bytes] = (),
+) -> bytes:
+    """A bundle of method `key` (with `key_hint`) or `certificate` as JSON (OMS 6.7, 6.8)."""
+    material: dict[str, Any] = {"publicKey": {"hint": key_hint}}
+    if key_hint is None:
+        chain = [{"rawBytes": _encode64(certificate)} for certificate in certificates]
+        material = {"x509CertificateChain": {"certificates": chain}}
+    material["tlogEntries"] = []
+    if timestamps:
+        stamps = [{"signedTimestamp": _encode64(stamp)} for stamp in timestamps]
+        material["timestampVerificationData"] = {"rfc3161Timestamps": stamps}
+    envelope = {
+        "payload": _encode64(payload),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"sig": _encode64(signature), "keyid": ""}],
+    }
+    document = {"mediaType": MEDIA_TYPE, "verificationMaterial": material, "dsseEnvelope": envelope}
+    return json.dumps(document).encode() + b"\n"
+
+
+def _key_or_certificates(field: str, value: object) -> tuple[str | None, tuple[bytes, ...]]:
+    """Field by field of OMS 4.1, with the variants of OMS 11.1."""
+    where = f"verificationMaterial.{field}"
+    if field == "publicKey":
+        key = _fields(value, where, "", "hint rawBytes keyDetails")
+        hint = key.get("hint")
+        if hint is None and isinstance(key.get("rawBytes"), str):
+            return None, ()
+        if not isinstance(hint, str) or not hint:
+            _refuse("the public key is not identified", where, "hint or rawBytes")
+        return hint.lower(), ()
+    chain: tuple[object, ...] = (value,)
+    if field == "x509CertificateChain":
+        chain = _objects(_fields(value, where, "certificates")["certificates"], where)
+    if not 1 <= len(chain) <= _MAX_CHAIN:
+        _refuse("no certificate, or too many", where, f"1 to {_MAX_CHAIN}", len(chain))
+    ders = [_base64(_fields(one, where, "rawBytes")["rawBytes"], where) for one in chain]
+    return None, tuple(ders)
+
+
+def _refuse(what: str, where: str, expected: str | None = None, found: object = None) -> NoReturn:
+    shown = None if found is None else str(found)[:200]
+    raise BundleError(what, where=where, expected=expected, found=shown)
+
+
+def _fields(value: object, where: str, required: str, optional: str = "") -> dict[str, Any]:
+    return strict_json.fields(value, BundleError, where, required, optional)
+
+
+def _objects(value: object, where: str) -> tuple[dict[str, Any], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        _refuse("a part of the bundle is malformed", where, "a list of JSON objects")
+    return tuple(value)
+
+
+def _encode64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _base64(value: object, where: str) -> bytes:
+    """RFC 4648 section 4, canonical: no junk, no other alphabet, no missing padding."""
+    if not isinstance(value, str) or not value:
+        _refuse("a part is missing", where, "base64")
+    try:
+        data = base64.b64decode(value)  # lenient, but compared below
+    except ValueError:
+        data = b""
+    if base64.b64encode(data) != value.encode():
+        _refuse("a part of the bundle is not canonical base64", where)
+    return data

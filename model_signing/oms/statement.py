@@ -1,0 +1,241 @@
+"""OMS 5, 6.5, 6.6, 8.3: the in-toto statement that is signed, and its strict reader.
+
+The reader takes what a signature authenticated, which may still be hostile. It accepts what the
+specification describes and the differences that released signers make (OMS 11), nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from json.encoder import encode_basestring
+from typing import NoReturn
+
+from model_signing.errors import ManifestError, StatementError
+from model_signing.hashing import DIGEST_SIZES, Manifest, Serialization
+from model_signing.oms import strict_json
+from model_signing.sources.local import MAX_FILES, canonical, name_problem
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
+
+_ANOTHER = "not an OMS statement (OMS 8.3)"
+_MAX_SHARD_SIZE = 1 << 62  # bytes
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_SHARD_NAME = r"(?s)(.+):(0|[1-9][0-9]{0,18}):([1-9][0-9]{0,18})"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What an OMS signature states."""
+
+    model_name: str  # the signer's name for the model; informational (OMS 6.5)
+    root_digest: str  # as the function of that name gives it
+    manifest: Manifest
+
+
+def root_digest(digests: Iterable[str]) -> str:
+    """OMS 6.5.1: SHA-256 over the raw digests in their recorded order. It does not bind file names.
+
+    Takes and returns lower-case hexadecimal.
+    """
+    return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
+
+
+def encode(model_name: str, manifest: Manifest) -> bytes:
+    """The statement about a model (OMS 6.6); the same manifest gives the same bytes.
+
+    `model_name` is the basename of the model's path (OMS 6.5); the manifest is sorted by name.
+    """
+    how = manifest.serialization
+    # Its attributes have the names that the specification gives them.
+    serialization = {name: value for name, value in vars(how).items() if value is not None}
+    subject = {"name": model_name, "digest": {"sha256": root_digest(manifest.digests.values())}}
+    # Only a name needs escaping; a dictionary for each of a million resources would take seconds.
+    resources = ",".join(
+        f'{{"name":{encode_basestring(name)},"digest":"{digest}","algorithm":"{how.hash_type}"}}'
+        for name, digest in manifest.digests.items()
+    )
+    return (
+        f'{{"_type":"{STATEMENT_TYPE}","subject":[{_dumps(subject)}],'
+        f'"predicateType":"{PREDICATE_TYPE}","predicate":{{"resources":[{resources}],'
+        f'"serialization":{_dumps(serialization)}}}}}'
+    ).encode()
+
+
+def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement:
+    """Reads and validates a signed statement (OMS 8.3): the authenticated payload of the envelope.
+
+    `allow_legacy_predicate` also accepts what model-signing v0.2.0 signed (OMS 11.2.4).
+
+    Raises:
+        StatementError: Not an in-toto statement with the OMS predicate.
+        ManifestError: The predicate breaks a rule of OMS 5.2 or 6.
+    """
+    # 1. INTOTO-STATEMENT: one JSON object with these fields and no others.
+    document = strict_json.loads(payload, StatementError, "the signed statement")
+    fields = "_type subject predicateType predicate"
+    strict_json.fields(document, StatementError, "statement", fields)
+    # 2. OMS 8.3.1 and 8.3.2: the types.
+    if document["_type"] != STATEMENT_TYPE:
+        _refuse(_ANOTHER, "_type", document["_type"], STATEMENT_TYPE, StatementError)
+    predicate_type = document["predicateType"]
+    legacy = predicate_type == LEGACY_PREDICATE_TYPE
+    if predicate_type != PREDICATE_TYPE and not (legacy and allow_legacy_predicate):
+        consent = "verify with --allow-legacy-predicate if you trust model-signing v0.2.0"
+        fix = consent if legacy else None
+        _refuse(_ANOTHER, "predicateType", predicate_type, PREDICATE_TYPE, StatementError, fix)
+    # 3. OMS 6.5: exactly one subject, with the root digest. OMS 11, v0.2.0: one for each file.
+    subjects = document["subject"]
+    if not isinstance(subjects, list) or (len(subjects) != 1 and not legacy):
+        how_many = "a list of subjects" if legacy else "one subject (OMS 6.5)"
+        raise StatementError(f"the statement needs {how_many}", where="subject")
+    named = [_subject(subject, f"subject[{index}]") for index, subject in enumerate(subjects)]
+    if legacy:
+        resources = [{"name": name, "digest": sha, "algorithm": "sha256"} for name, sha in named]
+        manifest = _manifest(resources, Serialization("files", "sha256", None, False, ()))
+        return Statement("", root_digest(manifest.digests.values()), manifest)
+    # 4. OMS 8.3.3: the predicate.
+    predicate = document["predicate"]
+    strict_json.fields(predicate, ManifestError, "predicate", "resources serialization")
+    manifest = _manifest(predicate["resources"], _serialization(predicate["serialization"]))
+    # 5. OMS 6.5.1: the root digest, in the recorded order.
+    ((model_name, stated),) = named
+    computed = root_digest(manifest.digests.values())
+    if stated != computed:
+        message = "the root digest does not match the resources (OMS 6.5.1)"
+        _refuse(message, "subject[0].digest.sha256", stated, computed)
+    return Statement(model_name, computed, manifest)
+
+
+def _subject(subject: object, where: str) -> tuple[str, str]:
+    fields = strict_json.fields(subject, StatementError, where, "name digest", None)
+    name, digest, at = fields["name"], fields["digest"], f"{where}.digest"
+    sha256 = strict_json.fields(digest, StatementError, at, "sha256", None)["sha256"]
+    if not isinstance(name, str) or not name:
+        raise StatementError("a subject needs a name", where=where)
+    if not _is_digest(sha256, "sha256"):
+        raise StatementError("not a SHA-256 digest", where=f"{at}.sha256")
+    return name, sha256
+
+
+def _serialization(value: object) -> Serialization:
+    """OMS 5.2.2, and 6.2.1 for the ignored paths."""
+    where = "predicate.serialization"
+    fields = strict_json.fields(
+        value, ManifestError, where, "method hash_type allow_symlinks", "shard_size ignore_paths"
+    )
+    method, hash_type, symlinks = fields["method"], fields["hash_type"], fields["allow_symlinks"]
+    if method not in ("files", "shards"):
+        _refuse("unknown serialization method", f"{where}.method", method, "files or shards")
+    if hash_type not in [*DIGEST_SIZES]:  # compared, not looked up: it may be a list
+        _refuse("unknown hash algorithm", f"{where}.hash_type", hash_type, ", ".join(DIGEST_SIZES))
+    if not isinstance(symlinks, bool):
+        _refuse("not true or false", f"{where}.allow_symlinks", symlinks, "true or false")
+    size = fields.get("shard_size")
+    if ("shard_size" in fields) != (method == "shards"):
+        _refuse("shard_size belongs to shards, and to nothing else", where, size)
+    if method == "shards":
+        # Released signers write their integers as 1000000000.0.
+        if isinstance(size, float) and size.is_integer():
+            size = int(size)
+        if type(size) is not int or not 0 < size <= _MAX_SHARD_SIZE:
+            _refuse("not a shard size", f"{where}.shard_size", size, "a positive integer")
+    paths = fields.get("ignore_paths", [])
+    if not isinstance(paths, list):
+        _refuse("not a list of paths", f"{where}.ignore_paths", paths, "a list")
+    ignored = []
+    for path in paths:
+        name, problem = canonical(path) if isinstance(path, str) else ("", "is no text")
+        if problem:
+            _refuse(f"an ignored path {problem} (OMS 6.2.1)", f"{where}.ignore_paths", path)
+        ignored.append(name)
+    return Serialization(method, hash_type, size, symlinks, tuple(ignored))
+
+
+def _manifest(resources: object, how: Serialization) -> Manifest:
+    """OMS 5.2.1, 6.1.2, 6.3 and 6.4: every resource, and all of them together."""
+    where = "predicate.resources"
+    if not isinstance(resources, list) or not resources:
+        _refuse("there must be at least one resource (OMS 5.2.1)", where, resources)
+    if len(resources) > MAX_FILES:
+        _refuse("too many resources", where, len(resources), f"at most {MAX_FILES}")
+    algorithms = {how.hash_type, f"{how.hash_type}-sharded-{how.shard_size}"}  # as released
+    digests: dict[str, str] = {}
+    for index, resource in enumerate(resources):
+        if type(resource) is not dict or not resource.keys() >= {"name", "digest", "algorithm"}:
+            _refuse("a resource needs name, digest and algorithm", f"{where}[{index}]", resource)
+        name, digest, algorithm = resource["name"], resource["digest"], resource["algorithm"]
+        if not isinstance(algorithm, str) or algorithm not in algorithms:
+            _refuse("not the manifest's hash_type", f"{where}[{index}]", algorithm, how.hash_type)
+        if not _is_digest(digest, how.hash_type):
+            _refuse(f"not a {how.hash_type} digest", f"{where}[{index}]", digest)
+        if not isinstance(name, str) or not name:
+            _refuse("a resource needs a name", f"{where}[{index}]", name)
+        if name in digests:
+            _refuse("two resources have the same name", where, name)
+        digests[name] = digest
+    parts = [_part(name, how.shard_size) for name in digests]
+    files = _sizes(parts, how.shard_size)
+    for name in files:
+        # OMS 6.1.2; but v0.3.1 and v1.0.0 named the file of a single-file model ".".
+        path = f"/{name}/" if name != "." or len(files) > 1 else ""
+        if "//" in path or "/./" in path or "/../" in path:
+            _refuse("a resource name must be relative and canonical (OMS 6.1.2)", where, name)
+        if problem := name_problem(name):
+            _refuse(f"a resource name {problem}", where, name)
+    # OMS 6.4: sorted by name; released signers compare path components and then numbers.
+    if list(digests) != sorted(digests):
+        by_component = [(file.split("/"), start, end) for file, start, end in parts]
+        if by_component != sorted(by_component):
+            _refuse("the resources are not sorted by name (OMS 6.4)", where, "another order")
+    return Manifest(how, digests, files)
+
+
+def _part(name: str, shard_size: int | None) -> tuple[str, int, int]:
+    """OMS 6.3.2: file, start and end; the last two numbers, as file names may have colons."""
+    if shard_size is None:
+        return name, 0, 0
+    match = re.fullmatch(_SHARD_NAME, name)
+    if match is None:
+        _refuse("not a shard (OMS 6.3.2)", "predicate.resources", name, "FILE:START:END")
+    return match[1], int(match[2]), int(match[3])
+
+
+def _sizes(parts: list[tuple[str, int, int]], shard_size: int | None) -> dict[str, int | None]:
+    """OMS 6.3.2: each file's shards join without gap or overlap; only the last may be shorter."""
+    if shard_size is None:
+        return dict.fromkeys(file for file, _, _ in parts)
+    sizes: dict[str, int | None] = {}
+    for file, start, end in sorted(parts):
+        before = sizes.get(file) or 0
+        if start != before or start % shard_size or not start < end <= start + shard_size:
+            _refuse(
+                "the shards of a file have a gap, an overlap or a wrong size (OMS 6.3.2)",
+                f"{file}:{start}:{end}",
+                f"{end - start} bytes after byte {before}",
+                f"shards of {shard_size} bytes",
+            )
+        sizes[file] = end
+    return sizes
+
+
+def _is_digest(value: object, algorithm: str) -> bool:
+    length = 2 * DIGEST_SIZES[algorithm]
+    return isinstance(value, str) and len(value) == length and not value.strip("0123456789abcdef")
+
+
+def _refuse(
+    message: str,
+    where: str,
+    found: object = None,
+    expected: str | None = None,
+    refusal: type[StatementError] = ManifestError,
+    fix: str | None = None,
+) -> NoReturn:
+    shown = (found if isinstance(found, str) else json.dumps(found))[:200]
+    raise refusal(message, where=where, expected=expected, found=shown, fix=fix)

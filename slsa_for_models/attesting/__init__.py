@@ -1,0 +1,1 @@
+"""Makes statements of our own, in the jobs that sign."""

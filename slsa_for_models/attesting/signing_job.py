@@ -1,0 +1,151 @@
+"""The signing job: statement from artifact, record and context; signed; checked; only then written.
+
+It recomputes every digest from the artifact, never loads the model, and treats the training record
+as hostile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from model_signing.errors import SigningError
+from model_signing.methods.fulcio import certificate_claims
+from model_signing.methods.signers import Signer, SigstoreSigning, sigstore_signer
+from model_signing.methods.sigstore_trust import SigstoreTrust
+from model_signing.methods.verifiers import authenticate_sigstore
+from model_signing.oms import bundle, statement
+from slsa_for_models.attesting import train_statement
+from slsa_for_models.attesting.build_context import BuildContext
+from slsa_for_models.attesting.train_statement import BaseModel, Lock
+from slsa_for_models.errors import SubjectError
+from slsa_for_models.evidence import provenance as readers
+from slsa_for_models.evidence import subjects
+from slsa_for_models.evidence.training_record import parse as parse_record
+from slsa_for_models.verdict import signers
+
+MAX_LOCK_BYTES = 16 * 1024 * 1024
+
+
+def ambient_token() -> str:
+    """This job's own OpenID Connect token, audience `sigstore`.
+
+    Raises:
+        SigningError: There is none, or it cannot be fetched.
+    """
+    from sigstore.oidc import IdentityError, detect_credential
+
+    try:
+        token = detect_credential()
+    except IdentityError as error:
+        raise SigningError("the identity token cannot be fetched", found=str(error)) from None
+    if token is None:
+        raise SigningError(
+            "there is no identity in this environment",
+            fix="in GitHub Actions grant `permissions: id-token: write`",
+        )
+    return token
+
+
+def signer(token: str | None, trust: SigstoreTrust) -> Signer:
+    """A keyless signer that prepares itself while the model is hashed."""
+    return sigstore_signer(
+        SigstoreSigning(
+            trust_config=trust.trust_config,
+            offline=trust.offline,
+            ambient=token is None,
+            identity_token=token,
+        )
+    )
+
+
+def make_statement(
+    model: Path,
+    record_bytes: bytes,
+    context: BuildContext,
+    *,
+    expected: str | None = None,
+    expected_sha256: str | None = None,
+    locks: Iterable[Path] = (),
+    base_signatures: Iterable[Path] = (),
+) -> bytes:
+    """The provenance statement of a model, encoded.
+
+    Args:
+        model: A file or a directory.
+        record_bytes: The training record as it was found.
+        context: What the control plane knows.
+        expected: The subjects another job reported, from `subjects.encode`.
+        expected_sha256: The model's one digest that another job reported, hexadecimal.
+        locks: Locked requirements of this workflow's own commit.
+        base_signatures: OMS signatures of the models that training started from.
+
+    Raises:
+        SubjectError: The model is not the one expected.
+        RecordError: The record is malformed, about another model, or names another lock.
+        FileError, BundleError, StatementError: A file cannot be read or is malformed.
+    """
+    # 1. The artifact, as it is here and now.
+    measured = subjects.measure(model)
+    about = subjects.of_model(measured)
+    if expected is not None:
+        subjects.check_encoded(expected, about)
+    if expected_sha256 is not None and expected_sha256 != measured.sha256:
+        raise SubjectError(
+            "the model is not the one that was reported",
+            where=str(model),
+            expected=expected_sha256,
+            found=measured.sha256,
+            fix="do not use it: it changed between two jobs",
+        )
+    # 2. What training says about itself has to be about this artifact.
+    record = parse_record(record_bytes)
+    subjects.check_record(record, measured)
+    # 3. What training was installed from, by this workflow's own checkout.
+    known = [_lock(path) for path in locks]
+    return train_statement.encode(
+        train_statement.build(
+            about,
+            record,
+            record_bytes,
+            context,
+            lock=train_statement.lock_of(record, known) if known else None,
+            base_models=[_base_model(path) for path in base_signatures],
+        )
+    )
+
+
+def predicate_of(encoded: bytes) -> bytes:
+    """The bare predicate of a statement, as indented JSON."""
+    predicate: Any = json.loads(encoded)["predicate"]
+    return (json.dumps(predicate, indent=2) + "\n").encode()
+
+
+def sign_provenance(encoded: bytes, sign: Signer, trust: SigstoreTrust) -> bytes:
+    """Signs a statement, and checks that the certificate says what the predicate says.
+
+    Raises:
+        SigningError: It could not be signed.
+        CertificateClaimError: Another identity signed than the one described.
+    """
+    data = sign(encoded)
+    authenticated = authenticate_sigstore(data, trust)
+    facts = signers.certified_facts(certificate_claims(authenticated.certificate or b""))
+    signers.check_claims(
+        signers.Signed("provenance", authenticated, facts), readers.read(authenticated.payload)
+    )
+    return data
+
+
+def _lock(path: Path) -> Lock:
+    data = bundle.read_bounded(path, MAX_LOCK_BYTES)
+    return Lock(f"{path.parent.name}/{path.name}", sha256(data).hexdigest())
+
+
+def _base_model(path: Path) -> BaseModel:
+    """Only its digest is taken; whoever verifies the provenance verifies the signature."""
+    payload = bundle.parse(bundle.read_bounded(path)).payload
+    return BaseModel(statement.decode(payload).model_name, sha256(payload).hexdigest())

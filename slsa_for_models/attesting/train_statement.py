@@ -1,0 +1,202 @@
+"""SLSA v1 provenance of a training run, of the build type in docs/buildtypes/train-v1.md.
+
+Pure: values in, statement out. What the control plane knows (the certified claims of the signing
+job, digests it computed itself) and what the training job says about itself (its record) are kept
+apart: the latter only ever appears in a dependency or by-product annotated `claimedBy`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from hashlib import sha256
+from typing import Any
+
+from slsa_for_models.attesting.build_context import GITHUB, BuildContext, split_workflow
+from slsa_for_models.errors import ContextError, RecordError
+from slsa_for_models.evidence.provenance import PREDICATE_V1, STATEMENT_V1, TRAIN_BUILD_TYPE
+from slsa_for_models.evidence.subjects import Subject
+from slsa_for_models.evidence.training_record import TrainingRecord
+from slsa_for_models.verdict.expectations import SIGNING_WORKFLOW
+
+TRAINING_JOB = "training job"
+CALLER = "caller"
+RECORD_NAME = "training.json"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A hash-locked requirements file of the workflow's own commit.
+
+    Attributes:
+        path: Its path in that repository, such as `requirements/pytorch.txt`.
+        sha256: Its digest, hexadecimal, computed by the signing job.
+    """
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model that the trained one starts from, by its signature.
+
+    Attributes:
+        name: The name it was signed with.
+        payload_sha256: SHA-256 of its signed OMS statement, hexadecimal. It binds file names, which
+            the OMS root digest does not.
+    """
+
+    name: str
+    payload_sha256: str
+
+
+def lock_of(record: TrainingRecord, locks: Iterable[Lock]) -> Lock:
+    """The one of the workflow's own locks that training says it was installed from.
+
+    Raises:
+        RecordError: It names none of them.
+    """
+    claimed, known = record.environment.requirements_sha256, {lock.sha256: lock for lock in locks}
+    if claimed is None or claimed not in known:
+        raise RecordError(
+            "training was not installed from this commit's locked requirements",
+            where="environment.requirements_sha256",
+            expected=", ".join(sorted(known)),
+            found=claimed or "none",
+        )
+    return known[claimed]
+
+
+def build(
+    subjects: Iterable[Subject],
+    record: TrainingRecord,
+    record_bytes: bytes,
+    context: BuildContext,
+    *,
+    lock: Lock | None = None,
+    base_models: Iterable[BaseModel] = (),
+) -> dict[str, Any]:
+    """The in-toto statement (in-toto Statement v1, SLSA v1.2 build-provenance).
+
+    Args:
+        subjects: What was trained, computed by the signing job from the artifact.
+        record: The training record, parsed.
+        record_bytes: The same, as it was written.
+        context: What the control plane knows.
+        lock: The requirements it was installed from, hashed by the signing job from its own
+            checkout.
+        base_models: What the caller says the training started from.
+
+    Raises:
+        ContextError: The job is part of `sign.yml`, which trains nothing.
+    """
+    repository, workflow_path, workflow_ref = split_workflow(context.workflow, where="workflow_ref")
+    builder_repository, builder_path, builder_ref = split_workflow(
+        context.builder, where="job_workflow_ref"
+    )
+    if f"/{builder_path}" == SIGNING_WORKFLOW:
+        raise ContextError(
+            "the workflow sign.yml signs models of others; it cannot say how they were trained",
+            where="job_workflow_ref",
+            found=context.builder,
+        )
+    if repository != context.repository:
+        raise ContextError(
+            "the run's workflow belongs to another repository than the run",
+            where="workflow_ref",
+            expected=context.repository,
+            found=repository,
+        )
+    builder_uri = f"git+{GITHUB}{builder_repository}@{builder_ref}"
+    dependencies: list[dict[str, Any]] = [
+        _resource("source", f"git+{GITHUB}{repository}@{context.ref}", gitCommit=context.commit),
+        _resource("workflow", builder_uri, gitCommit=context.builder_commit),
+        *(
+            [_resource("requirements", f"{builder_uri}#{lock.path}", sha256=lock.sha256)]
+            if lock
+            else []
+        ),
+        _claimed(
+            _resource("dataset", record.dataset.source or "", sha256=record.dataset.sha256),
+            TRAINING_JOB,
+            name=record.dataset.name,
+        ),
+        *(
+            _claimed(
+                _resource("base-model", "", sha256=base.payload_sha256), CALLER, name=base.name
+            )
+            for base in base_models
+        ),
+    ]
+    started = {} if context.started is None else {"startedOn": timestamp(context.started)}
+    return {
+        "_type": STATEMENT_V1,
+        "subject": [
+            {"name": subject.name, "digest": {"sha256": subject.sha256}} for subject in subjects
+        ],
+        "predicateType": PREDICATE_V1,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": TRAIN_BUILD_TYPE,
+                "externalParameters": {
+                    "workflow": {
+                        "repository": GITHUB + repository,
+                        "ref": workflow_ref,
+                        "path": workflow_path,
+                    },
+                    "inputs": dict(context.inputs),
+                },
+                "internalParameters": {
+                    "github": {
+                        "event_name": context.event,
+                        "repository_id": context.repository_id,
+                        "repository_owner_id": context.owner_id,
+                        "runner_environment": context.runner,
+                    }
+                },
+                "resolvedDependencies": dependencies,
+            },
+            "runDetails": {
+                "builder": {"id": context.builder_id},
+                "metadata": {
+                    "invocationId": context.invocation,
+                    **started,
+                    "finishedOn": timestamp(context.finished),
+                },
+                "byproducts": [
+                    _claimed(
+                        {
+                            "name": RECORD_NAME,
+                            "digest": {"sha256": sha256(record_bytes).hexdigest()},
+                            "mediaType": "application/json",
+                            "content": base64.b64encode(record_bytes).decode(),
+                        },
+                        TRAINING_JOB,
+                    )
+                ],
+            },
+        },
+    }
+
+
+def encode(document: Mapping[str, Any]) -> bytes:
+    """A statement or predicate as JSON bytes; equal documents give equal bytes."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with whole seconds, as in-toto's Timestamp."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _resource(name: str, uri: str, **digest: str) -> dict[str, Any]:
+    resource: dict[str, Any] = {"name": name, "uri": uri, "digest": digest}
+    return resource if uri else {"name": name, "digest": digest}
+
+
+def _claimed(resource: dict[str, Any], by: str, **said: str) -> dict[str, Any]:
+    return {**resource, "annotations": {"claimedBy": by, **said}}

@@ -1,0 +1,1 @@
+"""What only the CIFAR-10 recipes need."""

@@ -1,0 +1,1 @@
+"""Reads what others wrote: bytes to values. Decides nothing."""

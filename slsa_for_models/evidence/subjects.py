@@ -1,0 +1,236 @@
+"""What a model is to provenance: the SHA-256 of every file, and one name for all of them.
+
+Files are enumerated and hashed by `model_signing`, so that provenance and signature speak of the
+same files (design: git's own files are left out, symbolic links refused). A directory's OMS root
+digest says nothing about file names (OMS 6.5.1): it only ever stands beside its files.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_signing import hashing
+from model_signing.errors import FileError, UsageError
+from model_signing.hashing import Manifest, Serialization
+from model_signing.oms import statement
+from model_signing.sources import local as files
+from slsa_for_models.errors import RecordError, SubjectError
+
+if TYPE_CHECKING:
+    from model_signing.api import Verified
+    from slsa_for_models.evidence.provenance import Resource
+    from slsa_for_models.evidence.training_record import TrainingRecord
+
+MAX_ENCODED = 96 * 1024
+"""A directory with a longer list of files has one subject, the digest of its signed OMS payload.
+The list is an environment variable of the jobs that sign, ours and the generator's, for which Linux
+has 128 KiB."""
+
+_PLAIN = Serialization("files", "sha256", None, False, files.GIT_PATHS)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A name and the SHA-256 of what it names, hexadecimal."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelDigests:
+    """A model as it was hashed.
+
+    Attributes:
+        name: The last part of its path.
+        single: Whether it is one file.
+        files: Relative name -> SHA-256; for a single file, its own name.
+        root: The OMS root digest: SHA-256 over the files' raw digests, sorted by name.
+        payload_sha256: SHA-256 of the OMS statement, which binds names too: the signed one, or the
+            one that signing a directory with default options makes; "" for an unsigned file.
+    """
+
+    name: str
+    single: bool
+    files: Mapping[str, str]
+    root: str
+    payload_sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """The one digest that identifies the model: of the file, or of the OMS payload."""
+        return next(iter(self.files.values())) if self.single else self.payload_sha256
+
+
+def measure(model: Path) -> ModelDigests:
+    """Hashes a model.
+
+    Raises:
+        FileError: It cannot be read, is empty, or has symbolic links or unusable names.
+    """
+    tree = files.walk(model, ignored=files.GIT_PATHS)
+    return _digests(model, tree.single, hashing.build(tree, _PLAIN), None)
+
+
+def of_verified(model: Path, verified: Verified) -> ModelDigests:
+    """The digests of a model whose OMS signature holds: those of the verified bytes.
+
+    A signature with other digests than SHA-256 of whole files says nothing that provenance could
+    be compared with; then the files are hashed once more.
+    """
+    signed = verified.manifest
+    payload = verified.payload_digest
+    if signed.serialization.method == "files" and signed.algorithm == "sha256":
+        return _digests(model, not model.is_dir(), signed, payload)
+    how = replace(_PLAIN, allow_symlinks=signed.serialization.allow_symlinks)
+    tree = files.walk(
+        model,
+        allow_symlinks=how.allow_symlinks,
+        listed=signed.files,
+        only_listed=True,  # the signature decided which files are the model
+    )
+    return _digests(model, tree.single, hashing.build(tree, how), payload)
+
+
+def of_model(model: ModelDigests) -> tuple[Subject, ...]:
+    """The subjects of a model's provenance.
+
+    A file: itself. A directory: every file as `NAME/FILE`, and the OMS root as `NAME`; above
+    `MAX_ENCODED` characters in base64, only the OMS payload's digest as `NAME`.
+    """
+    if model.single:
+        return (Subject(model.name, model.sha256),)
+    listed = [Subject(f"{model.name}/{name}", digest) for name, digest in model.files.items()]
+    listed.append(Subject(model.name, model.root))
+    if len(encode(listed)) > MAX_ENCODED:
+        return (Subject(model.name, model.payload_sha256),)
+    return tuple(listed)
+
+
+def checksums(subjects: Iterable[Subject]) -> str:
+    """Lines as `sha256sum` prints them.
+
+    Raises:
+        UsageError: Two subjects have one name.
+    """
+    subjects = tuple(subjects)
+    names = [subject.name for subject in subjects]
+    if len(set(names)) != len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise UsageError("two subjects have the same name", found=twice)
+    return "".join(f"{subject.sha256}  {subject.name}\n" for subject in subjects)
+
+
+def encode(subjects: Iterable[Subject]) -> str:
+    """`checksums` in base64, on one line: what slsa-github-generator takes."""
+    return base64.b64encode(checksums(subjects).encode()).decode()
+
+
+def check_encoded(expected: str, found: Iterable[Subject]) -> None:
+    """Compares subjects with those that another job reported.
+
+    Args:
+        expected: Base64, from `encode`.
+        found: The subjects at hand.
+
+    Raises:
+        UsageError: `expected` is not base64 of checksums.
+        SubjectError: They differ.
+    """
+    try:
+        text = base64.b64decode(expected, validate=True).decode()
+        lines = [line.partition("  ") for line in text.removesuffix("\n").split("\n")]
+    except (binascii.Error, ValueError):
+        raise UsageError("not base64 of sha256sum lines", where="--expected") from None
+    wanted = {name: digest for digest, _, name in lines}
+    if len(wanted) != len(lines):  # whoever attests to the lines would attest to both digests
+        raise SubjectError("the same file was reported twice", where="--expected")
+    at_hand = {subject.name: subject.sha256 for subject in found}
+    # A directory's root, which says least of what differs, comes last.
+    for name in sorted(wanted.keys() | at_hand.keys(), reverse=True):
+        if wanted.get(name) != at_hand.get(name):
+            raise SubjectError(
+                "the model is not the one that was reported",
+                where=name,
+                expected=wanted.get(name, "not listed"),
+                found=at_hand.get(name, "no such file"),
+                fix="do not use it: it changed between two jobs",
+            )
+
+
+def check(subjects: Iterable[Resource], model: ModelDigests) -> str:
+    """Whether provenance is about this model (SLSA v1.2 verifying-artifacts, 1.2).
+
+    A file: one subject has its digest. A directory: its OMS payload is a subject; or every file is
+    one by name and digest, and, under the name the root digest goes by, nothing else is.
+
+    Returns:
+        What matched, in words.
+
+    Raises:
+        SubjectError: It is about something else.
+    """
+    listed = [(subject.name, subject.sha256) for subject in subjects if subject.sha256]
+    if model.single:
+        for name, digest in listed:
+            if digest == model.sha256:
+                return f"{name} sha256:{digest}"
+        expected = next((digest for name, digest in listed if name == model.name), None)
+        raise SubjectError(
+            "the provenance is about other bytes",
+            where=model.name,
+            expected=expected or f"one of {len(listed)} subjects, such as {listed[:1]}",
+            found=model.sha256,
+        )
+    for name, digest in listed:
+        if digest == model.payload_sha256:
+            return f"{name} sha256:{digest} (the signed list of its files)"
+    prefix = next((f"{name}/" for name, digest in listed if digest == model.root), "")
+    below = [(name[len(prefix) :], digest) for name, digest in listed if name.startswith(prefix)]
+    wanted = dict(below)
+    if len(wanted) != len(below):
+        raise SubjectError("two subjects have the same name", where=model.name)
+    for name in sorted(wanted.keys() | model.files.keys()):
+        if wanted.get(name) != model.files.get(name):
+            raise SubjectError(
+                "the provenance is about other files",
+                where=name,
+                expected=wanted.get(name, "not listed"),
+                found=model.files.get(name, "no such file"),
+            )
+    return f"{len(wanted)} files of {prefix.rstrip('/') or model.name}, each by name and digest"
+
+
+def check_record(record: TrainingRecord, model: ModelDigests) -> None:
+    """Whether a training record is about this model: a file's digest, or that of a listing.
+
+    Raises:
+        RecordError: It is about another one.
+    """
+    listing = "".join(f"{digest}  {name}\n" for name, digest in model.files.items())
+    found = model.sha256 if model.single else sha256(listing.encode()).hexdigest()
+    if record.model.sha256 != found:
+        raise RecordError(
+            "the training record is about another model",
+            where="model.sha256",
+            expected=record.model.sha256,
+            found=found,
+        )
+
+
+def _digests(model: Path, single: bool, built: Manifest, payload: str | None) -> ModelDigests:
+    if not built.digests:
+        raise FileError("the model has no files", where=str(model))
+    name = files.basename(model)
+    digests = {name: next(iter(built.digests.values()))} if single else dict(built.digests)
+    root = statement.root_digest(built.digests.values())
+    if payload is None:
+        payload = "" if single else sha256(statement.encode(name, built)).hexdigest()
+    return ModelDigests(name, single, digests, root, payload)

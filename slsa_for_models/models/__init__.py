@@ -1,0 +1,1 @@
+"""What a model file is: formats, loading, what is refused before loading."""

@@ -1,0 +1,142 @@
+"""The table of model formats: a format's name is the name of the file a training run writes."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from model_signing.errors import DependencyError, UsageError
+from model_signing.terminal.command_line import suggestion
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to save a trained model.
+
+    Attributes:
+        name: The file (or directory) name, which is also what users call the format.
+        framework: `pytorch` or `tensorflow`; an extra of this distribution, and `MODULES`' key.
+        save: The framework module's function (model, path) that writes it.
+        load: The framework module's function (path) that reads it back, as safely as it can be.
+        holds: What is inside, for people.
+        directory: Whether it is a directory instead of a file.
+        runs_code: Whether loading it runs whatever code the file holds (Python's pickle).
+    """
+
+    name: str
+    framework: str
+    save: str
+    load: str
+    holds: str
+    directory: bool = False
+    runs_code: bool = False
+
+
+FORMATS = {
+    format.name: format
+    for format in (
+        Format(
+            "tensorflow_model.keras",
+            "tensorflow",
+            "save_keras",
+            "load_keras",
+            "architecture and weights, Keras 3",
+        ),
+        Format(
+            "tensorflow_hdf5_model.h5",
+            "tensorflow",
+            "save_hdf5",
+            "load_hdf5",
+            "architecture and weights, HDF5",
+        ),
+        Format(
+            "tensorflow_hdf5.weights.h5",
+            "tensorflow",
+            "save_hdf5_weights",
+            "load_hdf5_weights",
+            "weights, HDF5",
+        ),
+        Format(
+            "tensorflow_saved_model",
+            "tensorflow",
+            "save_saved_model",
+            "load_saved_model",
+            "graph and weights, a directory",
+            directory=True,
+        ),
+        Format(
+            "pytorch_model.pth",
+            "pytorch",
+            "save_state_dict",
+            "load_state_dict",
+            "weights, a state dict",
+        ),
+        Format(
+            "pytorch_full_model.pth",
+            "pytorch",
+            "save_full_model",
+            "load_full_model",
+            "the module itself, a pickle: code",
+            runs_code=True,
+        ),
+        Format(
+            "pytorch_jitted_model.pt",
+            "pytorch",
+            "save_torchscript",
+            "load_torchscript",
+            "graph and weights, TorchScript",
+        ),
+        Format(
+            "pytorch_model.safetensors",
+            "pytorch",
+            "save_safetensors",
+            "load_safetensors",
+            "weights, safetensors",
+        ),
+        Format(
+            "pytorch_model.onnx",
+            "pytorch",
+            "save_onnx",
+            "load_onnx",
+            "graph and weights, ONNX",
+        ),
+    )
+}
+
+MODULES = {
+    "pytorch": "slsa_for_models.cifar10.pytorch",
+    "tensorflow": "slsa_for_models.cifar10.tensorflow",
+}
+
+
+def find(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        UsageError: There is none; the message lists those there are.
+    """
+    if name not in FORMATS:
+        raise UsageError(
+            "unknown model format",
+            found=name,
+            expected=f"one of {', '.join(FORMATS)}",
+            fix=suggestion(name, FORMATS),
+        )
+    return FORMATS[name]
+
+
+def framework(format: Format) -> ModuleType:
+    """Import and return the module that trains, saves and loads the format.
+
+    Raises:
+        DependencyError: The framework is not installed.
+    """
+    try:
+        return importlib.import_module(MODULES[format.framework])
+    except ImportError as error:
+        raise DependencyError(
+            f"{format.name} needs a package that is not installed",
+            found=str(error),
+            fix=f"pip install 'model-transparency[{format.framework}]'",
+        ) from error

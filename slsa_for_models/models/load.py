@@ -1,0 +1,185 @@
+"""`slsa_for_models load`: a model in memory, from the bytes that were verified.
+
+from pathlib import Path
+from model_signing import key_verifier
+from slsa_for_models.load import load
+
+model = load(
+    Path("pytorch_model.pth"),
+    Path("pytorch_model.pth.sig"),
+    key_verifier(Path("publisher.pub").read_bytes()),
+)
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model_signing.errors import Error, FileError, UsageError
+from slsa_for_models.errors import UnsafeModelError
+from slsa_for_models.models import formats
+
+if TYPE_CHECKING:
+    from model_signing.methods.verifiers import Verifier
+    from slsa_for_models.models.formats import Format
+
+
+def load(
+    model: Path,
+    signature: Path,
+    verifier: Verifier,
+    *,
+    format: str | None = None,
+    allow_pickle: bool = False,
+) -> Any:  # noqa: ANN401 - each framework has its own classes
+    """Verify a model, then load it with the safest loader its format has.
+
+    Args:
+        model: A file, or a directory for `tensorflow_saved_model`.
+        signature: Its OMS signature.
+        verifier: Whose signature is accepted; see `model_signing.methods.verifiers`.
+        format: A key of `formats.FORMATS`; by default the model's name.
+        allow_pickle: Load a format that can run any code, trusting the signer with that.
+
+    Returns:
+        `keras.Model`, `torch.nn.Module`, or for ONNX `onnxruntime.InferenceSession`. Weights
+        alone are loaded into this package's own network.
+
+    Raises:
+        UsageError: The format is unknown.
+        UnsafeModelError: A pickle without `allow_pickle`; a model that is malformed or asks for
+            more than computing.
+        DependencyError: The framework is not installed.
+        Error: The model is not what the signer signed; see `model_signing.verify`.
+    """
+    import model_signing
+
+    # 1. The format decides the loader, and whether loading is safe at all.
+    row = formats.find(format or model.name)
+    if row.runs_code and not allow_pickle:
+        raise UnsafeModelError(
+            f"{row.name} is a pickle: loading it runs whatever code its maker put in",
+            where=str(model),
+            fix="take another format, or trust the signer with your rights: --allow-pickle",
+        )
+    # 2. Whose model it is, and that these are its bytes.
+    verified = model_signing.verify(model, signature, verifier)
+    # 3. Loaders read paths, some of them lazily: they get a private copy of the verified bytes.
+    with tempfile.TemporaryDirectory(prefix="verified-model-") as folder:
+        copy = Path(folder, row.name)
+        for name in verified.manifest.files:
+            target = copy / name if row.directory else copy
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with verified.open(name) as source, target.open("xb") as private:
+                    shutil.copyfileobj(source, private)
+            except OSError as error:
+                raise FileError(
+                    "cannot copy the model", where=name, found=error.strerror
+                ) from error
+        # 4. Load; each loader first refuses what could do more than compute.
+        return load_unverified(copy, row, pickle=row.runs_code)
+
+
+def load_unverified(path: Path, format: Format, *, pickle: bool = False) -> Any:  # noqa: ANN401
+    """Load a model whose origin is known otherwise, such as one that was just trained.
+
+    Args:
+        path: The model.
+        format: How it was saved.
+        pickle: Use Python's unpickler, which runs any code.
+
+    Raises:
+        UnsafeModelError: It is malformed, or asks for more than computing.
+        DependencyError: The framework is not installed.
+    """
+    framework = formats.framework(format)
+    loader = framework.load_pickle if pickle else getattr(framework, format.load)
+    try:
+        return loader(path)
+    except Error:
+        raise
+    except Exception as error:  # frameworks raise every class there is for a malformed file
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnsafeModelError(
+            "the model cannot be loaded", where=format.name, found=lines[0][:300]
+        ) from error
+
+
+def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `load` to the command line; imports nothing heavy."""
+    parser = subparsers.add_parser(
+        "load",
+        help="verify a model and load it as safely as its format allows",
+        description="Verify a model's signature, load it from the verified bytes, and say what "
+        "it is. For programs: slsa_for_models.models.load.load returns the loaded model.",
+        epilog="example:\n  slsa_for_models load pytorch_model.pth --public-key publisher.pub",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
+    parser.add_argument(
+        "--signature", type=Path, metavar="FILE", help="the OMS signature (default: MODEL.sig)"
+    )
+    parser.add_argument(
+        "--model-format",
+        metavar="FORMAT",
+        help=f"where the model's name does not say it: {', '.join(formats.FORMATS)}",
+    )
+    parser.add_argument(
+        "--allow-pickle", action="store_true", help="load pickles, which can run any code"
+    )
+    signer = parser.add_argument_group("who must have signed (one of)")
+    signer.add_argument("--public-key", type=Path, metavar="PEM", help="of the signer")
+    signer.add_argument(
+        "--certificate-chain", type=Path, metavar="PEM", action="append", help="trusted; repeatable"
+    )
+    signer.add_argument("--identity", metavar="ID", help="a workflow or an e-mail address")
+    signer.add_argument("--identity-provider", metavar="URL", help="who vouches for the identity")
+    signer.add_argument("--source-repository", metavar="ORG/REPO", help="the workflow's caller")
+    signer.add_argument("--trust-config", type=Path, metavar="FILE", help="of a private Sigstore")
+    signer.add_argument("--offline", action="store_true", help="do not refresh the trust root")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command."""
+    signature = args.signature or args.model.with_name(f"{args.model.name}.sig")
+    model = load(
+        args.model,
+        signature,
+        _verifier(args),
+        format=args.model_format,
+        allow_pickle=args.allow_pickle,
+    )
+    row = formats.find(args.model_format or args.model.name)
+    kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
+    print(f"{args.model}: verified and loaded: {kind} ({row.holds})")
+    return 0
+
+
+def _verifier(args: argparse.Namespace) -> Verifier:
+    from model_signing.methods import verifiers
+
+    given = [args.public_key, args.certificate_chain, args.identity]
+    if sum(value is not None for value in given) != 1:
+        raise UsageError(
+            "who must have signed?",
+            fix="give one of --public-key, --certificate-chain and --identity",
+        )
+    if args.public_key:
+        return verifiers.key_verifier(args.public_key.read_bytes())
+    if args.certificate_chain:
+        return verifiers.certificate_verifier(
+            [path.read_bytes() for path in args.certificate_chain]
+        )
+    if not args.identity_provider:
+        raise UsageError("--identity needs --identity-provider: who vouches for it")
+    return verifiers.sigstore_verifier(
+        args.identity,
+        args.identity_provider,
+        args.source_repository,
+        verifiers.SigstoreTrust(trust_config=args.trust_config, offline=args.offline),
+    )

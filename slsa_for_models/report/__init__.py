@@ -1,0 +1,1 @@
+"""Shows a verdict: text out, no file opened."""

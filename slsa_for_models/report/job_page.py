@@ -1,0 +1,111 @@
+"""What a run's page on GitHub shows: the verdict, what was trained, and how to check it at home.
+
+Everything shown comes from files that a stranger may have written, so all of it is escaped.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from model_signing.errors import printable
+from slsa_for_models.evidence.training_record import TrainingRecord
+from slsa_for_models.report.plain import Verdict, markdown, run_on_github
+
+MAX_EPOCHS_SHOWN = 50
+# Whoever repeats a verification has to choose every other option alike. These are the model and the
+# command themselves, and what becomes of the verdict: also the secrets that sign it.
+_NOT_REPEATED = {"model", "run"} | {
+    *("format", "summary", "attest_verdict", "verifier_id", "private_key", "identity_token")
+}
+
+
+def page(
+    verdict: Verdict, record: TrainingRecord | None, model: Path, options: dict[str, object]
+) -> str:
+    """The whole page, in Markdown.
+
+    Args:
+        verdict: The verdict.
+        record: The training record beside the model; shown only with a model that was accepted.
+        model: The model.
+        options: The command line's options by name, as argparse has them.
+    """
+    if not verdict.accepted:
+        return markdown(verdict)
+    shown = training(record) if record is not None else ""
+    return markdown(verdict, shown) + at_home(model, options, run_on_github(verdict.chain))
+
+
+def training(record: TrainingRecord) -> str:
+    """What was trained, on what, and how well: the training job's own words."""
+    epochs = record.metrics.epochs[-MAX_EPOCHS_SHOWN:]
+    rows = {
+        "Format": f"{record.model.format} ({record.model.framework})",
+        "Accuracy on held-out images": f"{record.metrics.test_accuracy:.1%}",
+        "Data set": f"{record.dataset.name}, {record.dataset.train_images} images",
+        "Data set SHA-256": record.dataset.sha256,
+        "Parameters": ", ".join(f"{name} {value}" for name, value in record.parameters.items()),
+    }
+    lines = ["", "### What was trained", "", "As the training job says of itself.", ""]
+    lines += ["| | |", "|---|---|"]
+    lines += [f"| {name} | <code>{plain(value)}</code> |" for name, value in rows.items()]
+    lines += [
+        *("", "```mermaid", '%%{init: {"xyChart": {"width": 500, "height": 240}}}%%'),
+        "xychart-beta",
+        '  title "Accuracy on the training images, by epoch"',
+        f"  x-axis [{', '.join(str(int(epoch.epoch)) for epoch in epochs)}]",
+        '  y-axis "percent" 0 --> 100',
+        f"  bar [{', '.join(f'{epoch.accuracy * 100:.1f}' for epoch in epochs)}]",
+        *("```", ""),
+    ]
+    return "\n".join(lines)
+
+
+def at_home(model: Path, options: dict[str, object], run: tuple[str, str] | None) -> str:
+    """The commands that give the same verdict, with the files in the current folder.
+
+    Args:
+        model: The model.
+        options: See `page`.
+        run: The repository and number of the run that has the files as artifacts, if one has.
+    """
+    given = [
+        (f"--{name.replace('_', '-')}", value)
+        for name, values in options.items()
+        if name not in _NOT_REPEATED
+        for value in (values if isinstance(values, list) else [values])
+        if value not in (None, "", False)
+    ]
+    # Files of one name cannot lie in one folder: they are named as they were.
+    paths = {model, *(value for _, value in given if isinstance(value, Path))}
+    names = Counter(path.name for path in paths)
+    words = ["slsa_for_models verify", shlex.quote(_local(model, names))]
+    for option, value in given:
+        text = _local(value, names) if isinstance(value, Path) else printable(str(value))
+        # A value that begins with a dash would be taken for another option.
+        joint = "=" if text.startswith("-") else " "
+        words.append(option if value is True else f"{option}{joint}{shlex.quote(text)}")
+    command = " \\\n  ".join(words)
+    get = ["pip install model-transparency"]
+    if run is not None:  # each artifact becomes a folder
+        get.append(
+            f"gh run download {run[1]} --repo {run[0]} --dir artifacts && cp -r artifacts/*/. ."
+        )
+    return "\n".join(["### Verify it yourself", "", "```shell", *get, command, "```", ""])
+
+
+def _local(path: Path, names: Mapping[str, int]) -> str:
+    """A file's name in the current folder, where no other file has it."""
+    text = printable((path.name if names[path.name] == 1 else "") or str(path))
+    return f"./{text}" if text.startswith("-") else text
+
+
+def plain(value: str) -> str:
+    """Text for Markdown or within <code>: no markup, links, mentions or table cells."""
+    return "".join(
+        char if char.isalnum() or char in " ,.=+-%()/" else f"&#{ord(char)};"
+        for char in printable(value)[:500]
+    )

@@ -1,0 +1,1 @@
+"""What any training needs: the run, its environment, doing it again."""

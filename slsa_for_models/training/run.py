@@ -1,0 +1,393 @@
+"""`slsa_for_models train`: one model file and its training record, or one message why not.
+
+The steps of a run stand in `train`. Nothing appears under its final name before the saved model
+was loaded in a new process and gave the predictions of the model in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from model_signing.errors import FileError, UsageError
+from slsa_for_models.cifar10 import processes as distribute
+from slsa_for_models.errors import TrainingError
+from slsa_for_models.models import formats
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from slsa_for_models.cifar10.dataset import Data
+    from slsa_for_models.evidence.training_record import Epoch, TrainingRecord
+
+RECORD = "training.json"
+
+MOST_EPOCHS = 1000
+MOST_THREADS = 1024
+MOST_SEED = 2**32 - 1
+MOST_IMAGES = 1_000_000  # of each split of the synthetic set
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the caller of a run chooses.
+
+    Attributes:
+        format: A key of `formats.FORMATS`.
+        epochs: Passes over the training images.
+        seed: Of weights, order and augmentation.
+        threads: Of the framework; part of what decides the model's bytes.
+        minimum_accuracy: On the test images, in 0..1; the run fails below it.
+        requirements: The hash-locked requirements the framework was installed from, if known.
+    """
+
+    format: str
+    epochs: int
+    seed: int
+    threads: int
+    minimum_accuracy: float
+    requirements: Path | None = None
+
+    def numbers(self) -> dict[str, int | float]:
+        """Those that decide the model's bytes."""
+        return {"epochs": self.epochs, "seed": self.seed, "threads": self.threads}
+
+
+def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `train` to the command line; imports nothing heavy."""
+    rows = "\n".join(f"  {row.name:<28}{row.holds}" for row in formats.FORMATS.values())
+    parser = subparsers.add_parser(
+        "train",
+        help="train a CIFAR-10 classifier and write it with its training record",
+        description="Train a CIFAR-10 classifier. Writes DIR/FORMAT and DIR/training.json.",
+        epilog=f"formats:\n{rows}\n\nexample:\n"
+        "  slsa_for_models train pytorch_model.pth --dataset synthetic --output-dir out",
+    )
+    parser.add_argument("format", metavar="FORMAT", help="a format below: the model's file name")
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path("out"), metavar="DIR", help="default: out"
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--epochs",
+        type=_number(1, MOST_EPOCHS),
+        metavar="N",
+        help="passes over the training images (default: 6 on photographs, 3 on synthetic ones)",
+    )
+    parser.add_argument(
+        "--seed", type=_number(0, MOST_SEED), default=0, metavar="N", help="default: 0"
+    )
+    parser.add_argument(
+        "--threads",
+        type=_number(1, MOST_THREADS),
+        default=2,
+        metavar="N",
+        help="default: 2, on any machine: another number gives other bytes",
+    )
+    parser.add_argument(
+        "--minimum-accuracy",
+        type=_number(0, 1, float),
+        metavar="FRACTION",
+        help="fail below this accuracy on the test images (default: what guessing will not reach)",
+    )
+    parser.add_argument(
+        "--requirements",
+        type=Path,
+        metavar="FILE",
+        help="the hash-locked requirements this was installed from; its digest is recorded",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which images, for `load_data`."""
+    parser.add_argument(
+        "--dataset",
+        choices=["cifar10", "synthetic"],
+        default="cifar10",
+        help="photographs, or made-up images of shapes (default: cifar10)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="CIFAR-10's binary archive or unpacked batches on disk, instead of a download",
+    )
+    parser.add_argument(
+        "--dataset-url",
+        metavar="URL",
+        help="a mirror of CIFAR-10's binary archive; its digest is checked all the same",
+    )
+    for split, images in (("train", 6000), ("test", 1000)):
+        parser.add_argument(
+            f"--{split}-images",
+            type=_number(10, MOST_IMAGES),
+            default=images,
+            metavar="N",
+            help=f"size of the synthetic set (default: {images})",
+        )
+
+
+def _number(least: float, most: float, kind: type = int) -> Callable[[str], float]:
+    """An argparse type: a number in a range."""
+
+    def convert(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            value: float = kind(text)
+            if least <= value <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+
+    return convert
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command."""
+    # Before anything slow.
+    row = formats.find(args.format)
+    check_data_options(args)
+    _check_unsigned(args.output_dir / row.name)
+    framework = formats.framework(row)
+    data = load_data(args, _say)
+    photographs = data.description.name != "synthetic"
+    images = data.description.test_images
+    minimum = args.minimum_accuracy
+    choices = Choices(
+        format=args.format,
+        epochs=args.epochs or (6 if photographs else 3),
+        seed=args.seed,
+        threads=args.threads,
+        minimum_accuracy=above_chance(images) if minimum is None else minimum,
+        requirements=args.requirements,
+    )
+    if distribute.place(os.environ).rank:  # of processes that train together, the first writes
+        framework.fit(data.train, choices.epochs, choices.seed, choices.threads, lambda *_: None)
+        return 0
+    record = train(choices, data, args.output_dir, _say)
+    print(f"{args.output_dir / record.model.name}  sha256:{record.model.sha256}")
+    return 0
+
+
+def check_data_options(args: argparse.Namespace) -> None:
+    """One source of images, and an address that is one; see `add_data_options`.
+
+    Raises:
+        UsageError: Several, of which all but one would be ignored; or no address.
+    """
+    sources = {
+        "--dataset synthetic": args.dataset == "synthetic",
+        "--data-dir": args.data_dir is not None,
+        "--dataset-url": args.dataset_url is not None,
+    }
+    given = [name for name, is_given in sources.items() if is_given]
+    if len(given) > 1:
+        raise UsageError("more than one data set", expected="one of them", found=", ".join(given))
+    if args.dataset_url is not None and not re.match("(https?|file)://.", args.dataset_url):
+        raise UsageError(
+            "not an address", where="--dataset-url", expected="https://...", found=args.dataset_url
+        )
+
+
+def _check_unsigned(model: Path) -> None:
+    """What others have signed is not written over: it would not verify any more.
+
+    Raises:
+        FileError: A signature or provenance of a model of that name lies beside it.
+    """
+    kinds = ("sig", "provenance*", "intoto.jsonl", "attestation.sigstore.json")
+    found = [path.name for kind in kinds for path in model.parent.glob(f"{model.name}.{kind}")]
+    if found:
+        raise FileError(
+            f"{model} is signed already",
+            found=", ".join(found),
+            fix="choose another --output-dir, or remove what is found there",
+        )
+
+
+def load_data(args: argparse.Namespace, say: Say) -> Data:
+    """The data set that the options of `add_data_options` ask for."""
+    from slsa_for_models.cifar10 import dataset
+
+    default = Path.home() / ".cache" / "model-transparency"
+    cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE") or default) / "data"
+    if args.dataset == "synthetic":
+        return dataset.load_synthetic(args.train_images, args.test_images, 0, cache)
+    if args.data_dir:
+        return dataset.load_folder(args.data_dir)
+    archive = cache / dataset.ARCHIVE
+    if not archive.exists():
+        dataset.download(archive, say, args.dataset_url or dataset.URL)
+    return dataset.load_archive(archive)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def above_chance(images: int) -> float:
+    """The accuracy that guessing among ten classes reaches once in a thousand times (3.1 sigma)."""
+    return round(0.1 + 3.1 * math.sqrt(0.1 * 0.9 / images), 4)
+
+
+def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecord:
+    """Train, save, reload, evaluate, record.
+
+    Args:
+        choices: Format and parameters.
+        data: From `cifar10`.
+        output: Folder for the model and `training.json`; made if it does not exist.
+        say: Takes progress, a line at a time.
+
+    Raises:
+        TrainingError: The loss is not finite, the accuracy is below the minimum, or the saved
+            model is not the trained one.
+        DependencyError: The framework is not installed.
+        FileError: The output cannot be written.
+    """
+    from slsa_for_models.cifar10 import predictions
+    from slsa_for_models.evidence import training_record as record
+    from slsa_for_models.training.environment import describe
+
+    # 1. Everything that can be refused is refused before the work.
+    format = formats.find(choices.format)
+    environment = describe(format.framework, choices.requirements)
+    with _staging(output) as staging:
+        framework = formats.framework(format)
+
+        # 2. Train.
+        started = _now()
+        watch = Watch(choices.epochs, data.description.train_images, say)
+        model = framework.fit(data.train, choices.epochs, choices.seed, choices.threads, watch)
+
+        # 3. Save under the final name in a private folder: some formats contain their name.
+        saved = staging / format.name
+        try:
+            getattr(framework, format.save)(model, saved)
+        except Exception as error:  # each framework reports a full disk by a class of its own
+            raise FileError(
+                "the model cannot be saved", where=str(output), found=str(error).split("\n")[0]
+            ) from error
+
+        # 4. What counts is what a stranger would load: a new process, the safe loader.
+        logits = predictions.predict_in_new_process(format, saved, data.test.images, staging)
+        apart = predictions.difference(framework.predict(model, data.test.images), logits)
+        if apart > predictions.TOLERANCE:
+            raise TrainingError(
+                "the saved model does not predict what the trained one does",
+                where=format.name,
+                expected=f"logits that differ by at most {predictions.TOLERANCE} of the largest",
+                found=f"{apart:.3g}",
+            )
+        accuracy, loss = predictions.score(logits, data.test.labels)
+        if accuracy < choices.minimum_accuracy:
+            raise TrainingError(
+                "the model is not good enough",
+                expected=f"test accuracy of at least {choices.minimum_accuracy}",
+                found=f"{accuracy:.4f}",
+                fix="train for more --epochs, or ask for less with --minimum-accuracy",
+            )
+        say(f"test accuracy {accuracy:.4f}, loss {loss:.4f} (saved, loaded again in a new process)")
+
+        # 5. Record, and only now give both their names.
+        size = distribute.place(os.environ).size
+        processes = {"processes": size} if size > 1 else {}
+        result = record.TrainingRecord(
+            model=record.describe_model(saved, format),
+            dataset=data.description,
+            parameters={**choices.numbers(), **processes, **framework.PARAMETERS},
+            metrics=record.Metrics(accuracy, loss, choices.minimum_accuracy, tuple(watch.epochs)),
+            environment=environment,
+            started=started,
+            finished=_now(),
+        )
+        (staging / RECORD).write_bytes(record.encode(result))
+        _publish(staging, output, [format.name, RECORD])
+    return result
+
+
+class Watch:
+    """Called by the framework after each epoch: progress, metrics, and the check for NaN."""
+
+    def __init__(self, epochs: int, images: int, say: Say) -> None:
+        self.epochs: list[Epoch] = []
+        self._total, self._images, self._say = epochs, images, say
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, loss: float, accuracy: float) -> None:
+        """Note one epoch's mean loss and accuracy.
+
+        Raises:
+            TrainingError: The loss is not a finite number.
+        """
+        from slsa_for_models.evidence.training_record import Epoch
+
+        now = time.monotonic()
+        number, seconds = len(self.epochs) + 1, now - self._last
+        self._last = now
+        if not math.isfinite(loss):
+            raise TrainingError(
+                "the training diverged",
+                where=f"epoch {number}",
+                found=f"loss {loss}",
+                fix="try another --seed",
+            )
+        speed = self._images / max(seconds, 1e-9)
+        self.epochs.append(
+            Epoch(number, round(loss, 6), round(accuracy, 6), round(seconds, 3), round(speed, 1))
+        )
+        left = (now - self._start) / number * (self._total - number)
+        self._say(
+            f"epoch {number}/{self._total}  loss {loss:.4f}  accuracy {accuracy:.4f}  "
+            f"{speed:,.0f} images/s  {left:.0f} s left"
+        )
+
+
+@contextlib.contextmanager
+def _staging(output: Path) -> Iterator[Path]:
+    """A private folder inside the output folder, so that moving out of it is a rename."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=output, prefix=".training-"))
+    except OSError as error:
+        raise FileError(
+            "the output folder cannot be written", where=str(output), found=error.strerror
+        ) from error
+    try:
+        yield staging
+    except OSError as error:
+        raise FileError(
+            "the model cannot be written", where=str(output), found=error.strerror or str(error)
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _publish(staging: Path, output: Path, names: list[str]) -> None:
+    """Move the finished files to their final names, replacing those of an earlier run."""
+    for name in names:
+        for path in sorted((staging / name).rglob("*")) or [staging / name]:
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+    for name in reversed(names):  # the old record goes first: it must not describe the new model
+        old = output / name
+        if old.exists():
+            old.rename(staging / f"old {name}")
+    for name in names:
+        (staging / name).rename(output / name)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,1 @@
+"""Decides: the only place that says whether evidence is believed."""

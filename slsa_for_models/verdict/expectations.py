@@ -1,0 +1,412 @@
+"""What a verifier expects, as values; and the comparisons, each with its own refusal.
+
+SLSA v1.2, verifying-artifacts: the roots of trust of step 1 (builders and their levels) and the
+expectations of step 2. Texts compare exactly unless a pattern is asked for; patterns are anchored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from model_signing.errors import UsageError
+from slsa_for_models.attesting.build_context import GITHUB_ISSUER
+from slsa_for_models.errors import BuilderError, ParameterError, SourceError
+from slsa_for_models.evidence.provenance import Provenance
+
+GENERATOR_REPOSITORY = "https://github.com/slsa-framework/slsa-github-generator/"
+GENERATOR_ID = f"{GENERATOR_REPOSITORY}.github/workflows/generator_generic_slsa3.yml"
+
+SIGNING_WORKFLOW = "/.github/workflows/sign.yml"
+
+CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+"""The data set expected where a training record says `cifar10` and nothing else is expected."""
+
+GITHUB_RUNNERS = frozenset(
+    f"ubuntu-{version}"
+    for version in ("latest", "26.04", "24.04", "22.04", "26.04-arm", "24.04-arm", "22.04-arm")
+)
+"""Labels of GitHub's standard Linux machines (GitHub documentation, "GitHub-hosted runners")."""
+
+_FULL_VERSION_TAG = re.compile(r"refs/tags/v(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}")
+_N = r"([0-9]{1,18})"
+_VERSION = re.compile(rf"v{_N}(?:\.{_N}(?:\.{_N}(-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)?)?")
+_URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s@]+")
+# The host has a dot or a port, so that ORG/REPO is not taken for HOST/REPO.
+_REPOSITORY = re.compile(
+    r"git\+https://(?:github\.com/[^/@\s?#]+/[^/@\s?#]+"
+    r"|(?!github\.com/)[^/@\s]+[.:][^/@\s]+(?:/[^/@\s?#]+)+)"
+)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A regular expression that has to match a whole text."""
+
+    regex: str
+
+    def __str__(self) -> str:
+        return f"pattern {self.regex}"
+
+
+Expected = str | Pattern
+
+
+def matches(expected: Expected, found: str) -> bool:
+    """Exactly, or as a whole by the pattern."""
+    if isinstance(expected, Pattern):
+        return re.fullmatch(expected.regex, found) is not None
+    return expected == found
+
+
+@dataclass(frozen=True)
+class Builder:
+    """An entry in the roots of trust: who may sign for a `builder.id`, and its level.
+
+    Attributes:
+        id: The builder's id, without `@` and git reference.
+        refs: The references accepted after the `@`; none means any full version tag,
+            `refs/tags/vX.Y.Z`. The SLSA generator is held to full version tags in any case.
+        level: The SLSA Build level it is trusted up to, if the verifier decides it; None for
+            `level_of`'s own table.
+        public_key: PEM, where it signs with a key.
+        identity: The certificate's identity, where it signs keyless elsewhere than on GitHub.
+        issuer: That identity's issuer.
+        pipeline: What it has to have run (Tekton), as `Provenance.pipeline`; None for anything.
+    """
+
+    id: str
+    refs: tuple[Expected, ...] = ()
+    level: int | None = None
+    public_key: bytes | None = None
+    identity: Expected | None = None
+    issuer: str | None = None
+    pipeline: Expected | None = None
+
+    @property
+    def is_workflow(self) -> bool:
+        """Whether it is a GitHub workflow, which signs with its own identity."""
+        return self.public_key is None and self.identity is None
+
+    def __str__(self) -> str:
+        refs = [str(ref) for ref in self.refs] or ["refs/tags/vX.Y.Z"]
+        return f"{self.id}@{' or '.join(refs)}" if self.is_workflow else self.id
+
+    def accepts(self, builder_id: str) -> bool:
+        """Whether `builder_id` is this builder at an accepted reference."""
+        if not self.is_workflow:
+            return builder_id == self.id
+        name, at, ref = builder_id.partition("@")
+        if name != self.id or not at or "@" in ref:
+            return False
+        if name.startswith(GENERATOR_REPOSITORY) and not _FULL_VERSION_TAG.fullmatch(ref):
+            return False
+        if not self.refs:
+            return _FULL_VERSION_TAG.fullmatch(ref) is not None
+        return any(matches(expected, ref) for expected in self.refs)
+
+
+GENERATOR = Builder(GENERATOR_ID, level=3)
+"""Trusted unless the caller names others: the generic SLSA generator at a full version tag."""
+
+
+def builder_from_option(text: str, public_key: bytes | None = None) -> Builder:
+    """`--builder-id ID` or `ID@REF`, with slsa-verifier's meaning: a short REF is a tag.
+
+    Args:
+        text: The option's value.
+        public_key: PEM; not for a GitHub workflow, which signs with its own identity.
+
+    Raises:
+        UsageError: Not a URI, more than one `@`, or nothing after it.
+    """
+    name, at, ref = text.partition("@")
+    if not _URI.fullmatch(name) or "@" in ref or (at and not ref):
+        raise UsageError(
+            "not a builder id", where="--builder-id", expected="a URI, or URI@REF", found=text
+        )
+    if public_key is not None and not names_workflow(name):
+        return Builder(text, public_key=public_key)
+    level = 3 if name == GENERATOR_ID else None
+    return Builder(name, (ref, f"refs/tags/{ref}") if at else (), level)
+
+
+def builder_from_identity(identity: str | None) -> Builder | None:
+    """The workflow that a caller names as the model's signer, trusted for its own provenance too.
+
+    None where the identity is not a workflow at a git reference.
+    """
+    name, _, ref = (identity or "").partition("@")
+    return Builder(name, (ref,)) if names_workflow(name) and ref and "@" not in ref else None
+
+
+def names_workflow(builder_id: str) -> bool:
+    """Whether an id is that of a GitHub workflow."""
+    return builder_id.startswith("https://") and "/.github/workflows/" in builder_id
+
+
+def level_of(builder: Builder, provenance: Provenance, facts: Mapping[str, str | None]) -> int:
+    """The SLSA Build level (verifying-artifacts 1.4), never taken from the provenance.
+
+    A GitHub workflow that the caller trusts is Build L2 when GitHub runs it: the platform signs.
+    It is L3 when it belongs to another repository than the source, so that who writes the source
+    cannot change the builder. Everything else is L1 unless a policy says more. No policy says more
+    of a training on a machine of somebody's own.
+
+    Args:
+        builder: The entry that accepted the provenance.
+        provenance: What it accepted.
+        facts: What the certificate says; see `verify.certified_facts`.
+    """
+    if builder.level is not None:
+        return min(builder.level, highest_level(provenance))
+    if facts.get("runner") != "github-hosted":
+        return 1
+    # GitHub's names do not distinguish case.
+    own = builder.id.lower().startswith(f"{facts['repository']}/".lower())
+    return min(2 if own else 3, highest_level(provenance))
+
+
+def highest_level(provenance: Provenance) -> int:
+    """3; but 1 for a training that does not name one of GitHub's standard machines as its runner.
+
+    Whoever owns the machine can change the model, and no certificate says whose it was: only the
+    jobs that sign have one. The label does not prove the contrary (docs/threat-model.md, E).
+    """
+    runner = (provenance.inputs or {}).get("runner")
+    return 3 if provenance.kind != "train" or runner in GITHUB_RUNNERS else 1
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who may sign the model (OMS): a keyless identity, or a key."""
+
+    identity: Expected | None = None
+    issuer: str | None = None
+    public_key: bytes | None = None
+
+
+@dataclass(frozen=True)
+class SummaryVerifier:
+    """A verifier whose summaries (VSA) are believed, bound to how it signs."""
+
+    id: str
+    identity: Expected | None = None
+    issuer: str | None = None
+    public_key: bytes | None = None
+    source_uri: Expected | None = None
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """Everything that is compared with evidence. None or empty: not expected.
+
+    Attributes:
+        source_uri: The canonical repository, `git+https://HOST/ORG/REPO`.
+        issuer: Whose tokens its workflows have: GitHub's, or an enterprise's own below it.
+        source_commit: Its commit, hexadecimal.
+        branch: A branch's name, without `refs/heads/`.
+        tag: A tag's name, without `refs/tags/`.
+        versioned_tag: `vX`, `vX.Y` or `vX.Y.Z`, compared as far as it goes.
+        builders: The roots of trust.
+        inputs: Parameters that the caller of the workflow must have chosen.
+        runners: The runner environments accepted (certificate extension .11).
+        signer: Who may sign the model; by default one of `builders`.
+        dataset_sha256: The data set's digest, hexadecimal.
+        dependencies: Name of another dependency -> SHA-256, hexadecimal.
+        minimum_level: The lowest SLSA Build level accepted.
+        required: Kinds of evidence that must be there: `signature`, and `readers` kinds.
+        base_models: Whether every base model named must be given and verified.
+        verifiers: Whose verification summaries are believed.
+        resource_uri: What a verification summary must be about.
+        policy_sha256: Digest of the policy's file as it was read, hexadecimal.
+        stated: Names of the fields that a policy states, be it with what would hold without it.
+    """
+
+    source_uri: Expected | None = None
+    issuer: str = GITHUB_ISSUER
+    source_commit: str | None = None
+    branch: Expected | None = None
+    tag: Expected | None = None
+    versioned_tag: str | None = None
+    builders: tuple[Builder, ...] = (GENERATOR,)
+    inputs: Mapping[str, Expected] = field(default_factory=dict)
+    runners: tuple[str, ...] = ("github-hosted",)
+    signer: Signer | None = None
+    dataset_sha256: str | None = None
+    dependencies: Mapping[str, str] = field(default_factory=dict)
+    minimum_level: int = 0
+    required: tuple[str, ...] = ()
+    base_models: bool = False
+    verifiers: tuple[SummaryVerifier, ...] = ()
+    resource_uri: str | None = None
+    policy_sha256: str | None = field(default=None, compare=False)
+    stated: frozenset[str] = field(default=frozenset(), compare=False)
+
+
+def source_uri(text: str) -> str:
+    """`github.com/ORG/REPO`, `https://...` or `git+https://...` -> `git+https://HOST/ORG/REPO`.
+
+    Raises:
+        UsageError: Another form; also a trailing slash, a `.git` or a git reference.
+    """
+    uri = text
+    if not uri.startswith("git+"):
+        uri = f"git+{uri}" if "://" in uri else f"git+https://{uri}"
+    if not _REPOSITORY.fullmatch(uri) or uri.endswith(".git"):
+        raise UsageError(
+            "not a repository", where="--source-uri", expected="github.com/ORG/REPO", found=text
+        )
+    return uri
+
+
+# Step 2: expectations, each compared with what the provenance says --------------------------------
+
+
+def check_builder(
+    expected: Expectations, provenance: Provenance, builders: tuple[Builder, ...]
+) -> Builder:
+    """The root of trust for this builder, among those its signer may speak for (1.4).
+
+    Raises:
+        BuilderError: There is none, or it does not make provenance of this kind.
+    """
+    found = next((item for item in builders if item.accepts(provenance.builder_id)), None)
+    if found is None:
+        name, _, ref = provenance.builder_id.partition("@")
+        short = ref.removeprefix("refs/heads/")
+        is_branch = short != ref and any(one.id == name and short in one.refs for one in builders)
+        raise BuilderError(
+            "not a trusted builder, or not at a trusted version",
+            where="builder.id",
+            expected=" | ".join(str(builder) for builder in expected.builders),
+            found=provenance.builder_id,
+            fix=f"for a branch write @{ref}"
+            if is_branch
+            else "if you trust it, name it with --builder-id or in a policy",
+        )
+    if found.pipeline is not None and not matches(found.pipeline, provenance.pipeline or ""):
+        raise BuilderError(
+            "the builder ran another pipeline",
+            where="externalParameters.buildConfigSource",
+            expected=str(found.pipeline),
+            found=provenance.pipeline or "one written into the run itself",
+        )
+    is_generator = provenance.kind == "slsa-github-generator"
+    # A caller of our sign.yml may get hold of its token (docs/private-sigstore.md). Another kind
+    # may come from a workflow of that name in the source's own repository.
+    own = found.id.startswith(f"{provenance.source_uri.removeprefix('git+')}/")
+    signs_only = found.id.endswith(SIGNING_WORKFLOW) and (provenance.kind == "train" or not own)
+    if (found.id == GENERATOR_ID) != is_generator or signs_only:
+        raise BuilderError(
+            f"this builder does not make provenance of the kind {provenance.kind}",
+            where="buildType",
+            expected="the SLSA generator's kind from it and nobody else; none from sign.yml",
+            found=provenance.builder_id,
+        )
+    return found
+
+
+def check_source(expected: Expectations, provenance: Provenance) -> str:
+    """The canonical repository and the commit.
+
+    Raises:
+        SourceError: Another one.
+    """
+    if expected.source_uri is not None and not matches(expected.source_uri, provenance.source_uri):
+        raise SourceError(
+            "built from another repository",
+            where="source",
+            expected=str(expected.source_uri),
+            found=provenance.source_uri,
+        )
+    if expected.source_commit is not None and expected.source_commit != provenance.source_commit:
+        raise SourceError(
+            "built from another commit",
+            where="source",
+            expected=expected.source_commit,
+            found=provenance.source_commit,
+        )
+    return f"{provenance.source_uri.removeprefix('git+')} at {provenance.source_commit[:12]}"
+
+
+def check_ref(expected: Expectations, provenance: Provenance) -> str:
+    """Branch, tag and versioned tag.
+
+    Raises:
+        SourceError: Another one, or none where one is expected.
+    """
+    branch, tag = (
+        None if ref is None or not ref.startswith(prefix) else ref.removeprefix(prefix)
+        for ref, prefix in ((provenance.branch, "refs/heads/"), (provenance.tag, "refs/tags/"))
+    )
+    for what, wanted, found in (("branch", expected.branch, branch), ("tag", expected.tag, tag)):
+        if wanted is not None and (found is None or not matches(wanted, found)):
+            raise SourceError(
+                f"built from another {what}",
+                where="source reference",
+                expected=str(wanted),
+                found=found or f"no {what}",
+            )
+    if expected.versioned_tag is not None:
+        _check_versioned_tag(expected.versioned_tag, tag)
+    parts = [f"branch {branch}" if branch else "", f"tag {tag}" if tag else ""]
+    return ", ".join(part for part in parts if part) or "no branch or tag named"
+
+
+def _check_versioned_tag(wanted: str, tag: str | None) -> None:
+    """As slsa-verifier: v1 accepts v1.2.3, v1.2 accepts v1.2.3; build metadata is ignored."""
+    expected, found = parse_version(wanted), _VERSION.fullmatch(tag or "")
+    # A shortened tag stands for zeros: v1 is v1.0.0.
+    numbers = [int(part or 0) for part in found.group(1, 2, 3)] if found else []
+    given = [int(part) for part in expected.group(1, 2, 3) if part is not None]
+    if (
+        found is None
+        or numbers[: len(given)] != given
+        or (len(given) == 3 and expected[4] != found[4])
+    ):
+        raise SourceError(
+            "built from another version",
+            where="source reference",
+            expected=wanted,
+            found=tag or "no tag",
+        )
+
+
+def parse_version(text: str) -> re.Match[str]:
+    """A semantic version with `v`, perhaps shortened to its first parts.
+
+    Raises:
+        UsageError: Another form.
+    """
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            "not a version",
+            where="--source-versioned-tag",
+            expected="vX, vX.Y or vX.Y.Z",
+            found=text,
+        )
+    return match
+
+
+def check_inputs(expected: Expectations, provenance: Provenance) -> str:
+    """Parameters the caller of the workflow chose.
+
+    Raises:
+        ParameterError: One is absent or different.
+    """
+    inputs = provenance.inputs
+    for name, wanted in expected.inputs.items():
+        found = (inputs or {}).get(name)
+        if found is None or not matches(wanted, found):
+            raise ParameterError(
+                "the workflow was given another input",
+                where=f"input {name}",
+                expected=str(wanted),
+                found="no inputs" if inputs is None else found,
+            )
+    if not inputs:
+        return "none"
+    return ", ".join(f"{name}={value}" for name, value in sorted(inputs.items()))

@@ -1,0 +1,175 @@
+"""How the run ended that a model claims to come from, asked from GitHub.
+
+Provenance is written while a run is still going on, and holds for whatever a job of it made. If the
+run failed afterwards (a test, an approval, a scan), its artifacts are still there and still verify.
+So a gate asks, online, whether the run as a whole succeeded. The answer is GitHub's word over TLS,
+not a signature; it can only ever add a refusal to a verdict that holds without it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import IO
+
+from slsa_for_models.errors import RunError
+from slsa_for_models.report.plain import Table, Verdict
+from slsa_for_models.verdict.signers import Signed
+
+API = "https://api.github.com"
+MAX_BYTES = 1024 * 1024
+TIMEOUT_SECONDS = 30
+_RUN = re.compile(
+    r"https://github\.com/([A-Za-z0-9-]+/[A-Za-z0-9._-]+)/actions/runs/([1-9][0-9]{0,19})"
+    r"/attempts/([1-9][0-9]{0,9})"
+)
+
+
+def judge(verdict: Verdict, signed: Iterable[Signed], environ: Mapping[str, str]) -> Verdict:
+    """The verdict with one more step for every attempt of a run that was certified.
+
+    Args:
+        verdict: The verdict so far.
+        signed: Who signed the provenances that it rests on; without any, the model.
+        environ: `GITHUB_TOKEN`, `GITHUB_API_URL`, and within a run `GITHUB_REPOSITORY` and
+            `GITHUB_RUN_ID`, as GitHub sets them.
+    """
+    table = Table(list(verdict.steps))
+    own = (environ.get("GITHUB_REPOSITORY", ""), environ.get("GITHUB_RUN_ID", ""))
+    certified = [item.facts for item in signed]
+    runs = {(facts.get("invocation"), facts.get("commit")) for facts in certified}
+    for run, commit in sorted((run or "", commit or "") for run, commit in runs or {(None, None)}):
+        ask = partial(
+            check,
+            run,
+            commit,
+            token=environ.get("GITHUB_TOKEN", ""),
+            api=environ.get("GITHUB_API_URL") or API,
+            own_run=own,
+        )
+        table.step(
+            "run",
+            "The run has succeeded",
+            "GitHub REST API, Get a workflow run attempt",
+            ask,
+            unless="no provenance was accepted" if verdict.refusal and not certified else "",
+        )
+    return replace(verdict, steps=tuple(table.steps))
+
+
+def check(
+    run: str, commit: str, *, token: str, api: str = API, own_run: tuple[str, str] | None = None
+) -> str:
+    """Asks whether an attempt of a run succeeded: another one may have made another model.
+
+    Args:
+        run: The run invocation URI of the certificate (extension 1.3.6.1.4.1.57264.1.21).
+        commit: The commit it was for, hexadecimal.
+        token: A token with `actions: read` on that repository; may be empty for public ones.
+        api: The address of GitHub's REST API, version 2022-11-28.
+        own_run: The repository and number of the run that asks. Within it there is no conclusion
+            yet: jobs that this one needs have succeeded, or it would not run.
+
+    Returns:
+        What was found, for the verdict.
+
+    Raises:
+        RunError: The run did not succeed, is another than it says, or GitHub could not be asked.
+    """
+    match = _RUN.fullmatch(run)
+    if match is None:
+        raise RunError(
+            "no accepted provenance names a run of GitHub Actions",
+            where="run",
+            expected="https://github.com/ORG/REPO/actions/runs/NUMBER/attempts/NUMBER",
+            found=run or "none",
+        )
+    repository, number, attempt = match.groups()
+    if own_run == (repository, number):
+        return f"{run}: this very run; the jobs before this one have succeeded"
+    url = f"{api.rstrip('/')}/repos/{repository}/actions/runs/{number}/attempts/{attempt}"
+    answer = _get(url, token)
+    # 1. The answer is about this attempt of this run, of this repository and commit.
+    for field, expected, found in (
+        ("id", number, str(answer.get("id"))),
+        ("run_attempt", attempt, str(answer.get("run_attempt"))),
+        ("repository", repository, _text(answer.get("repository"), "full_name")),
+        ("head_sha", commit, str(answer.get("head_sha"))),
+    ):
+        if found != expected:
+            raise RunError(
+                "GitHub answers about another run than the provenance names",
+                where=f"{url}, {field}",
+                expected=expected,
+                found=found or "nothing",
+            )
+    # 2. It is over, and every job of it succeeded or was meant to be skipped.
+    status, conclusion = answer.get("status"), answer.get("conclusion")
+    if (status, conclusion) != ("completed", "success"):
+        raise RunError(
+            "the run that made the model has not succeeded",
+            where=run,
+            expected="completed, success",
+            found=f"{status}, {conclusion or 'no conclusion yet'}",
+            fix="do not deploy it; run all jobs again, and deploy what that attempt makes",
+        )
+    return f"{run}: completed, success"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The token is for the address asked, and for no other."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: object,
+        newurl: str,
+    ) -> None:
+        return None
+
+
+def _get(url: str, token: str) -> dict[str, object]:
+    """The JSON object at `url`, bounded in size and time."""
+    request = urllib.request.Request(url)  # noqa: S310 - judged in the next line
+    if request.type not in ("https", "http"):
+        raise RunError("the address of GitHub's API is not a web address", found=url)
+    request.add_header("Accept", "application/vnd.github+json")
+    request.add_header("X-GitHub-Api-Version", "2022-11-28")
+    if token:
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        opener = urllib.request.build_opener(_NoRedirect)
+        with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
+            body = response.read(MAX_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        raise RunError(
+            "GitHub does not tell how the run ended",
+            where=url,
+            found=f"HTTP status {error.code}",
+            fix="grant the job `actions: read`; of another private repository it may not ask",
+        ) from error
+    except OSError as error:
+        raise RunError(
+            "GitHub cannot be asked how the run ended",
+            where=url,
+            found=str(getattr(error, "reason", error)),
+        ) from error
+    try:
+        answer = json.loads(body) if len(body) <= MAX_BYTES else None
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise RunError("GitHub's answer is not a JSON object of at most 1 MiB", where=url)
+    return answer
+
+
+def _text(value: object, key: str) -> str:
+    return str(value.get(key)) if isinstance(value, dict) else ""

@@ -1,0 +1,271 @@
+"""Who signed, and for whom they may speak (SLSA v1.2 verifying-artifacts, 1.1 and 1.4).
+
+Three kinds of signers: a GitHub Actions workflow, whose certificate says where, from what and how
+it ran; another keyless identity, such as a person or a cluster's service account; and a key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from model_signing.methods.fulcio import Claims, certificate_claims
+from model_signing.methods.verifiers import Authenticated
+from slsa_for_models.attesting.build_context import is_github
+from slsa_for_models.errors import CertificateClaimError, SignerError
+from slsa_for_models.evidence import envelopes
+from slsa_for_models.evidence.provenance import Provenance
+from slsa_for_models.verdict.expectations import Builder, Expectations, Expected, matches
+
+_RUN = re.compile(r"(https://.+/actions/runs/([0-9]+))/attempts/([0-9]+)")
+_WORKFLOW = re.compile(r"(https://[^/@]+/[^/@]+/[^/@]+)/([^@]+)@([^@]+)")
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Who signed a file, once it is settled that they may.
+
+    Attributes:
+        label: The file.
+        authenticated: The signer.
+        facts: What a workflow's certificate says, see `certified_facts`; empty for others.
+        builders: The roots of trust that this signer may speak for.
+    """
+
+    label: str
+    authenticated: Authenticated
+    facts: Mapping[str, str | None]
+    builders: tuple[Builder, ...] = ()
+
+    def __str__(self) -> str:
+        if self.authenticated.method == "key":
+            return f"key {(self.authenticated.identity or '')[:16]}"
+        repository = self.facts.get("repository")
+        return f"{self.authenticated.identity}{f' for {repository}' if repository else ''}"
+
+
+def check_model_signer(label: str, authenticated: Authenticated, expected: Expectations) -> Signed:
+    """Whether this signer may sign the model.
+
+    A key: authentication compared it with the expected one. Everybody else: the expected identity
+    and issuer or, where none is expected, a trusted builder. A workflow besides has to come from
+    the expected source repository.
+
+    Raises:
+        SignerError: They may not.
+    """
+    signer = expected.signer
+    if authenticated.method == "key":
+        return Signed(label, authenticated, {})
+    claims = certificate_claims(authenticated.certificate or b"")
+    if signer is not None and signer.public_key is not None:
+        raise SignerError(
+            "signed keyless, and a key was expected",
+            where=label,
+            expected=f"key {envelopes.fingerprint(signer.public_key)}",
+            found=f"{claims.identity} ({claims.issuer})",
+            fix="name the signer with --identity and --identity-provider, and a builder's key "
+            "with --builder-key",
+        )
+    if signer is not None and signer.identity is not None:
+        check_identity(claims, signer.identity, signer.issuer or expected.issuer)
+    elif claims.issuer != expected.issuer or not any(
+        builder.accepts(claims.identity) for builder in expected.builders
+    ):
+        raise SignerError(
+            "signed by somebody who was not named",
+            where="certificate: subject alternative name, issuer (.8)",
+            expected="the identity given, or a trusted builder",
+            found=f"{claims.identity} ({claims.issuer})",
+            fix="if you trust them, name them with --identity and --identity-provider",
+        )
+    return Signed(label, authenticated, _workflow_facts(claims, expected))
+
+
+def check_identity(claims: Claims, identity: Expected, issuer: str) -> None:
+    """A keyless identity and its issuer.
+
+    Raises:
+        SignerError: Another one.
+    """
+    if not matches(identity, claims.identity) or claims.issuer != issuer:
+        raise SignerError(
+            "signed by somebody else",
+            where="certificate: subject alternative name, issuer (.8)",
+            expected=f"{identity} ({issuer})",
+            found=f"{claims.identity} ({claims.issuer})",
+        )
+
+
+def check_provenance_signer(
+    label: str, authenticated: Authenticated, provenance: Provenance, expected: Expectations
+) -> Signed:
+    """Whether this signer may make provenance of this kind ("only specific signer-builder pairs").
+
+    GitHub's kinds are signed by a workflow, whose certificate can be compared with them; Tekton's
+    by the key or identity of a builder.
+
+    Raises:
+        SignerError: They may not.
+    """
+    certificate = authenticated.certificate
+    claims = None if certificate is None else certificate_claims(certificate)
+    if provenance.kind != "tekton":
+        if claims is None or claims.issuer != expected.issuer:
+            raise SignerError(
+                f"provenance of the kind {provenance.kind} is signed by a GitHub workflow",
+                where=label,
+                expected=expected.issuer,
+                found=claims.issuer if claims else "a key",
+                fix="an enterprise's own issuer is named with --identity-provider, or in a policy",
+            )
+        facts = _workflow_facts(claims, expected)
+        builders = [item for item in expected.builders if item.is_workflow]
+        return Signed(label, authenticated, facts, tuple(builders))
+    builders = [
+        item for item in expected.builders if _speaks_for(authenticated.identity, claims, item)
+    ]
+    if not builders:
+        raise SignerError(
+            "this signer may not speak for any trusted builder",
+            where=label,
+            expected="the key or identity of a builder (--builder-id, --public-key, a policy)",
+            found=str(authenticated.identity),
+        )
+    return Signed(label, authenticated, {}, tuple(builders))
+
+
+def _speaks_for(identity: str | None, claims: Claims | None, builder: Builder) -> bool:
+    if claims is None:
+        key = builder.public_key
+        return key is not None and envelopes.fingerprint(key) == identity
+    wanted = builder.identity
+    return (
+        wanted is not None
+        and matches(wanted, claims.identity)
+        and builder.issuer == claims.issuer
+        and not is_workflow(claims)  # whoever calls it could write what no certificate confirms
+    )
+
+
+def _workflow_facts(claims: Claims, expected: Expectations) -> dict[str, str | None]:
+    """A workflow's certificate: the repository that ran it, its own identity, and the runner.
+
+    The last two are GitHub's: elsewhere .9 and .11 have other values.
+    """
+    if not is_workflow(claims):
+        return {}
+    check_repository(claims, expected.source_uri)
+    checks = (
+        (
+            "identity (.9)",
+            claims.identity == claims.build_signer_uri,
+            claims.identity,
+            claims.build_signer_uri,
+        ),
+        (
+            "runner (.11)",
+            claims.runner_environment in expected.runners,
+            " or ".join(expected.runners),
+            claims.runner_environment,
+        ),
+    )
+    for what, holds, needed, found in checks if is_github(claims.issuer) else ():
+        if not holds:
+            raise SignerError(
+                f"the signing workflow has another {what.split(' (')[0]}",
+                where=f"certificate: {what}",
+                expected=needed,
+                found=found or "nothing",
+            )
+    return certified_facts(claims)
+
+
+def is_workflow(claims: Claims) -> bool:
+    """Whether a build ran, on GitHub or elsewhere (GitLab), rather than a person or a service."""
+    return is_github(claims.issuer) or claims.source_repository_uri is not None
+
+
+def check_repository(claims: Claims, wanted: Expected | None, option: str = "--source-uri") -> None:
+    """The repository that a workflow ran for, extension .12 of its certificate.
+
+    The identity of a reusable workflow is the same whoever calls it, so that it never suffices.
+
+    Args:
+        claims: What the certificate says.
+        wanted: The repository expected.
+        option: Where it is named.
+
+    Raises:
+        SignerError: Another one, or none was named.
+    """
+    found = claims.source_repository_uri
+    where = "certificate: source repository (.12)"
+    if wanted is None:
+        raise SignerError(
+            f"a workflow signed, so {option} is required",
+            where=where,
+            expected=f"the repository it ran for, named with {option} or in a policy",
+            found=f"{found} (compared with nothing)" if found else "no repository",
+            fix=found
+            and f"if you expect that repository, pass {option} {found.removeprefix('https://')}",
+        )
+    if found is None or not matches(wanted, f"git+{found}"):
+        raise SignerError(
+            "the signing workflow ran for another repository",
+            where=where,
+            expected=str(wanted),
+            found=found or "no repository",
+        )
+
+
+def certified_facts(claims: Claims) -> dict[str, str | None]:
+    """What a workflow's certificate says, in the words of `readers.Claim.certified`.
+
+    Source: sigstore/fulcio docs/oid-info.md, 1.3.6.1.4.1.57264.1.9 to .21.
+    """
+    repository, owner = claims.source_repository_uri, claims.source_repository_owner_uri
+    run = _RUN.fullmatch(claims.run_invocation_uri or "")
+    workflow = _WORKFLOW.fullmatch(claims.build_config_uri or "")
+    builder = _WORKFLOW.fullmatch(claims.build_signer_uri or "")
+    return {
+        "builder": claims.build_signer_uri,
+        "builder commit": claims.build_signer_digest,
+        "builder source at ref": f"git+{builder[1]}@{builder[3]}" if builder else None,
+        "runner": claims.runner_environment,
+        "repository": repository,
+        "source at ref": f"git+{repository}@{claims.source_repository_ref}",
+        "commit": claims.source_repository_digest,
+        "ref": claims.source_repository_ref,
+        "repository id": claims.source_repository_identifier,
+        "owner": owner.rpartition("/")[2] if owner else None,
+        "owner id": claims.source_repository_owner_identifier,
+        "workflow path": workflow[2] if workflow and workflow[1] == repository else None,
+        "event": claims.build_trigger,
+        "invocation": claims.run_invocation_uri,
+        "run": run[2] if run else None,
+        "attempt": run[3] if run else None,
+        "run-attempt": f"{run[2]}-{run[3]}" if run else None,
+        "run of repository": run[1] if run else None,
+    }
+
+
+def check_claims(signed: Signed, provenance: Provenance) -> str:
+    """Field by field, the predicate against the certificate that signed it.
+
+    Raises:
+        CertificateClaimError: They differ, or the certificate does not say.
+    """
+    for claim in provenance.claims:
+        certified = signed.facts.get(claim.certified)
+        if claim.value != certified:
+            raise CertificateClaimError(
+                "the predicate does not say what the certificate says",
+                where=claim.field,
+                expected=f"{certified or 'nothing'} (certificate: {claim.certified})",
+                found=claim.value or "nothing",
+            )
+    if not provenance.claims:
+        return "no certificate: the builder's key or identity vouches for every field"
+    return f"{len(provenance.claims)} fields agree"

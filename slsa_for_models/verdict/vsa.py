@@ -1,0 +1,238 @@
+"""Verification summaries: one verifier's verdict, signed, for others to rely on (SLSA v1.2 VSA).
+
+`build` makes the statement of an accepted verdict; `examine` follows "How to verify", steps 1 to 7.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from model_signing.methods.fulcio import certificate_claims
+from model_signing.methods.verifiers import Authenticated, SigstoreTrust
+from slsa_for_models.attesting.build_context import GITHUB_ISSUER
+from slsa_for_models.attesting.train_statement import timestamp
+from slsa_for_models.errors import SignerError, SummaryError
+from slsa_for_models.evidence import envelopes, provenance, subjects
+from slsa_for_models.evidence.subjects import ModelDigests
+from slsa_for_models.report.plain import Table
+from slsa_for_models.verdict import signers
+from slsa_for_models.verdict.expectations import Expectations, SummaryVerifier
+
+PREDICATE = "https://slsa.dev/verification_summary/v1"
+SLSA_VERSION = "1.2"
+CLAUSE = "SLSA v1.2 VSA, how to verify"
+
+_LEVEL = re.compile(r"SLSA_BUILD_LEVEL_([0-9])")
+
+
+def build(
+    model: ModelDigests,
+    level: int,
+    *,
+    verifier_id: str,
+    resource_uri: str,
+    policy_name: str,
+    policy_sha256: str,
+    inputs: Iterable[tuple[str, str]],
+    base_levels: Iterable[int] | None,
+    now: datetime,
+) -> dict[str, Any]:
+    """The statement that a model was verified. Only for a verdict that accepted it.
+
+    Args:
+        model: The model as hashed.
+        level: The SLSA Build level it reached.
+        verifier_id: The URI this verifier goes by; consumers bind it to the signer.
+        resource_uri: Where consumers get the model from.
+        policy_name: The policy file's name.
+        policy_sha256: Its digest, hexadecimal.
+        inputs: All the evidence: name and SHA-256, hexadecimal, of each file.
+        base_levels: The levels of the base models, if all were verified; None makes no claim.
+        now: The current time, with a time zone.
+    """
+    predicate: dict[str, Any] = {
+        "verifier": {"id": verifier_id},
+        "timeVerified": timestamp(now),
+        "resourceUri": resource_uri,
+        "policy": {"uri": policy_name, "digest": {"sha256": policy_sha256}},
+        "inputAttestations": [
+            {"uri": name, "digest": {"sha256": digest}} for name, digest in inputs
+        ],
+        "verificationResult": "PASSED",
+        "verifiedLevels": [f"SLSA_BUILD_LEVEL_{level}"],
+        "slsaVersion": SLSA_VERSION,
+    }
+    if base_levels is not None:
+        levels = [f"SLSA_BUILD_LEVEL_{item}" for item in base_levels]
+        predicate["dependencyLevels"] = {name: levels.count(name) for name in sorted(set(levels))}
+    return {
+        "_type": provenance.STATEMENT_V1,
+        "subject": [{"name": model.name, "digest": {"sha256": model.sha256}}],
+        "predicateType": PREDICATE,
+        "predicate": predicate,
+    }
+
+
+def examine(
+    table: Table,
+    path: Path,
+    model: ModelDigests,
+    expected: Expectations,
+    trust: SigstoreTrust,
+    read_files: list[tuple[str, str]],
+) -> int | None:
+    """Adds the steps for one summary, and to `read_files` its name and digest.
+
+    Returns the level it vouches for, or None if refused.
+    """
+    keys = [item.public_key for item in expected.verifiers if item.public_key is not None]
+    label, refused = path.name, len(table.steps)
+
+    # 1. The signature on the envelope. 3. The predicate type.
+    def read() -> tuple[Authenticated, tuple[provenance.Resource, ...], Mapping[str, Any]]:
+        (attestation,) = _only_one(path)
+        read_files.append((path.name, attestation.file_sha256))
+        authenticated = envelopes.authenticate(attestation, trust, keys)
+        _, about, predicate = provenance.read_statement(authenticated.payload, (PREDICATE,))
+        return authenticated, about, predicate
+
+    found = table.step(
+        label,
+        "Signature and predicate type",
+        f"{CLAUSE}, 1 and 3",
+        read,
+        lambda result: f"{result[0].method}, {PREDICATE}",
+    )
+    if found is None:
+        table.not_checked(label, "Everything else", CLAUSE, "the summary cannot be used")
+        return None
+    authenticated, about, predicate = found
+
+    # 2. The subject. 4. The verifier and its signer. 5. to 7. What it vouches for.
+    table.step(
+        label, "Subject is this model", f"{CLAUSE}, 2", partial(subjects.check, about, model)
+    )
+    table.step(
+        label,
+        "Verifier",
+        f"{CLAUSE}, 4",
+        partial(check_verifier, predicate, authenticated, expected),
+    )
+    table.step(
+        label, "Resource", f"{CLAUSE}, 5", partial(check_resource, predicate, expected.resource_uri)
+    )
+    level = table.step(
+        label,
+        "Result and level",
+        f"{CLAUSE}, 6 and 7",
+        partial(check_result, predicate),
+        lambda result: f"PASSED, Build L{result}",
+    )
+    return None if any(step.outcome == "refused" for step in table.steps[refused:]) else level
+
+
+def _only_one(path: Path) -> tuple[envelopes.Attestation, ...]:
+    loaded = envelopes.load(path)
+    if len(loaded) != 1:
+        raise SummaryError(
+            "a file of summaries has to hold exactly one",
+            where=path.name,
+            expected="1",
+            found=str(len(loaded)),
+        )
+    return loaded
+
+
+def check_verifier(
+    predicate: Mapping[str, Any], authenticated: Authenticated, expected: Expectations
+) -> str:
+    """The verifier is one the policy trusts, and signed as the policy says it does.
+
+    Raises:
+        SummaryError: It is not trusted.
+        SignerError: Somebody else signed in its name.
+    """
+    stated = predicate.get("verifier")
+    name = stated.get("id") if isinstance(stated, dict) else None
+    trusted = next((item for item in expected.verifiers if item.id == name), None)
+    if trusted is None:
+        raise SummaryError(
+            "not a verifier that the policy trusts",
+            where="verifier.id",
+            expected=", ".join(item.id for item in expected.verifiers) or "none named in a policy",
+            found=str(name)[:200],
+        )
+    _check_signer(authenticated, trusted)
+    return trusted.id
+
+
+def _check_signer(authenticated: Authenticated, trusted: SummaryVerifier) -> None:
+    if authenticated.certificate is None:
+        key = trusted.public_key
+        fingerprint = None if key is None else envelopes.fingerprint(key)
+        if fingerprint != authenticated.identity:
+            raise SignerError(
+                "signed with another key than this verifier's",
+                where=trusted.id,
+                expected=fingerprint or "a keyless signature",
+                found=authenticated.identity,
+            )
+        return
+    claims = certificate_claims(authenticated.certificate)
+    if trusted.identity is None:
+        raise SignerError(
+            "signed keyless, but this verifier signs with a key",
+            where=trusted.id,
+            found=claims.identity,
+        )
+    signers.check_identity(claims, trusted.identity, trusted.issuer or GITHUB_ISSUER)
+    if trusted.source_uri is not None or signers.is_workflow(claims):
+        signers.check_repository(claims, trusted.source_uri, "source_uri of the verifier")
+
+
+def check_resource(predicate: Mapping[str, Any], expected: str | None) -> str:
+    """The summary is about the resource the consumer means.
+
+    Raises:
+        SummaryError: It is not, or the consumer did not say.
+    """
+    found = predicate.get("resourceUri")
+    if expected is None or found != expected:
+        raise SummaryError(
+            "the summary is about another resource",
+            where="resourceUri",
+            expected=expected or "the URI you fetched the model from (--resource-uri)",
+            found=str(found)[:200],
+        )
+    return expected
+
+
+def check_result(predicate: Mapping[str, Any]) -> int:
+    """The verifier accepted the model, and at which SLSA Build level.
+
+    Raises:
+        SummaryError: It did not, or the levels are malformed.
+    """
+    if predicate.get("verificationResult") != "PASSED":
+        raise SummaryError(
+            "the verifier did not accept the model",
+            where="verificationResult",
+            expected="PASSED",
+            found=str(predicate.get("verificationResult"))[:200],
+        )
+    stated = predicate.get("verifiedLevels")
+    texts = [str(item) for item in stated] if isinstance(stated, list) else []
+    levels = [match for item in texts if (match := _LEVEL.fullmatch(item))]
+    if len(levels) != 1:
+        raise SummaryError(
+            "the summary does not state one SLSA Build level",
+            where="verifiedLevels",
+            expected="one SLSA_BUILD_LEVEL_n",
+            found=", ".join(texts)[:200] or "none",
+        )
+    return int(levels[0][1])

@@ -1,0 +1,545 @@
+"""Hashing: known answers, work shared between threads and processes, changes noticed (OMS 6.3)."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mmap
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from model_signing import hashing as manifest
+from model_signing.errors import FileError, UsageError
+from model_signing.hashing import Manifest, Serialization
+from model_signing.sources import local
+
+posix = pytest.mark.skipif(os.name != "posix", reason="not tested: POSIX tools and files only")
+MIB = 1 << 20
+
+
+def how(algorithm: str = "sha256", shard_size: int | None = None) -> Serialization:
+    method = "shards" if shard_size else "files"
+    return Serialization(method, algorithm, shard_size, False, ())  # type: ignore[arg-type]
+
+
+def build(model: Path, serialization: Serialization, **options: object) -> Manifest:
+    return manifest.build(local.walk(model), serialization, **options)  # type: ignore[arg-type]
+
+
+def content(size: int) -> bytes:
+    """Bytes that differ from place to place, the same every time."""
+    block = random.Random(size).randbytes(999_983)
+    return (block * (size // len(block) + 1))[:size]
+
+
+# Known answers -----------------------------------------------------------------------------------
+
+SIZES = [0, 1, 63, 16 << 10, MIB - 1, MIB, MIB + 1, 3 * MIB + 7]
+
+
+@posix
+@pytest.mark.parametrize(("algorithm", "tool"), [("sha256", "sha256sum"), ("blake2b", "b2sum")])
+def test_digests_are_those_of_coreutils(tmp_path: Path, algorithm: str, tool: str) -> None:
+    for size in SIZES:
+        (tmp_path / f"{size}.bin").write_bytes(content(size))
+    run = subprocess.run(
+        [tool, *sorted(p.name for p in tmp_path.iterdir())],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = {line.split("  ")[1]: line.split()[0] for line in run.stdout.splitlines()}
+    assert build(tmp_path, how(algorithm)).digests == expected
+    assert len(expected) == len(SIZES)
+
+
+@pytest.mark.parametrize(
+    ("length", "digest"),
+    [  # BLAKE3-team/BLAKE3 test_vectors.json, first 32 bytes; input bytes count 0 to 250, repeating
+        (0, "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
+        (1, "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"),
+        (1024, "42214739f095a406f3fc83deb889744ac00df831c10daa55189b5d121c855af7"),
+        (102400, "bc3e3d41a1146b069abffad3c0d44860cf664390afce4d9661f7902e7943e085"),
+    ],
+)
+def test_blake3_digests_are_the_published_ones(tmp_path: Path, length: int, digest: str) -> None:
+    (tmp_path / "f").write_bytes((bytes(range(251)) * (length // 251 + 1))[:length])
+    assert build(tmp_path, how("blake3")).digests == {"f": digest}
+
+
+@posix
+def test_shards_are_what_split_makes_of_the_file(tmp_path: Path) -> None:
+    model, parts = tmp_path / "model", tmp_path / "parts"
+    model.mkdir()
+    parts.mkdir()
+    (model / "w").write_bytes(content(2_500_000))
+    subprocess.run(["split", "-b", "1000000", model / "w", parts / "x"], check=True)
+    run = subprocess.run(
+        ["sha256sum", *sorted(parts.iterdir())], capture_output=True, text=True, check=True
+    )
+    digests = [line.split()[0] for line in run.stdout.splitlines()]
+    names = ["w:0:1000000", "w:1000000:2000000", "w:2000000:2500000"]
+    found = build(model, how(shard_size=1_000_000))
+    assert found.digests == dict(zip(names, digests, strict=True))
+    assert found.files == {"w": 2_500_000}
+
+
+@pytest.mark.parametrize(
+    ("size", "shards"), [(0, []), (1, ["0:1"]), (10, ["0:10"]), (11, ["0:10", "10:11"])]
+)
+def test_the_bounds_of_shards(size: int, shards: list[str]) -> None:
+    assert [name for name, *_ in manifest.resources("w", size, 10)] == [f"w:{s}" for s in shards]
+
+
+def test_the_manifest_is_sorted_by_code_points(tmp_path: Path) -> None:
+    for name in ("a/b", "a.b", "B", "é", "\U0001f600", "\uffee"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    assert list(build(tmp_path, how()).digests) == [
+        "B", "a.b", "a/b", "é", "\uffee", "\U0001f600"
+    ]  # fmt: skip
+
+
+@posix
+@pytest.mark.parametrize("algorithm", ["sha256", "blake2b", "blake3"])
+def test_large_files_are_right_at_every_boundary(tmp_path: Path, algorithm: str) -> None:
+    size = 64 * MIB + 12345
+    data = content(size)
+    (tmp_path / "large").write_bytes(data)
+    whole = build(tmp_path, how(algorithm)).digests["large"]
+    state = manifest.new_hash(algorithm)  # type: ignore[arg-type]
+    state.update(data)
+    assert whole == state.hexdigest()
+
+
+# Who does the work -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny, middling and large files."""
+    model = tmp_path_factory.mktemp("mixed")
+    for index in range(600):
+        (model / f"tiny-{index}").write_bytes(b"%d" % index)
+    for index, size in enumerate((40_000, 5 * MIB, 9 * MIB, 70 * MIB)):
+        (model / f"large-{index}").write_bytes(content(size))
+    return model
+
+
+@pytest.mark.parametrize("jobs", [2, 3, 16])
+@pytest.mark.parametrize("shard_size", [None, 7 * MIB])
+def test_the_number_of_jobs_changes_nothing(mixed: Path, jobs: int, shard_size: int | None) -> None:
+    serialization = how(shard_size=shard_size)
+    assert build(mixed, serialization, jobs=jobs) == build(mixed, serialization, jobs=1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [ThreadPoolExecutor, lambda: ProcessPoolExecutor(2, get_context("spawn"))],
+    ids=["threads", "processes"],
+)
+def test_any_executor_can_do_the_work(mixed: Path, make: Callable[[], Executor]) -> None:
+    seen: list[tuple[int, int]] = []
+    with make() as executor:
+        found = build(
+            mixed, how(), executor=executor, progress=lambda done, total: seen.append((done, total))
+        )
+    assert found == build(mixed, how(), jobs=1)
+    assert seen[-1][0] == seen[-1][1]
+    assert len(seen) >= 4
+
+
+def test_progress_grows_to_the_total(mixed: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    build(mixed, how(), jobs=2, progress=lambda done, total: seen.append((done, total)))
+    total = sum(path.stat().st_size for path in mixed.iterdir())
+    assert seen == sorted(seen)
+    assert seen[-1] == (total, total)
+
+
+class CountingExecutor(ThreadPoolExecutor):
+    """Counts what it is given."""
+
+    submitted = 0
+
+    def submit(self, *args: object, **options: object) -> object:  # type: ignore[override]
+        self.submitted += 1
+        return super().submit(*args, **options)  # type: ignore[arg-type]
+
+
+def test_small_files_share_futures(tmp_path: Path) -> None:
+    for index in range(2000):
+        (tmp_path / str(index)).write_bytes(b"")
+    with CountingExecutor() as executor:
+        build(tmp_path, how(), executor=executor)
+    assert executor.submitted < 10
+
+
+def test_shards_too_small_for_the_model_are_refused(tmp_path: Path) -> None:
+    with (tmp_path / "w").open("wb") as file:
+        file.truncate(10 * local.MAX_FILES)
+    with pytest.raises(UsageError, match="too small"):
+        build(tmp_path, how(shard_size=1))
+
+
+@posix
+@pytest.mark.parametrize("algorithm", ["sha256", "blake3"])
+def test_memory_does_not_grow_with_the_model(tmp_path: Path, algorithm: str) -> None:
+    peaks = []
+    for size in (MIB, 200 * MIB):
+        with (tmp_path / "w").open("wb") as file:
+            file.truncate(size)  # a sparse file is read as any other
+        script = (
+            "import resource, sys; from pathlib import Path; import model_signing as m; "
+            f"m.digest(Path(sys.argv[1]), m.HashOptions(algorithm='{algorithm}')); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(run.stdout))
+    assert peaks[1] < peaks[0] + 40_000  # kB: buffers, not the model
+
+
+# What changes meanwhile --------------------------------------------------------------------------
+
+
+def overwrite(path: Path) -> None:
+    """Same size and, by `utime`, same modification time."""
+    status = path.stat()
+    time.sleep(0.02)  # the kernel's clock for such times is coarse
+    path.write_bytes(b"y" * status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replace(path: Path) -> None:
+    path.rename(path.with_name("old"))
+    path.write_bytes(b"x" * 100)
+
+
+def link(path: Path) -> None:
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to("../elsewhere")
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "overwritten, times set back": overwrite,
+    "truncated": lambda path: os.truncate(path, 10),
+    "grown": lambda path: path.write_bytes(b"x" * 101),
+    "replaced by an equal file": replace,
+    "replaced by a link to itself": link,
+    "replaced by a FIFO": fifo,
+    "removed": lambda path: path.unlink(),
+    "replaced by a directory": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@posix
+@pytest.mark.parametrize("shard_size", [None, 60])
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_file_that_changes_after_enumeration_is_refused(
+    tmp_path: Path, case: str, shard_size: int | None
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "w").write_bytes(b"x" * 100)
+    tree = local.walk(model)
+    CHANGES[case](model / "w")
+    with pytest.raises(FileError) as refusal:
+        manifest.build(tree, how(shard_size=shard_size))
+    assert refusal.value.where == str(model / "w")
+
+
+@posix
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_file_that_changes_while_it_is_hashed_is_refused(tmp_path: Path, jobs: int) -> None:
+    for name in ("v", "w"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(600 * MIB)
+    write = f"open({str(tmp_path / 'w')!r}, 'r+b').write(b'another beginning')"
+    writers: list[subprocess.Popen[bytes]] = []
+
+    def change(done: int, _total: int) -> None:
+        if done > 5 * MIB and not writers:
+            writers.append(subprocess.Popen([sys.executable, "-c", write]))
+
+    with pytest.raises(FileError, match="changed while it was being hashed"):
+        build(tmp_path, how(), jobs=jobs, progress=change)
+    assert writers[0].wait(10) == 0
+
+
+def mapped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Notes the bytes of every mapped window from now on."""
+    windows = []
+
+    class Noted(mmap.mmap):
+        def __new__(cls, descriptor: int, length: int, *args: int, **more: int) -> Noted:
+            windows.append(length)
+            return super().__new__(cls, descriptor, length, *args, **more)
+
+    monkeypatch.setattr(mmap, "mmap", Noted)
+    return windows
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
+@pytest.mark.parametrize("shard_size", [None, 5 * MIB + 3])
+def test_a_large_file_is_hashed_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_size: int | None
+) -> None:
+    (tmp_path / "w").write_bytes(content(13 * MIB + 5))
+    windows = mapped(monkeypatch)
+    found = build(tmp_path, how(shard_size=shard_size)).digests
+    assert len(windows) == (2 if shard_size else 3)
+    # Neither while somebody may write nor where leases are unknown: then it is read.
+    windows.clear()
+    with (tmp_path / "w").open("ab"):
+        assert build(tmp_path, how(shard_size=shard_size)).digests == found
+    with monkeypatch.context() as cold:
+        cold.setattr(os, "preadv", not_in_memory)
+        assert build(tmp_path, how(shard_size=shard_size)).digests == found
+    with monkeypatch.context() as another_library:
+        another_library.delattr(os, "RWF_NOWAIT")
+        assert build(tmp_path, how(shard_size=shard_size)).digests == found
+    monkeypatch.delattr("fcntl.F_SETLEASE")
+    assert build(tmp_path, how(shard_size=shard_size)).digests == found
+    assert windows == []
+
+
+def not_in_memory(*_: object) -> int:
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
+def test_a_file_with_holes_is_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file system in memory that would allocate them."""
+    with (tmp_path / "w").open("wb") as file:
+        file.truncate(9 * MIB)
+    windows = mapped(monkeypatch)
+    assert build(tmp_path, how()).digests == {"w": hashlib.sha256(bytes(9 * MIB)).hexdigest()}
+    assert windows == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
+def test_what_the_disk_cannot_give_is_not_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's word for a page that would kill its reader is EFAULT; reading says more."""
+
+    class Failing(mmap.mmap):
+        def madvise(self, option: int) -> None:  # type: ignore[override]
+            raise OSError(errno.EFAULT, "Bad address")
+
+    (tmp_path / "w").write_bytes(content(9 * MIB))
+    found = build(tmp_path, how()).digests
+    monkeypatch.setattr(mmap, "mmap", Failing)
+    assert build(tmp_path, how()).digests == found
+
+
+CHANGED = "the file changed while it was being hashed"
+
+
+def hashing(script: str, model: Path) -> subprocess.Popen[str]:
+    """A process that has begun to hash a model, and says "go" at every piece."""
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, str(model)], stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline() == "go\n"
+    return run
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
+def test_a_mapped_file_that_shrinks_does_not_kill(tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(content(40 * MIB))
+    script = (
+        "import sys, time; from pathlib import Path; import model_signing as m\n"
+        "def slowly(*_): print('go', flush=True); time.sleep(0.2)\n"
+        "try: m.digest(Path(sys.argv[1]), progress=slowly)\n"
+        "except m.Error as error: print(error)"
+    )
+    run = hashing(script, tmp_path)
+    start = time.monotonic()
+    os.truncate(tmp_path / "w", 10)  # waits until the window is hashed
+    assert time.monotonic() - start < 5
+    said, _ = run.communicate(timeout=10)
+    assert run.returncode == 0
+    assert CHANGED in said
+
+
+@posix
+def test_one_failure_stops_the_rest(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 40)  # minutes of hashing
+    (tmp_path / "w").write_bytes(content(2 * MIB))
+    tree = local.walk(tmp_path)
+
+    def fail(_done: int, _total: int) -> None:
+        raise FileError("enough")
+
+    with pytest.raises(FileError, match="enough"):
+        manifest.build(tree, how(), jobs=2, progress=fail)
+
+
+@posix
+def test_ctrl_c_ends_the_work_at_once(tmp_path: Path) -> None:
+    for name in ("v", "w"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 40)
+    script = (
+        "import sys; from pathlib import Path; import model_signing as m\n"
+        "try: m.digest(Path(sys.argv[1]), m.HashOptions(jobs=2),"
+        "    progress=lambda *_: print('go', flush=True))\n"
+        "except KeyboardInterrupt: sys.exit(130)"
+    )
+    run = hashing(script, tmp_path)
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=10)
+    assert run.returncode == 130
+
+
+# Thousands of tiny files: two processes -----------------------------------------------------------
+
+IN_A_PROCESS = """
+import os, sys, threading
+from pathlib import Path
+import model_signing as m
+model, fork, forks = Path(sys.argv[1]), os.fork, []
+def counted():
+    forks.append(1)
+    return fork()
+os.fork = counted
+{before}
+try:
+    print(m.digest(model, m.HashOptions(jobs={jobs})), len(forks))
+except m.Error as error:
+    print(error)
+try:
+    os.waitpid(-1, 0)
+    print("a child is left")
+except ChildProcessError:
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    block = content(6000)
+    for number in range(4100):
+        (folder / f"{number:04}").write_bytes(block[number : number + number % 1500])
+    return folder
+
+
+def digest_of(model: Path, before: str = "", jobs: int = 2) -> str:
+    script = IN_A_PROCESS.format(before=before, jobs=jobs)
+    command = [sys.executable, "-c", script, str(model)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")
+def test_two_processes_find_what_one_does(tiny: Path) -> None:
+    alone = digest_of(tiny, jobs=1).split()
+    assert alone[1] == "0"
+    assert digest_of(tiny).split() == [alone[0], "1"]
+    # A process with threads of its own is not copied, nor one that looks after its children.
+    thread = "threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    assert digest_of(tiny, thread).split() == [alone[0], "0"]
+    ignoring = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    assert digest_of(tiny, ignoring).split() == [alone[0], "0"]
+    # Whatever happens to the child, no digest is missing; nor if there can be none.
+    limited = "def fork(): raise BlockingIOError(11, 'Resource temporarily unavailable')"
+    assert digest_of(tiny, limited).split() == [alone[0], "1"]
+    assert digest_of(tiny, "os.fork = lambda: fork() or os._exit(0)").split() == [alone[0], "0"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "raise KeyboardInterrupt"])
+def test_no_process_stays_behind(tiny: Path, end: str) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; import model_signing as m\n"
+        f"def stop(*_): {end}\n"
+        "m.digest(Path(sys.argv[1]), m.HashOptions(jobs=2), progress=stop)"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", script, str(tiny)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    run.communicate(timeout=20)  # until the last process has closed the pipe
+    assert run.returncode != 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")
+@pytest.mark.parametrize("name", ["0000", "4099"])
+def test_either_process_finds_a_change(tiny: Path, tmp_path: Path, name: str) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    said = digest_of(model, f"os.fork = lambda: (model / '{name}').unlink() or fork()")
+    assert said.startswith("cannot read a part of the model\n")
+    assert f"/{name}\n" in said
+    assert "child" not in said
+
+
+# How many cores ----------------------------------------------------------------------------------
+
+
+def cgroup(folder: Path, **quotas: str) -> tuple[Path, Path]:
+    """A mounted cgroup hierarchy with a group `a/b`, and the process's own entry in it."""
+    (folder / "fs" / "a" / "b").mkdir(parents=True)
+    (folder / "proc").mkdir()
+    (folder / "proc" / "cgroup").write_text("0::/a/b\n")
+    for level, quota in quotas.items():
+        (folder / "fs" / {"root": ".", "a": "a", "b": "a/b"}[level] / "cpu.max").write_text(quota)
+    return folder / "fs", folder / "proc"
+
+
+@pytest.mark.parametrize(
+    ("quotas", "expected"),
+    [
+        ({}, 64),
+        ({"b": "max 100000\n"}, 64),
+        ({"b": "200000 100000\n"}, 2),
+        ({"b": "150000 100000\n"}, 2),
+        ({"b": "10000 100000\n"}, 1),
+        ({"a": "300000 100000\n", "b": "max 100000\n"}, 3),
+        ({"root": "400000 100000\n", "b": "5000000 100000\n"}, 4),
+        ({"b": "9900000 100000\n"}, 64),
+        ({"b": "nonsense"}, 64),
+    ],
+)
+def test_a_containers_quota_limits_the_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quotas: dict[str, str], expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert manifest.default_jobs(*cgroup(tmp_path, **quotas)) == expected
+
+
+def test_the_quota_of_cgroup_version_1_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    fs, proc = cgroup(tmp_path)
+    (fs / "cpu").mkdir()
+    (fs / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    for quota, expected in (("-1\n", 64), ("250000\n", 3)):
+        (fs / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+        assert manifest.default_jobs(fs, proc) == expected
+
+
+def test_the_default_is_no_more_than_this_machine_has() -> None:
+    assert 1 <= manifest.default_jobs() <= (os.cpu_count() or 1)

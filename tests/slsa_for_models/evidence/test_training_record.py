@@ -1,0 +1,179 @@
+"""The training record: what comes back is what was written, and nothing else gets in."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slsa_for_models.errors import RecordError
+from slsa_for_models.evidence import json_schema, training_record
+
+DIGEST = "0123456789abcdef" * 4
+RECORD = training_record.TrainingRecord(
+    model=training_record.Model(
+        "tensorflow_saved_model",
+        "tensorflow_saved_model",
+        "tensorflow",
+        3,
+        DIGEST,
+        (training_record.File("variables/variables.index", DIGEST, 3),),
+    ),
+    dataset=training_record.Dataset("synthetic", DIGEST, None, 60, 10, {"seed": 0}),
+    parameters={"epochs": 1, "seed": 0, "threads": 2, "learning_rate": 0.1},
+    metrics=training_record.Metrics(
+        0.9, 0.3, 0.2, (training_record.Epoch(1, 2.25, 0.125, 0.5, 120.0),)
+    ),
+    environment=training_record.Environment(
+        "3.11.7", {"keras": "3.15.1"}, "Linux x86_64", ("avx2", "fma"), None, DIGEST
+    ),
+    started="2026-01-02T03:04:05Z",
+    finished="2026-01-02T03:04:06Z",
+)
+DOCUMENT = json.loads(training_record.encode(RECORD))
+SCHEMA = json_schema.load("training-record.v1.json")
+
+
+def parse(document: object) -> training_record.TrainingRecord:
+    return training_record.parse(json.dumps(document).encode())
+
+
+def test_record_comes_back():
+    assert training_record.parse(training_record.encode(RECORD)) == RECORD
+
+
+def test_schema_is_one_and_describes_what_is_written():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(DOCUMENT, SCHEMA)
+    assert SCHEMA["$id"] == training_record.SCHEMA
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"\xff",
+        b'{"schema": 1, "schema": 1}',
+        b"[" * 100_000,
+        b" " * (training_record.MAX_BYTES + 1),
+        training_record.encode(RECORD).replace(b"2.25", b"NaN"),
+        training_record.encode(RECORD).replace(b"2.25", b"1e999"),
+        training_record.encode(RECORD).replace(b"2.25", b"9" * 5000),
+    ],
+    ids=[
+        "nothing",
+        "empty",
+        "list",
+        "null",
+        "not UTF-8",
+        "duplicate key",
+        "deep",
+        "large",
+        "NaN",
+        "infinity",
+        "digits",
+    ],
+)
+def test_bytes_that_are_no_record(data: bytes):
+    with pytest.raises(RecordError):
+        training_record.parse(data)
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    document: Any = copy.deepcopy(DOCUMENT)
+    *parents, last = path.split(".")
+    target = document
+    for name in parents:
+        target = target[int(name)] if isinstance(target, list) else target[name]
+    target[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("schema", "https://example.org/another"),
+        ("extra", 1),
+        ("model.extra", 1),
+        ("model.name", ""),
+        ("model.name", "a" * 129),
+        ("model.name", "a\nb"),
+        ("model.name", "a b"),
+        ("model.size", -1),
+        ("model.size", 1.5),
+        ("model.size", True),
+        ("model.size", 2**60),
+        ("model.sha256", DIGEST.upper()),
+        ("model.sha256", DIGEST + "\n"),
+        ("model.sha256", DIGEST[1:]),
+        ("model.framework", "jax"),
+        ("model.files", [{"name": "a", "sha256": DIGEST}]),
+        ("model.files", [DOCUMENT["model"]["files"][0]] * 1001),
+        ("dataset.name", "imagenet"),
+        ("dataset.source", "\x1b[2J"),
+        ("dataset.parameters", {"a": None}),
+        ("dataset.parameters", {"A": 1}),
+        ("dataset.parameters", {f"a{n}": 1 for n in range(65)}),
+        ("parameters", []),
+        ("parameters", {"note": "<script>\u2028"}),
+        ("metrics.test_accuracy", 1.01),
+        ("metrics.test_accuracy", "0.9"),
+        ("metrics.test_loss", -1),
+        ("metrics.epochs.0.loss", None),
+        ("metrics.epochs", {}),
+        ("environment.packages", {"a": 1}),
+        ("environment.packages", {"../a": "1"}),
+        ("environment.requirements_sha256", "none"),
+        ("environment.cpu_features", ["x"] * 65),
+        ("started", "2026-01-02T03:04:05+00:00"),
+        ("started", 0),
+    ],
+)
+def test_what_the_schema_does_not_allow_is_refused(path: str, value: object):
+    document = changed(path, value)
+    with pytest.raises(RecordError, match="does not follow its schema") as refusal:
+        parse(document)
+    assert refusal.value.where
+    assert refusal.value.expected
+    # An independent reader of the same schema; but its "$" also matches before a last newline.
+    if not str(value).endswith("\n"):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(document, SCHEMA)
+
+
+@pytest.mark.parametrize("path", ["model", "model.sha256", "metrics.epochs", "finished"])
+def test_what_the_schema_requires_is_missed(path: str):
+    document = copy.deepcopy(DOCUMENT)
+    *parents, last = path.split(".")
+    target = document
+    for name in parents:
+        target = target[name]
+    del target[last]
+    with pytest.raises(RecordError, match="does not follow its schema"):
+        parse(document)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(where=st.sampled_from(["model", "dataset", "parameters", "metrics", "started"]), value=_JSON)
+def test_our_reader_of_the_schema_never_accepts_more_than_an_independent_one(where, value):
+    document = {**DOCUMENT, where: value}
+    try:
+        parse(document)
+    except RecordError:
+        return
+    jsonschema.validate(document, SCHEMA)

@@ -1,0 +1,167 @@
+"""The page of a run: what was trained, how to check it, and nothing that a stranger slipped in."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from slsa_for_models import cli
+from slsa_for_models.evidence.training_record import (
+    Dataset,
+    Environment,
+    Epoch,
+    Metrics,
+    Model,
+    TrainingRecord,
+)
+from slsa_for_models.report import job_page
+from slsa_for_models.report.plain import Chain, Step, Verdict
+
+RECORD = TrainingRecord(
+    model=Model("pytorch_model.pth", "pytorch_model.pth", "pytorch", 10, "a" * 64),
+    dataset=Dataset("cifar10", "b" * 64, "https://example.test/data", 50_000, 10_000),
+    parameters={"epochs": 2, "seed": 7},
+    metrics=Metrics(0.7861, 0.9, 0.5, (Epoch(1, 1.5, 0.42, 3.0, 9.0), Epoch(2, 1, 0.7, 3, 9))),
+    environment=Environment("3.11", {}, "Linux", (), None, "c" * 64),
+    started="2026-01-01T00:00:00Z",
+    finished="2026-01-01T00:01:00Z",
+)
+HOSTILE = "x|y `z` [a](b) <img src=x> @everyone **b**\n# Heading\n```"
+
+
+def verdict(outcome: str) -> Verdict:
+    step = Step("model.sig", "Model signature", "OMS v1.0, 8", outcome, "found")  # type: ignore[arg-type]
+    return Verdict((step,), Chain(model="model"))
+
+
+def test_what_was_trained() -> None:
+    text = job_page.training(RECORD)
+    for shown in ("pytorch_model.pth".replace("_", "&#95;"), "78.6%", "b" * 64, "seed 7"):
+        assert shown in text
+    assert "x-axis [1, 2]" in text and "bar [42.0, 70.0]" in text
+
+
+def test_many_epochs_do_not_fill_the_page() -> None:
+    epochs = tuple(Epoch(number, 1.0, 0.5, 1.0, 1.0) for number in range(1, 10_001))
+    metrics = dataclasses.replace(RECORD.metrics, epochs=epochs)
+    text = job_page.training(dataclasses.replace(RECORD, metrics=metrics))
+    assert len(text) < 2_000 and "10000]" in text
+
+
+@pytest.mark.parametrize("field", ["format", "framework"])
+def test_a_hostile_record_is_text(field: str) -> None:
+    model = dataclasses.replace(RECORD.model, **{field: HOSTILE})
+    hostile = dataclasses.replace(
+        RECORD,
+        model=model,
+        dataset=dataclasses.replace(RECORD.dataset, name=HOSTILE),
+        parameters={HOSTILE: HOSTILE},
+    )
+    text = job_page.training(hostile)
+    assert text.count("```") == 2 and text.count("\n#") == 1  # ours
+    for row in re.findall(r"^\| .*$", text, re.MULTILINE):
+        assert row.count("|") == 3
+        assert not re.search(r"[`*@\[\]!]|<(?!/?code>)", row)
+
+
+def test_a_refused_model_is_not_praised() -> None:
+    options: dict[str, object] = {}
+    assert "What was trained" in job_page.page(verdict("passed"), RECORD, Path("m"), options)
+    assert "What was trained" not in job_page.page(verdict("refused"), RECORD, Path("m"), options)
+    assert "What was trained" not in job_page.page(verdict("passed"), None, Path("m"), options)
+
+
+def command_of(page: str) -> list[str]:
+    """The words after the program's name in the last command of a page."""
+    command = page.partition("```shell\n")[2].partition("\n```")[0].replace("\\\n", "")
+    return shlex.split(command.split("\n")[-1])[1:]
+
+
+def repeated(*given: str) -> argparse.Namespace:
+    """What the page of `verify GIVEN...` asks for."""
+    args = cli.build_parser().parse_args(["verify", *given])
+    page = job_page.at_home(args.model, vars(args), None)
+    return cli.build_parser().parse_args(command_of(page))
+
+
+def options_of_verify() -> list[argparse.Action]:
+    parser = cli.build_parser()
+    commands = next(one for one in parser._actions if isinstance(one.choices, dict))
+    verify = commands.choices["verify"]
+    (output,) = (group for group in verify._action_groups if group.title == "output")
+    kept = (one for one in verify._actions if one not in output._group_actions)
+    return [one for one in kept if one.option_strings and one.dest != "help"]
+
+
+VALUES = {
+    "source_uri": "github.com/o/r",
+    "source_versioned_tag": "v1",
+    "source_commit": "a" * 40,
+    "builder_id": "https://example.com/b",
+    "dataset_digest": "a" * 64,
+    "minimum_level": "2",
+}
+
+
+@pytest.mark.parametrize("action", options_of_verify(), ids=lambda action: action.dest)
+def test_every_option_that_can_change_the_verdict_is_repeated(action: argparse.Action) -> None:
+    value = VALUES.get(action.dest, "-x=y")
+    given = (
+        [action.option_strings[0]] if action.nargs == 0 else [f"{action.option_strings[0]}={value}"]
+    )
+    if action.type is Path:
+        given = [f"{action.option_strings[0]}=folder/{value}"]
+    given *= 2 if isinstance(action.default, list) else 1
+    wanted = vars(cli.build_parser().parse_args(["verify", "m", *given]))[action.dest]
+    assert wanted != action.default
+    found = vars(repeated("m", *given))[action.dest]
+    assert found == _here(wanted)
+
+
+def _here(value: object) -> object:
+    if isinstance(value, list):
+        return [_here(item) for item in value]
+    return Path(value.name) if isinstance(value, Path) else value
+
+
+def test_what_becomes_of_the_verdict_is_not_repeated_least_of_all_a_secret() -> None:
+    given = (
+        "--format=json --summary=s.md --attest-verdict=v.json --verifier-id=https://example.com/v "
+        "--private-key=signing.pem --identity-token=ey.secret"
+    )
+    assert repeated("m", *given.split()) == cli.build_parser().parse_args(["verify", "m"])
+
+
+def test_files_of_one_name_are_told_apart() -> None:
+    again = repeated(
+        *("out/m", "--base-model", "base/m", "--base-model", "base/n"),
+        *("--provenance", "a/p.json", "--provenance", "b/p.json", "--signature", "out/m.sig"),
+    )
+    assert again.model == Path("out/m")
+    assert again.base_model == [Path("base/m"), Path("n")]
+    assert again.provenance == [Path("a/p.json"), Path("b/p.json")]
+    assert again.signature == Path("m.sig")
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"), [(".", "."), ("a/-m", "-m"), ("a/my model", "my model")]
+)
+def test_the_model_is_named(model: str, shown: str) -> None:
+    assert repeated(model).model == Path(shown)
+
+
+def test_the_files_come_from_the_run() -> None:
+    install, get, _ = job_page.at_home(Path("m"), {}, ("o/r", "7")).split("\n")[3:6]
+    assert install == "pip install model-transparency"
+    assert get.startswith("gh run download 7 --repo o/r --dir artifacts && ")
+
+
+def test_a_hostile_file_name_stays_in_its_line() -> None:
+    text = job_page.at_home(Path("x\n```\n# Heading `$(id)`"), {"source_uri": "a\n```\nb"}, None)
+    assert len(re.findall(r"^```", text, re.MULTILINE)) == 2
+    assert not re.search(r"^# ", text, re.MULTILINE)

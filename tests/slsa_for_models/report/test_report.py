@@ -1,0 +1,169 @@
+"""How a verdict is shown: text for people, Markdown for a job summary, both safe to print."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import pytest
+
+from slsa_for_models.cli import main
+from slsa_for_models.report import plain
+from tests.support.crafted import COMMIT, DATASET, SOURCE, TRAIN, Workshop, changed, refusals
+
+HOSTILE = '<img src=x onerror=alert(1)>|`[a](http://evil.example)` @octocat \x1b[31m**x** "]; end'
+
+
+def test_text_is_a_table_that_ends_with_the_verdict(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = workshop.model()
+    arguments = ["verify", str(model), "--provenance", str(workshop.train_provenance(model))]
+    options = ["--source-uri", SOURCE, "--trust-config", str(workshop.trust_config)]
+    assert main([*arguments, *options, "--builder-id", TRAIN]) == 0
+    accepted, error = capsys.readouterr()
+    assert accepted.splitlines()[-1] == (
+        "VERIFIED model.pth, SLSA Build L3 (no signature was given)"
+    )
+    assert error == ""
+    assert re.search(r"^  info     Branch or tag +branch main$", accepted, re.MULTILINE)
+    assert "claimed by the training job: test accuracy 78.0%" in accepted
+
+    assert main([*arguments, *options, "--builder-id", TRAIN, "--source-branch", "other"]) == 1
+    refused, error = capsys.readouterr()
+    assert refused.splitlines()[-1] == "REFUSED model.pth: built from another branch"
+    assert error.splitlines() == [
+        "slsa_for_models: REFUSED model.pth: built from another branch",
+        "  where: source reference",
+        "  expected: other",
+        "  found: main",
+    ]
+    for word in ("REFUSED  Branch or tag", "expected: other", "found: main"):
+        assert word in refused
+
+
+def test_markdown_has_the_chain_and_every_step(workshop: Workshop) -> None:
+    model, summary = workshop.model(), workshop.folder / "summary.md"
+    summary.write_text("what came before\n")
+    code, verdict = workshop.verify(
+        model,
+        *("--signature", workshop.sign_model(model)),
+        *("--provenance", workshop.train_provenance(model), "--summary", summary),
+        *("--source-uri", SOURCE, "--builder-id", TRAIN),
+    )
+    assert code == 0
+    text = summary.read_text()
+    assert text.startswith("what came before\n## ✅ VERIFIED model.pth, SLSA Build L3\n")
+    assert (
+        f"Source [octo-org/models@{COMMIT[:12]}](https://{SOURCE}/tree/{COMMIT}), "
+        f"run [77](https://{SOURCE}/actions/runs/77)\n"
+    ) in text.replace("&#45;", "-")
+    graph = text.split("```mermaid\n")[1].split("```")[0]
+    for box in ("dataset", "source", "run", "model", "signature", "log"):
+        assert f'\n  {box}["' in graph
+    assert "dataset --> run" in graph
+    assert DATASET[:12] in graph
+    rows = [line for line in text.splitlines() if line.startswith(("| ✅", "| ℹ️", "| ➖"))]
+    assert len(rows) == len(verdict["steps"])
+    assert text.count("<details><summary>✅") == 3  # the signature, the provenance, together
+    assert not re.search(r"[0-9a-f]{13}", "".join(rows))
+    assert "gh run download 77 --repo octo-org/models" in text
+    assert "pip install model-transparency" in text
+
+
+def test_a_refusal_is_shown_first_and_open(workshop: Workshop) -> None:
+    model, summary = workshop.model(), workshop.folder / "summary.md"
+    code, _ = workshop.verify(
+        model,
+        *("--provenance", workshop.train_provenance(model), "--summary", summary),
+        *("--source-uri", SOURCE, "--builder-id", TRAIN, "--source-tag", "v1.0.0"),
+    )
+    text = summary.read_text()
+    assert code == 1
+    assert text.startswith("## ❌ REFUSED")
+    assert "\n**built from another tag**\n\n- where" in text
+    for word in ("expected&#58; v1.0.0", "found&#58; no tag"):
+        assert text.count(word) == 2  # at the top and in its row
+    assert text.count("<details open><summary>❌") == 1
+    for word in ("mermaid", "Verify it yourself"):
+        assert word not in text
+
+
+def test_hostile_texts_are_shown_and_not_obeyed(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, summary = workshop.model(), workshop.folder / "summary.md"
+    statement = workshop.train_statement(model, workshop.record(model))
+    field = "predicate.buildDefinition.externalParameters.inputs.model"
+    data = workshop.sign(changed(statement, field, HOSTILE), workshop.token())
+    provenance = workshop.write("p.json", data)
+    options = ("--provenance", provenance, "--source-uri", SOURCE, "--builder-id", TRAIN)
+    code, verdict = workshop.verify(model, *options, "--summary", summary)
+    assert (code, refusals(verdict)) == (0, [])
+    text = summary.read_text()
+    assert "octocat" in text
+    for forbidden in ("<img", "](http:", "@octocat", "\x1b", "**x**", "`[a]"):
+        assert forbidden not in text
+    row = next(line for line in text.splitlines() if "octocat" in line)
+    assert row.count("|") == 4  # still one row of three cells
+    assert HOSTILE.replace("\x1b", "\\x1b") in html.unescape(row)
+
+    trust = ["--trust-config", str(workshop.trust_config)]
+    main(["verify", str(model), *map(str, options), *trust])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_labels_of_the_graph_are_escaped_for_mermaid() -> None:
+    chain = plain.Chain(model=HOSTILE, sha256="a" * 64, run="r", level=3)
+    step = plain.Step("s", "t", "c", "passed", "f")
+    text = plain.markdown(plain.Verdict((step,), chain))
+    line = next(line for line in text.splitlines() if line.startswith("  model["))
+    label = re.fullmatch(r'  model\["Model<br/>(.*)"\]', line)
+    assert label is not None
+    assert not set('"<>`[]|') & set(label[1])
+    assert "octocat" in label[1]
+    assert "<img" not in text.splitlines()[0]
+
+
+def test_nothing_checked_is_nothing_accepted() -> None:
+    step = plain.Step("s", "t", "c", "not checked", "why")
+    verdict = plain.Verdict((step,), plain.Chain(model="m"))
+    assert (verdict.accepted, verdict.exit_code) == (False, 1)
+    assert plain.text(verdict).splitlines()[-1] == "REFUSED m: nothing could be checked"
+
+
+@pytest.mark.parametrize(
+    ("chain", "shown"),
+    [
+        ({"signer": "s", "level": 3, "levels": {"b": 3}}, "VERIFIED m, SLSA Build L3"),
+        ({"signer": "s", "level": 2, "levels": {"a": 2, "b": 2}}, "VERIFIED m, SLSA Build L2"),
+        (
+            {"signer": "s", "level": 3, "levels": {"train.yml": 2, "slsa-github-generator": 3}},
+            "VERIFIED m: SLSA Build L3 by slsa-github-generator, L2 by train.yml",
+        ),
+        ({"level": 1, "levels": {"b": 1}}, "VERIFIED m, SLSA Build L1 (no signature was given)"),
+        ({"signer": "s"}, "VERIFIED m (signature only: no provenance)"),
+    ],
+)
+def test_the_headline_says_who_earns_which_level(chain: dict[str, Any], shown: str) -> None:
+    step = plain.Step("s", "t", "c", "passed", "f")
+    verdict = plain.Verdict((step,), plain.Chain(model="m", **chain))
+    assert plain.headline(verdict) == shown
+
+
+def test_what_was_compared_with_nothing_accepts_nothing() -> None:
+    table = plain.Table()
+    table.step("s", "t", "c", lambda: "found", compared=False)
+    assert not plain.Verdict(tuple(table.steps), plain.Chain(model="m")).accepted
+
+
+def test_one_is_no_plural() -> None:
+    assert [plain.counted(number, "file") for number in (0, 1, 2)] == [
+        *("0 files", "1 file", "2 files")
+    ]
+
+
+def test_level_zero_is_not_shown() -> None:
+    step = plain.Step("s", "t", "c", "passed", "f")
+    assert plain.text(plain.Verdict((step,), plain.Chain(model="m"))).endswith("VERIFIED m\n")
