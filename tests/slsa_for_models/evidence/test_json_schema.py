@@ -10,12 +10,14 @@ from typing import Any
 
 import jsonschema
 import pytest
-from test_record import DOCUMENT
 
 from model_signing.errors import Error
-from slsa_for_models import json_schema, policy_file, record
+from slsa_for_models.evidence import json_schema
+from slsa_for_models.evidence import training_record as record
+from slsa_for_models.verdict import policy_file
+from tests.slsa_for_models.evidence.test_training_record import DOCUMENT
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted({*ROOT.glob("docs/schemas/*.json"), *ROOT.glob("slsa_for_models/schemas/*.json")})
 DIGEST = "0123456789abcdef" * 4
 POLICY = {
