@@ -8,7 +8,6 @@ machines, too, when something that knows the machines sets these variables (torc
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -16,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from model_signing.errors import UsageError
@@ -60,36 +59,28 @@ def place(environ: Mapping[str, str]) -> Place:
     return found
 
 
-def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `distribute` to the command line; imports nothing heavy."""
-    parser = subparsers.add_parser(
-        "distribute",
-        help="train with several processes on this machine",
-        description="Train with several processes on this machine, each with a part of every "
-        "batch. What follows -- are options of `slsa_for_models train`.",
-        epilog="example:\n  slsa_for_models distribute --processes 2 pytorch_model.pth -- "
-        "--dataset synthetic --threads 1",
-    )
-    parser.add_argument("--processes", type=int, required=True, metavar="N", help="how many")
-    parser.add_argument("format", metavar="FORMAT", help="as of `train`")
-    parser.add_argument("training", nargs="*", metavar="-- OPTIONS", help="of `train`")
-    parser.set_defaults(run=run)
+def launch(format: str, options: Sequence[str], processes: int) -> None:
+    """Trains with several processes on this machine, each with a part of every batch.
 
+    Args:
+        format: A key of `formats.FORMATS`.
+        options: Of `slsa_for_models train`.
+        processes: How many.
 
-def run(args: argparse.Namespace) -> int:
-    """The command."""
-    if not 2 <= args.processes <= MOST_PROCESSES:
+    Raises:
+        UsageError: Not a number of processes, or an unknown format.
+        TrainingError: One of them failed.
+    """
+    if not 2 <= processes <= MOST_PROCESSES:
         raise UsageError(
             "not a number of processes",
             expected=f"2 to {MOST_PROCESSES}",
-            found=str(args.processes),
+            found=str(processes),
         )
-    options = [word for word in args.training if word != "--"]
-    launch = {"pytorch": _torchrun, "tensorflow": _workers}[formats.find(args.format).framework]
-    code = launch(["slsa_for_models", "train", args.format, *options], args.processes)
+    start = {"pytorch": _torchrun, "tensorflow": _workers}[formats.find(format).framework]
+    code = start(["slsa_for_models", "train", format, *options], processes)
     if code:
         raise TrainingError("one of the processes failed", found=f"exit code {code}")
-    return 0
 
 
 def _torchrun(module: list[str], processes: int) -> int:

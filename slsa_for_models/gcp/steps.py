@@ -1,4 +1,4 @@
-"""`slsa_for_models gcp`: the steps of the Tekton pipeline that are neither training nor signing.
+"""The steps of the Tekton pipeline that are neither training nor signing.
 
 A step of a Task is one command; what it found goes to Tekton results, JSON objects with `uri` and
 `digest` under names that Tekton Chains understands (Chains, "SLSA Provenance", type hinting).
@@ -6,7 +6,6 @@ A step of a Task is one command; what it found goes to Tekton results, JSON obje
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -27,97 +26,11 @@ TIMEOUT = 60  # seconds without an answer from the bucket
 # Tekton keeps at most 4096 bytes of results of a whole Task in the pod's termination message; a
 # Task here has four at most.
 _MAX_RESULT = 1000
-_MAX_DESTINATION = 600
+MAX_DESTINATION = 600
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _BUCKET_URI = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/([^\s@#?*\[\]]+)")
 _REFERENCE = re.compile(r"(gs://[^@]+)@sha256:([0-9a-f]{64})")
-
-
-def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `gcp` to the command line; imports nothing heavy."""
-    parser = subparsers.add_parser(
-        "gcp",
-        help="steps of the Tekton pipeline: clone, upload, download",
-        description="Steps of the Tekton pipeline in slsa_for_models/gcp.",
-        epilog="example:\n  slsa_for_models gcp clone https://github.com/ORG/REPO "
-        "\\\n    --revision refs/heads/main --output-dir source --source-result source.json",
-    )
-    commands = parser.add_subparsers(dest="step", metavar="STEP", required=True)
-
-    clone_ = commands.add_parser("clone", help="fetch one commit and report which")
-    clone_.add_argument("url", metavar="URL", help="https://HOST/ORG/REPO")
-    clone_.add_argument("--revision", required=True, help="a commit, or a full git reference")
-    _add_paths(clone_, {"output-dir": "for the files", "source-result": "Tekton result"})
-    clone_.set_defaults(run=_run_clone)
-
-    upload_ = commands.add_parser(
-        "upload", help="put a model, its signature and record in a bucket"
-    )
-    upload_.add_argument("model", type=Path, metavar="MODEL", help="a file")
-    upload_.add_argument(
-        "--destination", required=True, metavar="gs://BUCKET/FOLDER", help="where to put them"
-    )
-    results = [f"{what}-result" for what in ("model", "signature", "record", "dataset")]
-    evidence = {"signature": "of the model", "training-record": "of the model"}
-    _add_paths(upload_, evidence | dict.fromkeys(results, "Tekton result"))
-    upload_.set_defaults(run=_run_upload)
-
-    download_ = commands.add_parser("download", help="get objects of known digests from a bucket")
-    download_.add_argument(
-        "references",
-        nargs="+",
-        metavar="gs://BUCKET/OBJECT@sha256:DIGEST",
-        help="objects, each with its digest",
-    )
-    _add_paths(download_, {"output-dir": "for the objects"})
-    download_.set_defaults(run=_run_download)
-
-
-def _add_paths(parser: argparse.ArgumentParser, helps: dict[str, str]) -> None:
-    """Options that name a file or a folder, all of them required."""
-    for name, text in helps.items():
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="PATH", help=text)
-
-
-def _run_clone(args: argparse.Namespace) -> int:
-    commit = clone(args.url, args.revision, args.output_dir)
-    ref = f"@{args.revision}" if args.revision.startswith("refs/") else ""
-    # Chains drops an input that equals the reference of the pipeline itself; the suffix, which
-    # Chains adds to a CHAINS-GIT_URL too, keeps the two apart.
-    write_result(args.source_result, f"git+{args.url}.git{ref}", f"sha1:{commit}")
-    print(f"{args.url} at {commit}")
-    return 0
-
-
-def _run_upload(args: argparse.Namespace) -> int:
-    from slsa_for_models.evidence import training_record
-
-    with _reading(args.training_record) as file:
-        claimed = training_record.parse(file.read(training_record.MAX_BYTES + 1)).dataset
-    destination = args.destination.rstrip("/")
-    if len(destination) > _MAX_DESTINATION:
-        raise UsageError("the destination is too long for Tekton", found=destination[:100])
-    files = {
-        args.model_result: (args.model, args.model.name, {"isBuildArtifact": "true"}),
-        args.signature_result: (args.signature, args.signature.name, {}),
-        args.record_result: (args.training_record, args.training_record.name, {}),
-    }
-    for result, (path, name, flags) in files.items():
-        uri = f"{destination}/{name}"
-        digest = upload(path, uri)
-        write_result(result, uri, f"sha256:{digest}", flags)
-        print(f"{uri}@sha256:{digest}")
-    write_result(
-        args.dataset_result, claimed.source or f"dataset:{claimed.name}", f"sha256:{claimed.sha256}"
-    )
-    return 0
-
-
-def _run_download(args: argparse.Namespace) -> int:
-    for reference in args.references:
-        print(download(reference, args.output_dir))
-    return 0
 
 
 def clone(url: str, revision: str, directory: Path) -> str:
@@ -195,7 +108,7 @@ def upload(path: Path, uri: str) -> str:
         DependencyError: google-cloud-storage is not installed.
     """
     blob = _blob(uri)
-    with _reading(path) as file, _storage_failures(uri):
+    with reading(path) as file, _storage_failures(uri):
         digest = _sha256(file)
         size = file.tell()
         file.seek(0)
@@ -318,7 +231,12 @@ def _storage_failures(uri: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """A file, open.
+
+    Raises:
+        FileError: It cannot be read.
+    """
     try:
         with path.open("rb") as file:
             yield file

@@ -1,4 +1,4 @@
-"""`slsa_for_models train`: one model file and its training record, or one message why not.
+"""A training run: one model file and its training record, or one message why not.
 
 The steps of a run stand in `train`. Nothing appears under its final name before the saved model
 was loaded in a new process and gave the predictions of the model in memory.
@@ -6,13 +6,10 @@ was loaded in a new process and gave the predictions of the model in memory.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import os
-import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from model_signing.errors import FileError, UsageError
+from model_signing.errors import FileError
 from slsa_for_models.cifar10 import processes as distribute
 from slsa_for_models.errors import TrainingError
 from slsa_for_models.models import formats
@@ -65,142 +62,7 @@ class Choices:
         return {"epochs": self.epochs, "seed": self.seed, "threads": self.threads}
 
 
-def configure(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `train` to the command line; imports nothing heavy."""
-    rows = "\n".join(f"  {row.name:<28}{row.holds}" for row in formats.FORMATS.values())
-    parser = subparsers.add_parser(
-        "train",
-        help="train a CIFAR-10 classifier and write it with its training record",
-        description="Train a CIFAR-10 classifier. Writes DIR/FORMAT and DIR/training.json.",
-        epilog=f"formats:\n{rows}\n\nexample:\n"
-        "  slsa_for_models train pytorch_model.pth --dataset synthetic --output-dir out",
-    )
-    parser.add_argument("format", metavar="FORMAT", help="a format below: the model's file name")
-    parser.add_argument(
-        "--output-dir", type=Path, default=Path("out"), metavar="DIR", help="default: out"
-    )
-    add_data_options(parser)
-    parser.add_argument(
-        "--epochs",
-        type=_number(1, MOST_EPOCHS),
-        metavar="N",
-        help="passes over the training images (default: 6 on photographs, 3 on synthetic ones)",
-    )
-    parser.add_argument(
-        "--seed", type=_number(0, MOST_SEED), default=0, metavar="N", help="default: 0"
-    )
-    parser.add_argument(
-        "--threads",
-        type=_number(1, MOST_THREADS),
-        default=2,
-        metavar="N",
-        help="default: 2, on any machine: another number gives other bytes",
-    )
-    parser.add_argument(
-        "--minimum-accuracy",
-        type=_number(0, 1, float),
-        metavar="FRACTION",
-        help="fail below this accuracy on the test images (default: what guessing will not reach)",
-    )
-    parser.add_argument(
-        "--requirements",
-        type=Path,
-        metavar="FILE",
-        help="the hash-locked requirements this was installed from; its digest is recorded",
-    )
-    parser.set_defaults(run=run)
-
-
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which images, for `load_data`."""
-    parser.add_argument(
-        "--dataset",
-        choices=["cifar10", "synthetic"],
-        default="cifar10",
-        help="photographs, or made-up images of shapes (default: cifar10)",
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="CIFAR-10's binary archive or unpacked batches on disk, instead of a download",
-    )
-    parser.add_argument(
-        "--dataset-url",
-        metavar="URL",
-        help="a mirror of CIFAR-10's binary archive; its digest is checked all the same",
-    )
-    for split, images in (("train", 6000), ("test", 1000)):
-        parser.add_argument(
-            f"--{split}-images",
-            type=_number(10, MOST_IMAGES),
-            default=images,
-            metavar="N",
-            help=f"size of the synthetic set (default: {images})",
-        )
-
-
-def _number(least: float, most: float, kind: type = int) -> Callable[[str], float]:
-    """An argparse type: a number in a range."""
-
-    def convert(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            value: float = kind(text)
-            if least <= value <= most:
-                return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
-
-    return convert
-
-
-def run(args: argparse.Namespace) -> int:
-    """The command."""
-    # Before anything slow.
-    row = formats.find(args.format)
-    check_data_options(args)
-    _check_unsigned(args.output_dir / row.name)
-    framework = formats.framework(row)
-    data = load_data(args, _say)
-    photographs = data.description.name != "synthetic"
-    images = data.description.test_images
-    minimum = args.minimum_accuracy
-    choices = Choices(
-        format=args.format,
-        epochs=args.epochs or (6 if photographs else 3),
-        seed=args.seed,
-        threads=args.threads,
-        minimum_accuracy=above_chance(images) if minimum is None else minimum,
-        requirements=args.requirements,
-    )
-    if distribute.place(os.environ).rank:  # of processes that train together, the first writes
-        framework.fit(data.train, choices.epochs, choices.seed, choices.threads, lambda *_: None)
-        return 0
-    record = train(choices, data, args.output_dir, _say)
-    print(f"{args.output_dir / record.model.name}  sha256:{record.model.sha256}")
-    return 0
-
-
-def check_data_options(args: argparse.Namespace) -> None:
-    """One source of images, and an address that is one; see `add_data_options`.
-
-    Raises:
-        UsageError: Several, of which all but one would be ignored; or no address.
-    """
-    sources = {
-        "--dataset synthetic": args.dataset == "synthetic",
-        "--data-dir": args.data_dir is not None,
-        "--dataset-url": args.dataset_url is not None,
-    }
-    given = [name for name, is_given in sources.items() if is_given]
-    if len(given) > 1:
-        raise UsageError("more than one data set", expected="one of them", found=", ".join(given))
-    if args.dataset_url is not None and not re.match("(https?|file)://.", args.dataset_url):
-        raise UsageError(
-            "not an address", where="--dataset-url", expected="https://...", found=args.dataset_url
-        )
-
-
-def _check_unsigned(model: Path) -> None:
+def check_unsigned(model: Path) -> None:
     """What others have signed is not written over: it would not verify any more.
 
     Raises:
@@ -214,26 +76,6 @@ def _check_unsigned(model: Path) -> None:
             found=", ".join(found),
             fix="choose another --output-dir, or remove what is found there",
         )
-
-
-def load_data(args: argparse.Namespace, say: Say) -> Data:
-    """The data set that the options of `add_data_options` ask for."""
-    from slsa_for_models.cifar10 import dataset
-
-    default = Path.home() / ".cache" / "model-transparency"
-    cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE") or default) / "data"
-    if args.dataset == "synthetic":
-        return dataset.load_synthetic(args.train_images, args.test_images, 0, cache)
-    if args.data_dir:
-        return dataset.load_folder(args.data_dir)
-    archive = cache / dataset.ARCHIVE
-    if not archive.exists():
-        dataset.download(archive, say, args.dataset_url or dataset.URL)
-    return dataset.load_archive(archive)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def above_chance(images: int) -> float:

@@ -1,0 +1,69 @@
+"""`slsa_for_models policy`: write down what to expect of a model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from slsa_for_models.commands import verify
+from slsa_for_models.commands.shared_options import Commands, check_writable
+from slsa_for_models.errors import PolicyError
+
+
+def configure(commands: Commands) -> None:
+    """Adds the command; imports nothing heavy."""
+    policy = commands.add_parser(
+        "policy",
+        help="write down what to expect of a model",
+        description="Write a policy: a TOML file of expectations, for `verify --policy`.",
+        epilog="example:\n  slsa_for_models policy init --help",
+    )
+    actions = policy.add_subparsers(title="actions", metavar="ACTION", required=True)
+    parser = actions.add_parser(
+        "init",
+        help="from a model that was verified",
+        description="Verify a model, then write a policy that it and its next versions satisfy.",
+        epilog="example:\n"
+        "  slsa_for_models policy init pytorch_model.pth --output policy.toml \\\n"
+        "    --provenance pytorch_model.pth.provenance.sigstore.json \\\n"
+        "    --source-uri github.com/ORG/REPO \\\n"
+        "    --identity https://github.com/ORG/REPO/.github/workflows/FILE.yml@refs/tags/v1",
+    )
+    verify.add_options(parser)
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="the policy to write"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command."""
+    from model_signing.sources.local import write_atomic
+    from slsa_for_models.report import plain
+    from slsa_for_models.verdict import policy_file
+
+    if args.output.exists():
+        raise PolicyError(
+            "the policy exists already, and may have been edited",
+            where=str(args.output),
+            fix="choose another --output, or remove it first",
+        )
+    check_writable(args.output)
+    lineage, expected = verify.verified(args)
+    if not lineage.verdict.accepted or not lineage.result.accepted:
+        sys.stdout.write(plain.text(lineage.verdict))
+        raise PolicyError(
+            "no policy was written: the model was not verified by provenance",
+            where=str(args.model),
+            found=plain.headline(lineage.verdict),
+        )
+    key, builder_key = (
+        path and os.path.relpath(path, args.output.parent)
+        for path in (args.public_key, args.builder_key or args.public_key)
+    )
+    text = policy_file.from_result(lineage.result, expected, key, builder_key)
+    write_atomic(args.output, text.encode())
+    print(f"wrote {args.output}: read it, then verify with --policy {args.output}")
+    return 0

@@ -1,0 +1,79 @@
+"""`slsa_for_models reproduce`: train again from a record and compare the bytes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_signing.errors import UsageError
+from slsa_for_models.commands.shared_options import (
+    Commands,
+    check_data_options,
+    load_data,
+    say,
+)
+from slsa_for_models.errors import RecordError
+from slsa_for_models.training.run import MOST_IMAGES
+
+if TYPE_CHECKING:
+    from slsa_for_models.cifar10.dataset import Data
+    from slsa_for_models.evidence.training_record import TrainingRecord
+    from slsa_for_models.training.run import Say
+
+
+def configure(commands: Commands) -> None:
+    """Adds the command; imports nothing heavy."""
+    parser = commands.add_parser(
+        "reproduce",
+        help="train again from a training record and compare the bytes",
+        description="Train again with the data, seed, threads and parameters that the record "
+        "names, and compare the result with the model, byte for byte.",
+        epilog="example:\n"
+        "  slsa_for_models reproduce out/pytorch_model.pth --training-record out/training.json",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
+    parser.add_argument(
+        "--training-record",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the training.json that `train` wrote",
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="CIFAR-10's binary batches or archive on disk"
+    )
+    parser.add_argument("--dataset-url", metavar="URL", help="a mirror of CIFAR-10's archive")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command."""
+    from model_signing.oms.bundle import read_bounded
+    from slsa_for_models.evidence import training_record
+    from slsa_for_models.training.reproduce import reproduce
+
+    said = training_record.parse(read_bounded(args.training_record, training_record.MAX_BYTES))
+    sha256 = reproduce(args.model, said, lambda: _load_data(args, said, say), say)
+    print(f"identical: {args.model}  sha256:{sha256}")
+    return 0
+
+
+def _load_data(args: argparse.Namespace, said: TrainingRecord, say: Say) -> Data:
+    """The data set that the record names, made or found again."""
+    sizes = {"train_images": said.dataset.train_images, "test_images": said.dataset.test_images}
+    if said.dataset.name == "cifar10-directory" and not args.data_dir:
+        raise UsageError("the model was trained on a folder's images", fix="give it by --data-dir")
+    if said.dataset.name == "synthetic" and (args.data_dir or args.dataset_url):
+        raise UsageError(
+            "the model was trained on made-up images",
+            fix="leave out --data-dir and --dataset-url",
+        )
+    if said.dataset.name == "synthetic" and not all(
+        10 <= size <= MOST_IMAGES for size in sizes.values()
+    ):
+        raise RecordError("the training record asks for a set that cannot be", found=str(sizes))
+    dataset = "synthetic" if said.dataset.name == "synthetic" else "cifar10"
+    args = argparse.Namespace(**{**vars(args), **sizes, "dataset": dataset})
+    check_data_options(args)
+    return load_data(args, say)

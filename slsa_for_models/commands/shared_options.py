@@ -1,0 +1,177 @@
+"""Options of several commands: trust, output, keys, digests, times, numbers, the data set."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model_signing.errors import FileError, UsageError
+
+if TYPE_CHECKING:
+    from model_signing.methods.sigstore_trust import SigstoreTrust
+    from slsa_for_models.cifar10.dataset import Data
+    from slsa_for_models.training.run import Say
+
+# argparse has no public name for it, and its own annotation does not admit our Parser.
+Commands = Any
+
+
+def add_trust_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which Sigstore, for `trust`."""
+    group = parser.add_argument_group("Sigstore")
+    group.add_argument(
+        "--trust-config",
+        type=Path,
+        metavar="FILE",
+        help="the client trust configuration of a private Sigstore",
+    )
+    group.add_argument(
+        "--offline", action="store_true", help="use the trust root on this machine as it is"
+    )
+
+
+def trust(args: argparse.Namespace) -> SigstoreTrust:
+    """The Sigstore instance that the options of `add_trust_options` name."""
+    from model_signing.methods.sigstore_trust import SigstoreTrust
+
+    return SigstoreTrust(trust_config=args.trust_config, offline=args.offline)
+
+
+def check_writable(path: Path) -> None:
+    """Before the work, not after it.
+
+    Raises:
+        FileError: The output cannot be written.
+    """
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise FileError("the output cannot be written", where=str(path))
+
+
+def read_key(path: Path) -> bytes:
+    """A PEM file's bytes.
+
+    Raises:
+        FileError: It cannot be read, or is no key by its size.
+    """
+    from model_signing.oms.bundle import read_bounded
+
+    return read_bounded(path, 64 * 1024)
+
+
+def digest(option: str, digits: int, text: str) -> str:
+    """An argparse type, with its first arguments: a whole digest.
+
+    Raises:
+        UsageError: Another form.
+    """
+    if re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is None:
+        expected = f"{digits} hexadecimal digits, lower case"
+        raise UsageError("not a full digest", where=option, expected=expected, found=text)
+    return text
+
+
+def moment(text: str) -> datetime:
+    """An argparse type: a time with a time zone (RFC 3339).
+
+    Raises:
+        UsageError: Another form.
+    """
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise UsageError("not a time with a time zone (RFC 3339)", found=text)
+    return found
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which images, for `load_data`."""
+    from slsa_for_models.training.run import MOST_IMAGES
+
+    parser.add_argument(
+        "--dataset",
+        choices=["cifar10", "synthetic"],
+        default="cifar10",
+        help="photographs, or made-up images of shapes (default: cifar10)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="CIFAR-10's binary archive or unpacked batches on disk, instead of a download",
+    )
+    parser.add_argument(
+        "--dataset-url",
+        metavar="URL",
+        help="a mirror of CIFAR-10's binary archive; its digest is checked all the same",
+    )
+    for split, images in (("train", 6000), ("test", 1000)):
+        parser.add_argument(
+            f"--{split}-images",
+            type=number(10, MOST_IMAGES),
+            default=images,
+            metavar="N",
+            help=f"size of the synthetic set (default: {images})",
+        )
+
+
+def number(least: float, most: float, kind: type = int) -> Callable[[str], float]:
+    """An argparse type: a number in a range."""
+
+    def convert(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            value: float = kind(text)
+            if least <= value <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+
+    return convert
+
+
+def check_data_options(args: argparse.Namespace) -> None:
+    """One source of images, and an address that is one; see `add_data_options`.
+
+    Raises:
+        UsageError: Several, of which all but one would be ignored; or no address.
+    """
+    sources = {
+        "--dataset synthetic": args.dataset == "synthetic",
+        "--data-dir": args.data_dir is not None,
+        "--dataset-url": args.dataset_url is not None,
+    }
+    given = [name for name, is_given in sources.items() if is_given]
+    if len(given) > 1:
+        raise UsageError("more than one data set", expected="one of them", found=", ".join(given))
+    if args.dataset_url is not None and not re.match("(https?|file)://.", args.dataset_url):
+        raise UsageError(
+            "not an address", where="--dataset-url", expected="https://...", found=args.dataset_url
+        )
+
+
+def load_data(args: argparse.Namespace, say: Say) -> Data:
+    """The data set that the options of `add_data_options` ask for."""
+    from slsa_for_models.cifar10 import dataset
+
+    default = Path.home() / ".cache" / "model-transparency"
+    cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE") or default) / "data"
+    if args.dataset == "synthetic":
+        return dataset.load_synthetic(args.train_images, args.test_images, 0, cache)
+    if args.data_dir:
+        return dataset.load_folder(args.data_dir)
+    archive = cache / dataset.ARCHIVE
+    if not archive.exists():
+        dataset.download(archive, say, args.dataset_url or dataset.URL)
+    return dataset.load_archive(archive)
+
+
+def say(line: str) -> None:
+    """Progress, a line at a time, beside what the command prints."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,92 @@
+"""`slsa_for_models train`: one model file and its training record, or one message why not."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from slsa_for_models.cifar10 import processes
+from slsa_for_models.commands.shared_options import (
+    Commands,
+    add_data_options,
+    check_data_options,
+    load_data,
+    number,
+    say,
+)
+from slsa_for_models.models import formats
+from slsa_for_models.training import run as training
+
+
+def configure(commands: Commands) -> None:
+    """Adds the command; imports nothing heavy."""
+    rows = "\n".join(f"  {row.name:<28}{row.holds}" for row in formats.FORMATS.values())
+    parser = commands.add_parser(
+        "train",
+        help="train a CIFAR-10 classifier and write it with its training record",
+        description="Train a CIFAR-10 classifier. Writes DIR/FORMAT and DIR/training.json.",
+        epilog=f"formats:\n{rows}\n\nexample:\n"
+        "  slsa_for_models train pytorch_model.pth --dataset synthetic --output-dir out",
+    )
+    parser.add_argument("format", metavar="FORMAT", help="a format below: the model's file name")
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path("out"), metavar="DIR", help="default: out"
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--epochs",
+        type=number(1, training.MOST_EPOCHS),
+        metavar="N",
+        help="passes over the training images (default: 6 on photographs, 3 on synthetic ones)",
+    )
+    parser.add_argument(
+        "--seed", type=number(0, training.MOST_SEED), default=0, metavar="N", help="default: 0"
+    )
+    parser.add_argument(
+        "--threads",
+        type=number(1, training.MOST_THREADS),
+        default=2,
+        metavar="N",
+        help="default: 2, on any machine: another number gives other bytes",
+    )
+    parser.add_argument(
+        "--minimum-accuracy",
+        type=number(0, 1, float),
+        metavar="FRACTION",
+        help="fail below this accuracy on the test images (default: what guessing will not reach)",
+    )
+    parser.add_argument(
+        "--requirements",
+        type=Path,
+        metavar="FILE",
+        help="the hash-locked requirements this was installed from; its digest is recorded",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command."""
+    # Before anything slow.
+    row = formats.find(args.format)
+    check_data_options(args)
+    training.check_unsigned(args.output_dir / row.name)
+    framework = formats.framework(row)
+    data = load_data(args, say)
+    photographs = data.description.name != "synthetic"
+    images = data.description.test_images
+    minimum = args.minimum_accuracy
+    choices = training.Choices(
+        format=args.format,
+        epochs=args.epochs or (6 if photographs else 3),
+        seed=args.seed,
+        threads=args.threads,
+        minimum_accuracy=training.above_chance(images) if minimum is None else minimum,
+        requirements=args.requirements,
+    )
+    if processes.place(os.environ).rank:  # of processes that train together, the first writes
+        framework.fit(data.train, choices.epochs, choices.seed, choices.threads, lambda *_: None)
+        return 0
+    record = training.train(choices, data, args.output_dir, say)
+    print(f"{args.output_dir / record.model.name}  sha256:{record.model.sha256}")
+    return 0

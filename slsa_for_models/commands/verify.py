@@ -1,0 +1,200 @@
+"""`slsa_for_models verify`: a model, its signature and its provenance, and one verdict."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_signing.errors import UsageError
+from slsa_for_models.commands import expectation_options
+from slsa_for_models.commands.shared_options import (
+    Commands,
+    add_trust_options,
+    check_writable,
+    read_key,
+    trust,
+)
+
+if TYPE_CHECKING:
+    from slsa_for_models.verdict.base_models import Lineage
+    from slsa_for_models.verdict.expectations import Expectations
+
+
+def configure(commands: Commands) -> None:
+    """Adds the command; imports nothing heavy."""
+    parser = commands.add_parser(
+        "verify",
+        help="verify a model, its signature and its provenance: one verdict",
+        description="Verify a model together with its signature and every provenance it came "
+        "with. Options named as in slsa-verifier mean the same.",
+        epilog="example:\n"
+        "  slsa_for_models verify pytorch_model.pth --signature pytorch_model.pth.sig \\\n"
+        "    --provenance pytorch_model.pth.provenance.sigstore.json \\\n"
+        "    --source-uri github.com/ORG/REPO \\\n"
+        "    --identity https://github.com/ORG/REPO/.github/workflows/FILE.yml@refs/tags/v1",
+    )
+    add_options(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--format", choices=["text", "json"], default="text", help="of the verdict (default: text)"
+    )
+    output.add_argument(
+        "--summary", type=Path, metavar="FILE", help="append the verdict as Markdown"
+    )
+    output.add_argument(
+        "--attest-verdict",
+        type=Path,
+        metavar="FILE",
+        help="write a signed verification summary (SLSA VSA); needs --policy, --resource-uri and "
+        "--verifier-id",
+    )
+    output.add_argument("--verifier-id", metavar="URI", help="what this verifier is called in it")
+    output.add_argument(
+        "--private-key", type=Path, metavar="PEM", help="sign it with this key, not keyless"
+    )
+    output.add_argument(
+        "--identity-token", metavar="TOKEN", help="sign it keyless with this OpenID Connect token"
+    )
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """A model, its evidence and what is expected of it."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
+    files = parser.add_argument_group("evidence")
+    files.add_argument(
+        *("--provenance", "--provenance-path"),
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="how the model was made: a bundle, an envelope, or lines of them; repeatable",
+    )
+    files.add_argument("--signature", type=Path, metavar="FILE", help="the model's OMS signature")
+    files.add_argument(
+        "--training-record", type=Path, metavar="FILE", help="the training.json beside the model"
+    )
+    files.add_argument(
+        "--vsa", type=Path, metavar="FILE", help="a summary by a verifier that the policy trusts"
+    )
+    files.add_argument(
+        "--base-model",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="a model this one starts from, with its .sig and provenance beside it; repeatable",
+    )
+    files.add_argument(
+        "--base-policy",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what is expected of each --base-model, in the same order; by default the same as of "
+        "the model",
+    )
+    expectation_options.add(parser)
+    add_trust_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command."""
+    from model_signing.oms.bundle import read_bounded
+    from slsa_for_models.evidence import training_record
+    from slsa_for_models.report import job_page, plain
+
+    if args.attest_verdict is not None and not (
+        args.policy and args.resource_uri and args.verifier_id
+    ):
+        raise UsageError("--attest-verdict needs --policy, --resource-uri and --verifier-id")
+    for output in (args.summary, args.attest_verdict):
+        if output is not None:
+            check_writable(output)
+    lineage, expected = verified(args)
+    verdict = lineage.verdict
+    if args.attest_verdict is not None and verdict.accepted:
+        _attest_verdict(args, lineage, expected)
+    sys.stdout.write(plain.as_json(verdict) if args.format == "json" else plain.text(verdict))
+    if not verdict.accepted:
+        print(f"slsa_for_models: {plain.cause(verdict)}", file=sys.stderr)
+    if args.summary is not None:
+        found = args.training_record if verdict.accepted else None
+        trained = (
+            training_record.parse(read_bounded(found, training_record.MAX_BYTES)) if found else None
+        )
+        with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
+            file.write(job_page.page(verdict, trained, args.model, vars(args)))
+    return verdict.exit_code
+
+
+def verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
+    """Runs the verification that the options ask for."""
+    from slsa_for_models.verdict import base_models as lineage
+    from slsa_for_models.verdict import policy_file, verification
+
+    evidence = verification.Evidence(
+        model=args.model,
+        provenance=tuple(args.provenance),
+        signature=args.signature,
+        summary=args.vsa,
+        training_record=args.training_record,
+        trust=trust(args),
+    )
+    signer_named = args.identity or args.public_key or args.policy
+    signature_alone = evidence.signature is not None and signer_named
+    if not evidence.provenance and evidence.summary is None and not signature_alone:
+        raise UsageError(
+            "nothing to verify against",
+            fix="give --provenance FILE or --vsa FILE, or --signature with --identity",
+        )
+    if args.base_policy and len(args.base_policy) != len(args.base_model):
+        raise UsageError("give one --base-policy for each --base-model, or none")
+    expected = expectation_options.expectations(args)
+    wanted = [policy_file.load(path) for path in args.base_policy] or [expected] * len(
+        args.base_model
+    )
+    bases = [
+        lineage.Base(lineage.find_evidence(model, evidence), expectations)
+        for model, expectations in zip(args.base_model, wanted, strict=True)
+    ]
+    found = lineage.verify_lineage(evidence, expected, bases)
+    if args.run_conclusion:
+        from dataclasses import replace
+
+        from slsa_for_models.verdict import run_conclusion
+
+        signed = [item.signed for item in found.result.accepted]
+        if not signed and found.result.signed is not None:
+            signed = [found.result.signed]
+        verdict = run_conclusion.judge(found.verdict, signed, os.environ)
+        found = replace(found, verdict=verdict)
+    return found, expected
+
+
+def _attest_verdict(args: argparse.Namespace, lineage: Lineage, expected: Expectations) -> None:
+    from model_signing.methods import signers
+    from model_signing.sources.local import write_atomic
+    from slsa_for_models.attesting import signing_job, train_statement
+    from slsa_for_models.verdict import vsa
+
+    if args.private_key is not None:
+        sign = signers.key_signer(read_key(args.private_key))
+    else:
+        sign = signing_job.signer(args.identity_token, trust(args))
+    statement = vsa.build(
+        lineage.result.model,
+        lineage.verdict.chain.level,
+        verifier_id=args.verifier_id,
+        resource_uri=args.resource_uri,
+        policy_name=args.policy.name,
+        policy_sha256=expected.policy_sha256 or "",
+        inputs=lineage.result.evidence,
+        base_levels=lineage.levels,
+        now=datetime.now(timezone.utc),
+    )
+    write_atomic(args.attest_verdict, sign(train_statement.encode(statement)))
