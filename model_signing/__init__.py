@@ -24,38 +24,44 @@ if TYPE_CHECKING:
     from model_signing.api import sign as sign
     from model_signing.api import verify as verify
     from model_signing.errors import Error as Error
-    from model_signing.hashing import Manifest as Manifest
-    from model_signing.hashing import Serialization as Serialization
-    from model_signing.methods.signers import Signer as Signer
-    from model_signing.methods.signers import SigstoreSigning as SigstoreSigning
-    from model_signing.methods.signers import certificate_signer as certificate_signer
-    from model_signing.methods.signers import key_signer as key_signer
-    from model_signing.methods.signers import pkcs11_certificate_signer as pkcs11_certificate_signer
-    from model_signing.methods.signers import pkcs11_key_signer as pkcs11_key_signer
-    from model_signing.methods.signers import sigstore_signer as sigstore_signer
-    from model_signing.methods.verifiers import Authenticated as Authenticated
-    from model_signing.methods.verifiers import SigstoreTrust as SigstoreTrust
-    from model_signing.methods.verifiers import Verifier as Verifier
-    from model_signing.methods.verifiers import certificate_verifier as certificate_verifier
-    from model_signing.methods.verifiers import key_verifier as key_verifier
-    from model_signing.methods.verifiers import sigstore_verifier as sigstore_verifier
+    from model_signing.methods import Authenticated as Authenticated
+    from model_signing.methods import Signer as Signer
+    from model_signing.methods import Verifier as Verifier
+    from model_signing.methods.certificate import certificate_signer as certificate_signer
+    from model_signing.methods.certificate import certificate_verifier as certificate_verifier
+    from model_signing.methods.key import key_signer as key_signer
+    from model_signing.methods.key import key_verifier as key_verifier
+    from model_signing.methods.pkcs11 import pkcs11_certificate_signer as pkcs11_certificate_signer
+    from model_signing.methods.pkcs11 import pkcs11_key_signer as pkcs11_key_signer
+    from model_signing.methods.sigstore import SigstoreSigning as SigstoreSigning
+    from model_signing.methods.sigstore import sigstore_signer as sigstore_signer
+    from model_signing.methods.sigstore import sigstore_verifier as sigstore_verifier
+    from model_signing.methods.sigstore_trust import SigstoreTrust as SigstoreTrust
+    from model_signing.oms.manifest import Manifest as Manifest
+    from model_signing.oms.manifest import Serialization as Serialization
 
-_HOME = {
+_PUBLIC = {  # module -> its public names
     "api": "HashOptions Signed Verified digest sign verify",
     "errors": "Error",
-    "hashing": "Manifest Serialization",
-    "methods.signers": "Signer SigstoreSigning certificate_signer key_signer "
-    "pkcs11_certificate_signer pkcs11_key_signer sigstore_signer",
-    "methods.verifiers": "Authenticated SigstoreTrust Verifier certificate_verifier key_verifier "
-    "sigstore_verifier",
+    "methods": "Authenticated Signer Verifier",
+    "methods.certificate": "certificate_signer certificate_verifier",
+    "methods.key": "key_signer key_verifier",
+    "methods.pkcs11": "pkcs11_certificate_signer pkcs11_key_signer",
+    "methods.sigstore": "SigstoreSigning sigstore_signer sigstore_verifier",
+    "methods.sigstore_trust": "SigstoreTrust",
+    "oms.manifest": "Manifest Serialization",
 }
-_MODULES = {name: module for module, names in _HOME.items() for name in names.split()}
-__all__ = sorted(_MODULES)
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULES:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from model_signing import hashing as manifest
 from model_signing.errors import Error, FileError, MismatchError, UsageError
-from model_signing.hashing import Algorithm, Manifest, Method, Progress, Serialization
+from model_signing.hashing import Progress
 from model_signing.oms import statement
+from model_signing.oms.manifest import (
+    DEFAULT_SHARD_SIZE,
+    DIGEST_SIZES,
+    Algorithm,
+    Manifest,
+    Method,
+    Serialization,
+    resources,
+)
+from model_signing.oms.names import GIT_PATHS, check_name
+from model_signing.safe_files import read_bounded, write_atomic
 from model_signing.sources import local as files
 from model_signing.sources import pages
 from model_signing.sources.local import Tree
@@ -20,8 +31,7 @@ from model_signing.sources.local import Tree
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from model_signing.methods.signers import Signer
-    from model_signing.methods.verifiers import Authenticated, Verifier
+    from model_signing.methods import Authenticated, Signer, Verifier
 
 AnyPath = str | os.PathLike[str]
 _SHOWN = 10  # names in one message
@@ -109,7 +119,7 @@ class Verified(Signed):
             source = files.open_model_file(self._tree.path(name), follow=how.allow_symlinks)
             with os.fdopen(source, "rb", buffering=0):
                 size = self.manifest.files[name] or 0
-                for resource, start, end in manifest.resources(name, size, how.shard_size):
+                for resource, start, end in resources(name, size, how.shard_size):
                     state = manifest.new_hash(how.hash_type)
                     for piece in pages.pieces(source, end - start):
                         state.update(piece)
@@ -141,7 +151,7 @@ def sign(
     Args:
         model: A directory or a file.
         signature: The file to write; it may lie inside the model.
-        signer: From `model_signing.methods.signers`.
+        signer: See `model_signing.methods`.
         options: What to hash, and how.
         executor: See `model_signing.hashing.build`.
         progress: Called with bytes hashed so far and in all.
@@ -161,7 +171,7 @@ def sign(
     # OMS 6.5, 6.6.
     payload = statement.encode(files.basename(model), found)
     # OMS 6.7, 6.8, 9.
-    files.write_atomic(signature, signer(payload))
+    write_atomic(signature, signer(payload))
     return Signed(*_summary(signature, found, payload))
 
 
@@ -199,7 +209,7 @@ def verify(
     Args:
         model: A directory or a file.
         signature: The bundle; it may lie inside the model.
-        verifier: From `model_signing.methods.verifiers`: whose signature is accepted.
+        verifier: See `model_signing.methods`: whose signature is accepted.
         ignore_paths: More paths whose unlisted files are excused; listed files never are.
         ignore_unsigned_files: Excuse all unlisted files (OMS 8.5).
         allow_legacy_predicate: Accept v0.2.0's statements (OMS 11.2.4).
@@ -211,8 +221,6 @@ def verify(
         BundleError: 8.1. SignatureError: 8.2. StatementError, ManifestError: 8.3.
         FileError: The model cannot be read. MismatchError: 8.4, 8.5.
     """
-    from model_signing.oms.bundle import read_bounded
-
     model, signature = Path(model), Path(signature)
     data = read_bounded(signature)
     # 8.1, 8.2: the bundle and its signature. Nothing is trusted before this returns.
@@ -226,7 +234,7 @@ def verify(
     # 8.4.1 to 8.4.5: hash as the signed serialization says.
     how = signed.manifest.serialization
     # 8.4.6: enumerate. Exclusions excuse unlisted files; a listed file is always looked at.
-    excused = {*files.GIT_PATHS, *how.ignore_paths, *_inside(model, signature)}
+    excused = {*GIT_PATHS, *how.ignore_paths, *_inside(model, signature)}
     excused.update(files.ignored_path(model, path) for path in ignore_paths)
     tree = files.walk(
         model,
@@ -253,18 +261,18 @@ def _enumerate(
     model: Path, options: HashOptions, signature: Path | None = None
 ) -> tuple[Tree, Serialization]:
     """The files to sign (6.1, 6.2), and how they are hashed."""
-    if options.algorithm not in manifest.DIGEST_SIZES:
-        known = ", ".join(manifest.DIGEST_SIZES)
+    if options.algorithm not in DIGEST_SIZES:
+        known = ", ".join(DIGEST_SIZES)
         raise UsageError("unknown hash algorithm", expected=known, found=str(options.algorithm))
     shard_size = options.shard_size
     if options.method == "shards":
-        shard_size = manifest.DEFAULT_SHARD_SIZE if shard_size is None else shard_size
+        shard_size = DEFAULT_SHARD_SIZE if shard_size is None else shard_size
         if shard_size < 1:
             raise UsageError("not a shard size", expected="1 or more", found=str(shard_size))
     elif options.method != "files" or shard_size is not None:
         raise UsageError('the method is "files", or "shards" if there is a shard size')
-    files.check_name(files.basename(model))
-    default = files.GIT_PATHS if options.ignore_git_paths else ()
+    check_name(files.basename(model))
+    default = GIT_PATHS if options.ignore_git_paths else ()
     own = _inside(model, signature)
     ignored = {files.ignored_path(model, path) for path in (*options.ignore_paths, *own)}
     ignore_paths = (*default, *sorted(ignored.difference(default)))

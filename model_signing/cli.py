@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from model_signing.api import HashOptions, Signed
     from model_signing.hashing import Progress
-    from model_signing.methods.signers import Signer
-    from model_signing.methods.verifiers import Verifier
+    from model_signing.methods import Signer, Verifier
 
     _Args = argparse.Namespace
     _Choices = argparse._SubParsersAction[command_line.Parser]
@@ -207,7 +206,7 @@ def _default_method(argv: list[str]) -> list[str]:
 
 
 def _sign(args: _Args) -> int:
-    from model_signing import inspection
+    from model_signing import inspection, safe_files
     from model_signing.oms import bundle
 
     signature, signer = args.signature or _path("model.sig"), args.make(args)
@@ -217,7 +216,7 @@ def _sign(args: _Args) -> int:
         )
     if args.quiet and args.format == "text":
         return 0
-    written = bundle.parse(bundle.read_bounded(signature), without_payload=True)
+    written = bundle.parse(safe_files.read_bounded(signature), without_payload=True)
     who = inspection.signer(written)
     who.pop("certificate_validity", None)
     return _show(args, "signed", {**who, **_what(args, signed), "signature": str(signature)})
@@ -268,7 +267,7 @@ def _sigstore_signer(args: _Args) -> Signer:
     if args.identity_token_file:
         if token:
             raise UsageError("one of --identity-token and --identity-token-file, not both")
-        from model_signing.oms.bundle import read_bounded
+        from model_signing.safe_files import read_bounded
 
         token = read_bounded(args.identity_token_file, 1 << 20).decode("ascii", "replace").strip()
     trust = (args.trust_config, args.use_staging, args.offline)

@@ -13,67 +13,30 @@ import os
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model_signing.errors import Error, FileError, UsageError
-from model_signing.sources.local import MAX_FILES, Stamp, Tree, failed, open_model_file, stamp
+from model_signing.oms.manifest import Algorithm, Manifest, Serialization, resources
+from model_signing.oms.names import MAX_FILES
+from model_signing.safe_files import failed
+from model_signing.sources.local import Stamp, Tree, open_model_file, stamp
 from model_signing.sources.pages import pieces
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-Method = Literal["files", "shards"]
-Algorithm = Literal["sha256", "blake2b", "blake3"]
 Progress = Callable[[int, int], None]
 """Called with the bytes hashed so far and all bytes, from several threads but one at a time."""
-
-DIGEST_SIZES: Mapping[str, int] = {"sha256": 32, "blake2b": 64, "blake3": 32}
-"""OMS algorithm registry: identifiers and digest sizes in bytes."""
-DEFAULT_SHARD_SIZE = 1_000_000_000  # bytes, OMS 6.3.2
 
 _BATCH_COST = 8 << 20  # bytes, and for each file as many as are hashed while it is opened:
 _FILE_COST = 16 << 10
 _TINY = 16 << 10
 _LARGE = 64 << 20
 _TWO_PROCESSES_FROM = 4_000  # files; a second process costs as much as hashing a few hundred
-
-
-@dataclass(frozen=True)
-class Serialization:
-    """How a model is enumerated and hashed (OMS 5.2.2)."""
-
-    method: Method
-    hash_type: Algorithm
-    shard_size: int | None  # bytes; only with "shards"
-    allow_symlinks: bool  # whether symbolic links were followed
-    ignore_paths: tuple[str, ...]  # canonical relative paths left out, each with its subtree
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is signed about a model (OMS 5.2).
-
-    Attributes:
-        serialization: How it came about.
-        digests: Resource name -> hexadecimal digest, in the order that the root digest takes. The
-            name is that of a file, with ":start:end" appended for a shard.
-        files: File name -> bytes; None where a signature does not record it (method "files") and
-            no file has been compared with it yet.
-    """
-
-    serialization: Serialization
-    digests: Mapping[str, str]
-    files: Mapping[str, int | None]
-
-    @property
-    def algorithm(self) -> Algorithm:
-        """The hash algorithm of all digests."""
-        return self.serialization.hash_type
 
 
 class Range(NamedTuple):
@@ -128,14 +91,6 @@ def build(
     names = (part.resource for batch in batches for part in batch)
     digests = dict(zip(names, results, strict=True))
     return Manifest(serialization, {name: digests[name] for name in sorted(digests)}, sizes)
-
-
-def resources(name: str, size: int, shard_size: int | None) -> Iterable[tuple[str, int, int]]:
-    """The resources of one file: name, start and end (OMS 6.3.1, 6.3.2). Empty: no shard."""
-    if shard_size is None:
-        return ((name, 0, size),)
-    bounds = ((start, min(start + shard_size, size)) for start in range(0, size, shard_size))
-    return ((f"{name}:{start}:{end}", start, end) for start, end in bounds)
 
 
 def _batches(ranges: list[Range], *, own_threads: bool) -> list[list[Range]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from model_signing.errors import BundleError
 from model_signing.oms import bundle, strict_json
+from model_signing.safe_files import read_bounded
 
 
 def claims(path: Path) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def claims(path: Path) -> dict[str, Any]:
         BundleError: It is not a bundle around a JSON object.
         CertificateError: Its certificate cannot be read.
     """
-    parsed = bundle.parse(bundle.read_bounded(path))
+    parsed = bundle.parse(read_bounded(path))
     statement = strict_json.loads(parsed.payload, BundleError, "the payload")
     if not isinstance(statement, dict):
         raise BundleError("the payload is not an in-toto statement", where=str(path))

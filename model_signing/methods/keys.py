@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from model_signing.errors import FileError
-from model_signing.oms.bundle import Pem, read_pem
+from model_signing.safe_files import Pem, read_pem
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -48,6 +48,18 @@ def load_private_key(source: Pem, password: Password) -> ec.EllipticCurvePrivate
     supported(key.public_key(), where)
     assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101  (as its public key)
     return key
+
+
+def software(
+    pem: Pem, password: Password
+) -> tuple[Callable[[bytes], bytes], ec.EllipticCurvePublicKey]:
+    """A private key as a function from a digest to its DER signature; and its public half.
+
+    Raises as `load_private_key`.
+    """
+    key = load_private_key(pem, password)
+    algorithm = ec.ECDSA(utils.Prehashed(signature_hash(key.public_key())))
+    return lambda digest: key.sign(digest, algorithm), key.public_key()
 
 
 def load_public_key(source: Pem) -> ec.EllipticCurvePublicKey:

@@ -1,7 +1,7 @@
-"""Keys on a PKCS#11 token, named by a URI (RFC 7512)."""
+"""OMS methods `key` and `certificate` with a key on a PKCS#11 token, named by a URI (RFC 7512)."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -12,13 +12,41 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from model_signing.errors import DependencyError, FileError, SigningError, UsageError
-from model_signing.methods import keys
+from model_signing.methods import Signer, dsse, keys
+from model_signing.safe_files import Pem
 
 _PATH_NAMES = ("token", "manufacturer", "model", "serial", "slot-id", "object", "id", "type")
 _QUERY_NAMES = ("pin-value", "pin-source", "module-path", "module-name")
 _ROOTS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/homebrew/lib")
 _MACHINES = ("", "/x86_64-linux-gnu", "/aarch64-linux-gnu")
 _FOLDERS = list(map("".join, product(_ROOTS, _MACHINES, ("", "/pkcs11", "/softhsm"))))
+
+
+def pkcs11_key_signer(uri: str, pin: str | None = None, timestamp_url: str | None = None) -> Signer:
+    """Signs as `key_signer`, with a key on a PKCS#11 token.
+
+    The arguments and errors besides are those of `open_key`.
+    """
+    sign, public_key = open_key(uri, pin)
+    return dsse.signer(sign, public_key(), timestamp_url)
+
+
+def pkcs11_certificate_signer(
+    uri: str,
+    signing_certificate: Pem,
+    certificate_chain: Sequence[Pem] = (),
+    pin: str | None = None,
+    timestamp_url: str | None = None,
+) -> Signer:
+    """Signs as `certificate_signer`, with a key on a PKCS#11 token (see `pkcs11_key_signer`).
+
+    The token needs no public key; a certificate of another key shows when the first signature
+    does not verify.
+    """
+    from model_signing.methods import x509  # X.509 takes time to import: not for keys
+
+    certified, ders = x509.signing_chain(signing_certificate, certificate_chain)
+    return dsse.signer(open_key(uri, pin)[0], keys.supported(certified), timestamp_url, ders)
 
 
 def parse_uri(uri: str) -> dict[str, bytes]:

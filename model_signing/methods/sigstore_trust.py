@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from model_signing import errors
-from model_signing.oms.bundle import read_bounded
+from model_signing.safe_files import read_bounded
 
 if TYPE_CHECKING:
     from sigstore.models import ClientTrustConfig

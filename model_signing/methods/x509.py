@@ -1,16 +1,18 @@
-"""Certificate chains (RFC 5280) and trusted time (RFC 3161)."""
+"""Certificates and their chains (RFC 5280)."""
 
-import hashlib
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID as Purpose
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder
 
-from model_signing.errors import CertificateError, LogError, SigningError
+from model_signing.errors import CertificateError
+from model_signing.methods import keys
+from model_signing.safe_files import Pem
 
 T = TypeVar("T", bound=x509.ExtensionType)
 Chain = Iterable[x509.Certificate]
@@ -67,6 +69,13 @@ def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -
         raise CertificateError("the certificate does not say that it is for signing")
 
 
+def signing_chain(leaf: Pem, others: Sequence[Pem]) -> tuple[object, list[bytes]]:
+    """The leaf's public key; and all certificates, DER, leaf first, without repetition."""
+    chain = list(dict.fromkeys(keys.load_certificates([leaf, *others])))
+    check_leaf(chain[0], datetime.now(timezone.utc))
+    return chain[0].public_key(), [certificate.public_bytes(Encoding.DER) for certificate in chain]
+
+
 def verify_chain(leaf: x509.Certificate, others: Chain, anchors: Chain, when: datetime) -> None:
     """RFC 5280 6.1: a path, all valid at `when`, from leaf to anchor; else a CertificateError."""
     anyone = ExtensionPolicy.permit_all()
@@ -102,56 +111,3 @@ def _require_purpose(_: Policy, __: x509.Certificate, value: x509.ExtendedKeyUsa
     """As OpenSSL and Windows nest purposes: an authority for servers is none for models."""
     if value and not {Purpose.CODE_SIGNING, Purpose.ANY_EXTENDED_KEY_USAGE} & set(value):
         raise ValueError("an issuer may not certify code signing")
-
-
-def timestamp(signature: bytes, url: str) -> bytes:
-    """The response, DER, of an RFC 3161 authority; its signature is for the verifier to judge.
-
-    A `SigningError` if there is no answer, a refusal, or a timestamp of something else.
-    """
-    from http.client import HTTPException
-    from urllib.request import Request, urlopen
-
-    from rfc3161_client import TimestampRequestBuilder, decode_timestamp_response
-    from rfc3161_client.base import HashAlgorithm
-
-    query = TimestampRequestBuilder(signature, HashAlgorithm.SHA256).build()
-    try:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("not an http or https address")
-        headers = {"Content-Type": "application/timestamp-query"}
-        request = Request(url, query.as_bytes(), headers)  # noqa: S310  (checked above)
-        with urlopen(request, timeout=30) as answer:  # noqa: S310
-            response: bytes = answer.read(64 * 1024)
-        decoded = decode_timestamp_response(response)
-        if decoded.status != 0:
-            raise ValueError(f"refused with status {decoded.status}")
-        # RFC 3161 2.4.2: an answer to this very question.
-        if decoded.tst_info.nonce != query.nonce:
-            raise ValueError("it timestamped another request")
-        if decoded.tst_info.message_imprint.message != hashlib.sha256(signature).digest():
-            raise ValueError("it timestamped something else")
-    except (OSError, HTTPException, ValueError) as error:
-        words = "the timestamp authority gave no timestamp"
-        raise SigningError(words, where=url, found=str(error)) from None
-    return response
-
-
-def timestamp_time(responses: Iterable[bytes], signature: bytes, authority: Chain) -> datetime:
-    """RFC 3161 2.3, 2.4.2: when a trusted authority saw the signature.
-
-    The first response (DER) that holds counts; certificates inside are not trusted. A `LogError`
-    if all are malformed, about something else, or not from that authority.
-    """
-    import rfc3161_client
-
-    verifier = rfc3161_client.VerifierBuilder(roots=list(authority)).build()
-    reason = None
-    for response in responses:
-        try:
-            decoded = rfc3161_client.decode_timestamp_response(response)
-            verifier.verify_message(decoded, signature)
-            return decoded.tst_info.gen_time
-        except (rfc3161_client.VerificationError, ValueError) as error:  # noqa: PERF203
-            reason = str(error).rpartition("Verify error: ")[2].split('"')[0]  # OpenSSL's own words
-    raise LogError("the timestamp is not from a trusted authority", found=reason)

@@ -1,18 +1,16 @@
 """OMS 4, 8.1, 11: Sigstore bundles as plain JSON, with the DSSE envelope inside.
 
 Strict and bounded: what the schema does not know is refused, and nothing here is trusted yet;
-`model_signing.methods.verifiers` decides that.
+`model_signing.methods` decides that.
 """
 
 import base64
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from model_signing.errors import BundleError, FileError
+from model_signing.errors import BundleError
 from model_signing.oms import strict_json
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -50,30 +48,6 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     """DSSE v1 pre-authentication encoding: the bytes that are signed (DSSE protocol.md)."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-
-
-def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
-    """The bytes of a file; a `FileError` if it cannot be read, a `BundleError` above `limit`."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            data = b"" if size > limit else file.read(limit + 1)
-    except OSError as error:
-        raise FileError(f"cannot read the file: {error.strerror}", where=str(path)) from None
-    if max(size, len(data)) > limit:
-        _refuse("the file is too large", str(path), f"at most {limit} bytes")
-    return data
-
-
-Pem = bytes | str | os.PathLike[str]
-"""PEM text, or the path of a file with it."""
-
-
-def read_pem(source: Pem) -> tuple[bytes, str | None]:
-    """The text and, for messages, the path; raises as `read_bounded`."""
-    if isinstance(source, bytes):
-        return source, None
-    return read_bounded(Path(source), 1024 * 1024), os.fspath(source)
 
 
 def parse(data: bytes, method: Method | None = None, *, without_payload: bool = False) -> Bundle:

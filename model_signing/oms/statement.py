@@ -15,9 +15,9 @@ from json.encoder import encode_basestring
 from typing import NoReturn
 
 from model_signing.errors import ManifestError, StatementError
-from model_signing.hashing import DIGEST_SIZES, Manifest, Serialization
 from model_signing.oms import strict_json
-from model_signing.sources.local import MAX_FILES, canonical, name_problem
+from model_signing.oms.manifest import DIGEST_SIZES, Manifest, Serialization
+from model_signing.oms.names import MAX_FILES, canonical, name_problem
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"

@@ -1,4 +1,4 @@
-"""OMS 6.1-6.2: which files make up a model, under which names; and files written atomically.
+"""OMS 6.1-6.2: which files make up a model, under which names.
 
 A walk never guesses: what it cannot read, represent or classify is an error, not an omission.
 """
@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from model_signing.errors import FileError, UsageError
-
-GIT_PATHS = (".git", ".gitignore", ".gitattributes", ".github")  # OMS 6.2: excluded by default
-MAX_FILES = 5_000_000  # more than a signature can list; symbolic links can multiply a tree
+from model_signing.oms.names import MAX_FILES, canonical, check_name
+from model_signing.safe_files import failed
 
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 # A FIFO swapped in for a file must not block us.
@@ -157,12 +155,6 @@ def _check_link(link: str, real_root: str | None) -> None:
         )
 
 
-def failed(path: str, error: Exception, what: str = "cannot read a part of the model") -> NoReturn:
-    """Raises the `FileError` for what the system does not let us do."""
-    reason = getattr(error, "strerror", None) or str(error)
-    raise FileError(what, where=path, found=reason) from error
-
-
 def stamp(of: os.stat_result) -> Stamp:
     """The stamp of a file from its status."""
     return Stamp(of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
@@ -178,25 +170,6 @@ def open_model_file(path: str, *, follow: bool) -> int:
         return os.open(path, _OPEN_FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     except (OSError, ValueError) as error:
         failed(path, error)
-
-
-def check_name(name: str) -> str:
-    """Refuses a name that a manifest cannot hold (OMS 6.1.2.7) or that could forge output.
-
-    Raises:
-        FileError: The name is not UTF-8, or has control characters such as a line break.
-    """
-    if problem := name_problem(name):
-        raise FileError(f"a file name {problem}", where=name)
-    return name
-
-
-def name_problem(name: str) -> str | None:
-    """Why a name is refused, if it is: C0 or C1 control characters, undecodable bytes."""
-    kinds = set() if name.isprintable() else set(map(unicodedata.category, name))
-    if "Cc" in kinds:
-        return "has control characters"
-    return "is not UTF-8 (OMS 6.1.2)" if "Cs" in kinds else None
 
 
 def basename(model: Path) -> str:
@@ -225,40 +198,3 @@ def ignored_path(model: Path, path: str) -> str:
     if problem:
         raise UsageError(f"an ignored path {problem} (OMS 6.2.1)", where=path)
     return check_name(name)
-
-
-def canonical(path: str) -> tuple[str, str | None]:
-    """An ignore path in canonical form, and what OMS 6.2.1 forbids about it, if anything."""
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    problem = None if parts else "is the whole model"
-    if any(character in path for character in "*?["):
-        problem = "has glob characters"
-    if ".." in parts or path.startswith("/"):
-        problem = "lies outside the model"
-    return "/".join(parts), problem
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file so that it is there whole or not at all, also after a crash.
-
-    Raises:
-        FileError: It cannot be written. Nothing is left behind and an older file is untouched.
-    """
-    temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)  # there only if something went wrong
-        if os.name == "posix":  # the rename itself must survive a crash, too
-            descriptor = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    except (OSError, ValueError) as error:
-        failed(os.fspath(path), error, "cannot write the file")

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from model_signing.errors import SigningError
+from model_signing.methods import Signer
 from model_signing.methods.fulcio import certificate_claims
-from model_signing.methods.signers import Signer, SigstoreSigning, sigstore_signer
+from model_signing.methods.sigstore import SigstoreSigning, authenticate_sigstore, sigstore_signer
 from model_signing.methods.sigstore_trust import SigstoreTrust
-from model_signing.methods.verifiers import authenticate_sigstore
 from model_signing.oms import bundle, statement
+from model_signing.safe_files import read_bounded
 from slsa_for_models.attesting import train_statement
 from slsa_for_models.attesting.build_context import BuildContext
 from slsa_for_models.attesting.train_statement import BaseModel, Lock
@@ -141,11 +142,11 @@ def sign_provenance(encoded: bytes, sign: Signer, trust: SigstoreTrust) -> bytes
 
 
 def _lock(path: Path) -> Lock:
-    data = bundle.read_bounded(path, MAX_LOCK_BYTES)
+    data = read_bounded(path, MAX_LOCK_BYTES)
     return Lock(f"{path.parent.name}/{path.name}", sha256(data).hexdigest())
 
 
 def _base_model(path: Path) -> BaseModel:
     """Only its digest is taken; whoever verifies the provenance verifies the signature."""
-    payload = bundle.parse(bundle.read_bounded(path)).payload
+    payload = bundle.parse(read_bounded(path)).payload
     return BaseModel(statement.decode(payload).model_name, sha256(payload).hexdigest())

@@ -11,7 +11,7 @@ from slsa_for_models.commands.shared_options import Commands
 from slsa_for_models.models import formats
 
 if TYPE_CHECKING:
-    from model_signing.methods.verifiers import Verifier
+    from model_signing.methods import Verifier
 
 
 def configure(commands: Commands) -> None:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verifier(args: argparse.Namespace) -> Verifier:
-    from model_signing.methods import verifiers
+    import model_signing
 
     given = [args.public_key, args.certificate_chain, args.identity]
     if sum(value is not None for value in given) != 1:
@@ -76,16 +76,16 @@ def _verifier(args: argparse.Namespace) -> Verifier:
             fix="give one of --public-key, --certificate-chain and --identity",
         )
     if args.public_key:
-        return verifiers.key_verifier(args.public_key.read_bytes())
+        return model_signing.key_verifier(args.public_key.read_bytes())
     if args.certificate_chain:
-        return verifiers.certificate_verifier(
+        return model_signing.certificate_verifier(
             [path.read_bytes() for path in args.certificate_chain]
         )
     if not args.identity_provider:
         raise UsageError("--identity needs --identity-provider: who vouches for it")
-    return verifiers.sigstore_verifier(
+    return model_signing.sigstore_verifier(
         args.identity,
         args.identity_provider,
         args.source_repository,
-        verifiers.SigstoreTrust(trust_config=args.trust_config, offline=args.offline),
+        model_signing.SigstoreTrust(trust_config=args.trust_config, offline=args.offline),
     )

@@ -40,7 +40,7 @@ def configure(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    from model_signing.sources.local import write_atomic
+    from model_signing.safe_files import write_atomic
     from slsa_for_models.report import plain
     from slsa_for_models.verdict import policy_file
 

@@ -85,8 +85,7 @@ def configure(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    from model_signing.oms.bundle import read_bounded
-    from model_signing.sources.local import write_atomic
+    from model_signing.safe_files import read_bounded, write_atomic
     from slsa_for_models.attesting import signing_job
     from slsa_for_models.attesting.build_context import from_token, parse_inputs
     from slsa_for_models.evidence import training_record

@@ -49,7 +49,7 @@ def configure(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    from model_signing.oms.bundle import read_bounded
+    from model_signing.safe_files import read_bounded
     from slsa_for_models.evidence import training_record
     from slsa_for_models.training.reproduce import reproduce
 

@@ -60,7 +60,7 @@ def read_key(path: Path) -> bytes:
     Raises:
         FileError: It cannot be read, or is no key by its size.
     """
-    from model_signing.oms.bundle import read_bounded
+    from model_signing.safe_files import read_bounded
 
     return read_bounded(path, 64 * 1024)
 

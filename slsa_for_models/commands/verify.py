@@ -104,7 +104,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    from model_signing.oms.bundle import read_bounded
+    from model_signing.safe_files import read_bounded
     from slsa_for_models.evidence import training_record
     from slsa_for_models.report import job_page, plain
 
@@ -177,13 +177,13 @@ def verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
 
 
 def _attest_verdict(args: argparse.Namespace, lineage: Lineage, expected: Expectations) -> None:
-    from model_signing.methods import signers
-    from model_signing.sources.local import write_atomic
+    import model_signing
+    from model_signing.safe_files import write_atomic
     from slsa_for_models.attesting import signing_job, train_statement
     from slsa_for_models.verdict import vsa
 
     if args.private_key is not None:
-        sign = signers.key_signer(read_key(args.private_key))
+        sign = model_signing.key_signer(read_key(args.private_key))
     else:
         sign = signing_job.signer(args.identity_token, trust(args))
     statement = vsa.build(

@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from model_signing.errors import BundleError, FileError, SignatureError
-from model_signing.methods import keys, verifiers
-from model_signing.methods.verifiers import Authenticated, SigstoreTrust
+from model_signing.methods import Authenticated, keys, sigstore
+from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle, strict_json
+from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import UnsupportedError
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -57,7 +58,7 @@ def load(path: Path) -> tuple[Attestation, ...]:
         FileError: The file cannot be read.
         BundleError: Too large, empty, or not made of JSON objects.
     """
-    read = bundle.read_bounded(path, MAX_FILE_BYTES)
+    read = read_bounded(path, MAX_FILE_BYTES)
     digest, data = sha256(read).hexdigest(), read.strip()
     if not data.startswith((b"{", b"[")):
         try:
@@ -129,7 +130,7 @@ def authenticate_bundle(
         data = _with_one_certificate(data)
         parsed = bundle.parse(data)
     if parsed.method == "sigstore":
-        return verifiers.authenticate_sigstore(data, trust)
+        return sigstore.authenticate_sigstore(data, trust)
     if parsed.method == "certificate":
         raise UnsupportedError(
             "signed with a private certificate chain, which is not supported here",

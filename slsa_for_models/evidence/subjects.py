@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 from model_signing import hashing
 from model_signing.errors import FileError, UsageError
-from model_signing.hashing import Manifest, Serialization
 from model_signing.oms import statement
+from model_signing.oms.manifest import Manifest, Serialization
+from model_signing.oms.names import GIT_PATHS
 from model_signing.sources import local as files
 from slsa_for_models.errors import RecordError, SubjectError
 
@@ -33,7 +34,7 @@ MAX_ENCODED = 96 * 1024
 The list is an environment variable of the jobs that sign, ours and the generator's, for which Linux
 has 128 KiB."""
 
-_PLAIN = Serialization("files", "sha256", None, False, files.GIT_PATHS)
+_PLAIN = Serialization("files", "sha256", None, False, GIT_PATHS)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def measure(model: Path) -> ModelDigests:
     Raises:
         FileError: It cannot be read, is empty, or has symbolic links or unusable names.
     """
-    tree = files.walk(model, ignored=files.GIT_PATHS)
+    tree = files.walk(model, ignored=GIT_PATHS)
     return _digests(model, tree.single, hashing.build(tree, _PLAIN), None)
 
 

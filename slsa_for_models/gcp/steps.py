@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from model_signing.errors import DependencyError, FileError, UsageError
-from model_signing.sources.local import write_atomic
+from model_signing.safe_files import write_atomic
 from slsa_for_models.errors import CloneError, StorageError
 
 _CHUNK = 1024 * 1024

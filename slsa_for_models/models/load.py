@@ -23,7 +23,7 @@ from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.models import formats
 
 if TYPE_CHECKING:
-    from model_signing.methods.verifiers import Verifier
+    from model_signing.methods import Verifier
     from slsa_for_models.models.formats import Format
 
 
@@ -40,7 +40,7 @@ def load(
     Args:
         model: A file, or a directory for `tensorflow_saved_model`.
         signature: Its OMS signature.
-        verifier: Whose signature is accepted; see `model_signing.methods.verifiers`.
+        verifier: Whose signature is accepted; see `model_signing.methods`.
         format: A key of `formats.FORMATS`; by default the model's name.
         allow_pickle: Load a format that can run any code, trusting the signer with that.
 

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from model_signing.oms import bundle
+from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import LineageError
 from slsa_for_models.report.plain import Table, Verdict
 from slsa_for_models.verdict.expectations import Expectations
@@ -154,7 +155,7 @@ def payload_digest(evidence: Evidence) -> str:
     """
     if evidence.signature is None:
         raise LineageError("a base model needs a signature", where=str(evidence.model))
-    return sha256(bundle.parse(bundle.read_bounded(evidence.signature)).payload).hexdigest()
+    return sha256(bundle.parse(read_bounded(evidence.signature)).payload).hexdigest()
 
 
 def _no_digest() -> LineageError:

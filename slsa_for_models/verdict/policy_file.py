@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from model_signing.errors import UsageError, printable
-from model_signing.oms.bundle import read_bounded
+from model_signing.safe_files import read_bounded
 from slsa_for_models.attesting.build_context import GITHUB_ISSUER, is_github
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence import json_schema

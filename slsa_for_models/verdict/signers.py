@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from model_signing.methods import Authenticated
 from model_signing.methods.fulcio import Claims, certificate_claims
-from model_signing.methods.verifiers import Authenticated
 from slsa_for_models.attesting.build_context import is_github
 from slsa_for_models.errors import CertificateClaimError, SignerError
 from slsa_for_models.evidence import envelopes

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from model_signing import api
 from model_signing.errors import FileError
-from model_signing.methods.verifiers import Authenticated, SigstoreTrust
-from model_signing.oms import bundle
+from model_signing.methods import Authenticated
+from model_signing.methods.sigstore_trust import SigstoreTrust
+from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import BuilderError, ChainError, DependencyMismatchError, RecordError
 from slsa_for_models.evidence import envelopes, subjects
 from slsa_for_models.evidence import provenance as readers
@@ -518,7 +519,7 @@ def _record(
     listed -= {None, model.sha256, model.root, *model.files.values()}  # the model is no record
 
     def check() -> TrainingRecord:
-        data = embedded or b"" if path is None else bundle.read_bounded(path, MAX_BYTES)
+        data = embedded or b"" if path is None else read_bounded(path, MAX_BYTES)
         return check_record(data, listed, model)
 
     return table.step(

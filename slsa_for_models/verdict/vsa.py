@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from model_signing.methods import Authenticated
 from model_signing.methods.fulcio import certificate_claims
-from model_signing.methods.verifiers import Authenticated, SigstoreTrust
+from model_signing.methods.sigstore_trust import SigstoreTrust
 from slsa_for_models.attesting.build_context import GITHUB_ISSUER
 from slsa_for_models.attesting.train_statement import timestamp
 from slsa_for_models.errors import SignerError, SummaryError

@@ -36,7 +36,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 import model_signing
 from model_signing import HashOptions
 from model_signing.errors import Error
-from model_signing.methods import signers, verifiers
+from model_signing.methods import Signer, Verifier, certificate
 from sandbox.sigstore import LocalSigstore
 from tests.support import material
 
@@ -58,8 +58,8 @@ class Sample:
 
     model: Path
     data: bytes
-    signer: signers.Signer
-    verifier: verifiers.Verifier
+    signer: Signer
+    verifier: Verifier
 
 
 class Fuzzer:
@@ -78,8 +78,8 @@ class Fuzzer:
             model_signing.key_verifier(material.public_pem(key)),
         )
         by_certificate = (
-            signers.certificate_signer(certified, material.pem(holder.certificate)),
-            verifiers.certificate_verifier([material.pem(root.certificate)]),
+            certificate.certificate_signer(certified, material.pem(holder.certificate)),
+            certificate.certificate_verifier([material.pem(root.certificate)]),
         )
         self.samples = [
             *self._samples(folder / "by-key", *by_key),
@@ -99,9 +99,7 @@ class Fuzzer:
         )
         self.keyless = self._samples(folder / "keyless", *keyless)
 
-    def _samples(
-        self, folder: Path, signer: signers.Signer, verifier: verifiers.Verifier
-    ) -> list[Sample]:
+    def _samples(self, folder: Path, signer: Signer, verifier: Verifier) -> list[Sample]:
         model = folder / "model"
         (model / "sub").mkdir(parents=True)
         for name, size in (("a", 25), ("b:0:10", 10), ("sub/c", 31), ("sub/d.bin", 1)):

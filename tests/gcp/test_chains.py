@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from model_signing.methods.signers import SigstoreSigning, sigstore_signer
+from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
 from sandbox.clusters import chains, tekton_demo
 from slsa_for_models.cli import main
 from slsa_for_models.models.formats import FORMATS

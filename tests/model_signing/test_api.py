@@ -29,8 +29,8 @@ from model_signing.errors import (
     StatementError,
     UsageError,
 )
-from model_signing.methods.verifiers import Authenticated
-from model_signing.sources import local
+from model_signing.methods import Authenticated
+from model_signing.oms.names import GIT_PATHS
 from tests.support.material import key_bundle, new_key, private_pem, public_pem, shared
 
 posix = pytest.mark.skipif(os.name != "posix", reason="not tested: POSIX files only")
@@ -146,7 +146,7 @@ def test_git_paths_are_left_out_and_recorded(model: Path, signature: Path) -> No
     (model / ".git" / "config").write_text("x")
     signed = model_signing.sign(model, signature, SIGN)
     assert signed.files == 4
-    assert signed.manifest.serialization.ignore_paths == local.GIT_PATHS
+    assert signed.manifest.serialization.ignore_paths == GIT_PATHS
     (model / ".git" / "config").write_text("changed")
     model_signing.verify(model, signature, VERIFY)
 
@@ -166,7 +166,7 @@ def test_ignored_paths_are_recorded_for_the_verifier(model: Path, signature: Pat
     (model / "sub" / "deep" / "more").write_text("x")
     (model / "a").unlink()
     verified = model_signing.verify(model, signature, VERIFY)
-    assert verified.manifest.serialization.ignore_paths == (*local.GIT_PATHS, "a", "sub/deep")
+    assert verified.manifest.serialization.ignore_paths == (*GIT_PATHS, "a", "sub/deep")
 
 
 def test_what_one_signature_ignores_does_not_leak_into_the_next(

@@ -539,7 +539,7 @@ class TestParser:
 
 
 def test_a_statement_of_another_kind_is_no_model_signature(here: Path, run: Run) -> None:
-    from model_signing.methods.signers import key_signer
+    from model_signing.methods.key import key_signer
 
     signature = key_signer((here / "key.pem").read_bytes())(statement())
     (here / "model.sig").write_bytes(signature)

@@ -21,7 +21,8 @@ import pytest
 
 from model_signing import hashing as manifest
 from model_signing.errors import FileError, UsageError
-from model_signing.hashing import Manifest, Serialization
+from model_signing.oms.manifest import Manifest, Serialization, resources
+from model_signing.oms.names import MAX_FILES
 from model_signing.sources import local
 
 posix = pytest.mark.skipif(os.name != "posix", reason="not tested: POSIX tools and files only")
@@ -100,7 +101,7 @@ def test_shards_are_what_split_makes_of_the_file(tmp_path: Path) -> None:
     ("size", "shards"), [(0, []), (1, ["0:1"]), (10, ["0:10"]), (11, ["0:10", "10:11"])]
 )
 def test_the_bounds_of_shards(size: int, shards: list[str]) -> None:
-    assert [name for name, *_ in manifest.resources("w", size, 10)] == [f"w:{s}" for s in shards]
+    assert [name for name, *_ in resources("w", size, 10)] == [f"w:{s}" for s in shards]
 
 
 def test_the_manifest_is_sorted_by_code_points(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_small_files_share_futures(tmp_path: Path) -> None:
 
 def test_shards_too_small_for_the_model_are_refused(tmp_path: Path) -> None:
     with (tmp_path / "w").open("wb") as file:
-        file.truncate(10 * local.MAX_FILES)
+        file.truncate(10 * MAX_FILES)
     with pytest.raises(UsageError, match="too small"):
         build(tmp_path, how(shard_size=1))
 

@@ -25,7 +25,7 @@ from sigstore.oidc import IdentityToken
 from sigstore.sign import SigningContext
 
 from model_signing import api
-from model_signing.methods.signers import SigstoreSigning, sigstore_signer
+from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
 from model_signing.oms import bundle
 from sandbox.sigstore import LocalSigstore
 from slsa_for_models import cli

@@ -22,8 +22,9 @@ from model_signing.errors import (
     UsageError,
 )
 from model_signing.methods import pkcs11 as ours
-from model_signing.methods.signers import pkcs11_certificate_signer, pkcs11_key_signer
-from model_signing.methods.verifiers import certificate_verifier, key_verifier
+from model_signing.methods.certificate import certificate_verifier
+from model_signing.methods.key import key_verifier
+from model_signing.methods.pkcs11 import pkcs11_certificate_signer, pkcs11_key_signer
 from tests.support.material import (
     CODE_SIGNING,
     NOT_CA,

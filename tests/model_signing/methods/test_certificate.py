@@ -21,9 +21,9 @@ from model_signing.errors import (
     SignatureError,
     UsageError,
 )
-from model_signing.methods.signers import certificate_signer
-from model_signing.methods.verifiers import Authenticated, certificate_verifier
-from model_signing.methods.x509 import timestamp
+from model_signing.methods import Authenticated
+from model_signing.methods.certificate import certificate_signer, certificate_verifier
+from model_signing.methods.timestamps import timestamp
 from model_signing.oms import bundle
 from sandbox.sigstore import LocalSigstore
 from tests.support.material import (

@@ -13,9 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from model_signing.errors import BundleError, FileError, LogError, SignatureError, SigningError
-from model_signing.methods.signers import key_signer
-from model_signing.methods.verifiers import key_verifier
-from model_signing.methods.x509 import timestamp
+from model_signing.methods.key import key_signer, key_verifier
+from model_signing.methods.timestamps import timestamp
 from model_signing.oms import bundle
 from sandbox.sigstore import LocalSigstore
 from tests.support.material import (

@@ -27,15 +27,16 @@ from model_signing.errors import (
     SigningError,
     UsageError,
 )
-from model_signing.methods import fulcio, signers, sigstore_trust
+from model_signing.methods import fulcio, sigstore, sigstore_trust
 from model_signing.methods.fulcio import certificate_claims
-from model_signing.methods.signers import SigstoreSigning, sigstore_signer
-from model_signing.methods.verifiers import (
-    SigstoreTrust,
+from model_signing.methods.key import key_verifier
+from model_signing.methods.sigstore import (
+    SigstoreSigning,
     authenticate_sigstore,
-    key_verifier,
+    sigstore_signer,
     sigstore_verifier,
 )
+from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from sandbox.sigstore import fulcio as authorities
 from tests.support.material import (
@@ -69,7 +70,7 @@ def own(tmp_path: Path) -> Iterator[tuple[LocalSigstore, Path]]:
 
 def sign_unchecked(instance: LocalSigstore, config: Path, **claims: Any) -> bytes:
     """Signs with sigstore-python and none of our checks: what an attacker could publish."""
-    session = signers._session(
+    session = sigstore._session(
         SigstoreSigning(identity_token=instance.oidc.token(PERSON, **claims)),
         sigstore_trust.load(SigstoreTrust(config)),
     )
@@ -164,7 +165,7 @@ class TestSigning:
         self, own: tuple[LocalSigstore, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         instance, config = own
-        monkeypatch.setattr(signers, "_SESSION_SECONDS", -1)
+        monkeypatch.setattr(sigstore, "_SESSION_SECONDS", -1)
         options = SigstoreSigning(config, identity_token=instance.oidc.token(PERSON))
         sigstore_signer(options)(statement())
         assert instance.requests.count("POST /api/v2/signingCert") == 2

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from model_signing.errors import BundleError, FileError, SignatureError
-from model_signing.methods.verifiers import key_verifier
+from model_signing.methods.key import key_verifier
 from model_signing.oms import bundle
+from model_signing.safe_files import read_bounded
 from tests.support.material import (
     base64_of,
     edited,
@@ -195,7 +196,7 @@ def test_bundles_above_the_limit_are_refused_unread(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(BundleError, match="too large"):
-        bundle.read_bounded(path)
+        read_bounded(path)
 
 
 def test_a_bundle_that_would_take_25_times_its_size_in_memory_is_refused() -> None:
@@ -206,7 +207,7 @@ def test_a_bundle_that_would_take_25_times_its_size_in_memory_is_refused() -> No
 def test_unreadable_bundles_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent", tmp_path / ("x" * 300)):
         with pytest.raises(FileError, match="cannot read"):
-            bundle.read_bounded(path)
+            read_bounded(path)
 
 
 def test_the_public_test_vectors() -> None:

@@ -14,8 +14,8 @@ import pytest
 
 import model_signing
 from model_signing.errors import ManifestError, StatementError
-from model_signing.hashing import Manifest, Serialization
 from model_signing.oms import statement
+from model_signing.oms.manifest import Manifest, Serialization
 from tests.support.material import key_bundle, new_key, public_pem, shared
 
 A, B, C = ("aa" * 32, "bb" * 32, "cc" * 32)

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from model_signing.errors import FileError, UsageError
+from model_signing.oms.names import GIT_PATHS
+from model_signing.safe_files import write_atomic
 from model_signing.sources import local
 
 posix = pytest.mark.skipif(os.name != "posix", reason="not tested: POSIX files only")
@@ -128,7 +130,7 @@ def test_a_deep_tree_is_walked_without_recursion(tmp_path: Path) -> None:
 def test_excluded_paths_match_from_the_root_with_their_subtree(model: Path) -> None:
     for name in (".git/config", "sub/.git/config", "cache/a/b", "cachefile", "sub/cache", ".gitx"):
         write(model / name)
-    found = names(model, ignored=(*local.GIT_PATHS, "cache", "weights/0.bin"))
+    found = names(model, ignored=(*GIT_PATHS, "cache", "weights/0.bin"))
     kept = "Upper config.json weights/deep/1.bin sub/.git/config cachefile sub/cache .gitx"
     assert found == sorted(["with space", *kept.split()])
 
@@ -368,8 +370,8 @@ def listing(folder: Path) -> list[str]:
 
 def test_a_file_is_written_whole_with_usual_permissions(tmp_path: Path) -> None:
     target = tmp_path / "model.sig"
-    local.write_atomic(target, b"first")
-    local.write_atomic(target, b"second")
+    write_atomic(target, b"first")
+    write_atomic(target, b"second")
     assert target.read_bytes() == b"second"
     assert listing(tmp_path) == ["model.sig"]
     usual = write(tmp_path / "usual")
@@ -378,7 +380,7 @@ def test_a_file_is_written_whole_with_usual_permissions(tmp_path: Path) -> None:
 
 def test_the_longest_name_of_many_bytes_can_be_written(tmp_path: Path) -> None:
     target = tmp_path / ("模" * 85)  # 255 bytes
-    local.write_atomic(target, b"data")
+    write_atomic(target, b"data")
     assert target.read_bytes() == b"data"
 
 
@@ -400,19 +402,20 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path, case: str)
     target = unwritable(tmp_path)[case]
     before = listing(tmp_path)
     with pytest.raises(FileError, match="cannot write the file"):
-        local.write_atomic(target, b"data")
+        write_atomic(target, b"data")
     assert listing(tmp_path) == before
 
 
 SCRIPT = """
 import os, resource, signal, sys
 from pathlib import Path
-from model_signing.sources import local as files
+from model_signing.errors import FileError
+from model_signing.safe_files import write_atomic
 target = Path(sys.argv[1])
 {prepare}
 try:
-    files.write_atomic(target, b"x" * 100_000)
-except files.FileError as error:
+    write_atomic(target, b"x" * 100_000)
+except FileError as error:
     print(error.message, error.found)
 """
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model_signing.errors import Error
-from model_signing.methods.verifiers import Authenticated
+from model_signing.methods import Authenticated
 from slsa_for_models.attesting.train_statement import encode
 from slsa_for_models.evidence import provenance, subjects
 from slsa_for_models.verdict import expectations, signers

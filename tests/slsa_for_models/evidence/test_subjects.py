@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from model_signing import api
-from model_signing.methods.signers import key_signer
-from model_signing.methods.verifiers import key_verifier
+from model_signing.methods.key import key_signer, key_verifier
 from slsa_for_models.cli import main
 from slsa_for_models.evidence import subjects
 from tests.support.crafted import new_key, private_pem, public_pem

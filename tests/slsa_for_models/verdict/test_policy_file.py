@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_signing import api
-from model_signing.methods.signers import key_signer
+from model_signing.methods.key import key_signer
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from slsa_for_models.attesting.build_context import GITHUB_ISSUER

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 
 from model_signing import api
-from model_signing.methods.signers import SigstoreSigning, sigstore_signer
+from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
 from sandbox.sigstore import der, fulcio
 from slsa_for_models.attesting import build_context
 from slsa_for_models.attesting.build_context import GITHUB_ISSUER

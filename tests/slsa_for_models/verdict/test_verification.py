@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 
 from model_signing import api
-from model_signing.methods.signers import SigstoreSigning, key_signer, sigstore_signer
+from model_signing.methods.key import key_signer
+from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from slsa_for_models import cli

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from model_signing.methods.signers import key_signer
+from model_signing.methods.key import key_signer
 from model_signing.oms import bundle
 from slsa_for_models.attesting import train_statement
 from slsa_for_models.verdict import base_models

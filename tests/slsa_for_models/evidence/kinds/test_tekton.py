@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from model_signing import api
-from model_signing.methods.signers import key_signer
+from model_signing.methods.key import key_signer
 from model_signing.oms import bundle
 from slsa_for_models.attesting import train_statement
 from tests.support.crafted import (

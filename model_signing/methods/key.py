@@ -1,0 +1,51 @@
+"""OMS method `key`: a long-lived EC key, and whoever has its public half."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from model_signing.errors import SignatureError
+from model_signing.methods import Authenticated, Signer, Verifier, dsse, keys, timestamps
+from model_signing.methods.keys import Password
+from model_signing.oms import bundle
+from model_signing.safe_files import Pem
+
+
+def key_signer(
+    private_key: Pem, password: Password = None, timestamp_url: str | None = None
+) -> Signer:
+    """Signs with a long-lived EC key (OMS 4.1, method `key`).
+
+    `private_key` is PEM or its path: P-256, P-384 or P-521, perhaps encrypted, or else a
+    `FileError`. `password` may be a function that asks for it. The RFC 3161 authority at
+    `timestamp_url` timestamps every signature, or else a `SigningError`.
+    """
+    return dsse.signer(*keys.software(private_key, password), timestamp_url)
+
+
+def key_verifier(public_key: Pem, tsa_certificate_chain: Sequence[Pem] = ()) -> Verifier:
+    """Accepts signatures of one key (OMS 8.2, method `key`).
+
+    `public_key` is PEM or its path: P-256, P-384 or P-521, or else a `FileError`;
+    `tsa_certificate_chain` is that of the timestamp authority which is trusted for the time. The
+    verifier raises `BundleError`, `SignatureError` and `LogError`.
+    """
+    key = keys.load_public_key(public_key)
+    known = keys.fingerprints(key)
+    authority = keys.load_certificates(tsa_certificate_chain) if tsa_certificate_chain else []
+
+    def verify(data: bytes) -> Authenticated:
+        # 1. OMS 8.1: a well-formed bundle, 4.1: of this method.
+        parsed = bundle.parse(data, "key")
+        # 2. OMS 4.1: `hint` identifies the verification key; `rawBytes` of old bundles is unused.
+        hint = parsed.key_hint
+        if hint is not None and hint not in known:
+            raise SignatureError("signed with another key", expected=known[0], found=hint)
+        # 3. OMS 8.2: the DSSE signature.
+        dsse.verify(key, parsed)
+        # 4. RFC 3161: when, if a trusted clock says so.
+        time = timestamps.trusted_time(parsed, authority)
+        who = f"sha256:{known[0]}"
+        return Authenticated(parsed.payload, parsed.payload_type, "key", who, **time)
+
+    return verify

@@ -1,0 +1,200 @@
+"""OMS method `sigstore`: a short-lived certificate for an OIDC identity, and a transparency log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from model_signing import errors
+from model_signing.methods import Authenticated, LogEntry, Signer, Verifier, timestamps
+from model_signing.methods import sigstore_trust as trust_root
+from model_signing.methods.sigstore_trust import SigstoreTrust
+from model_signing.oms import bundle
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from sigstore.models import ClientTrustConfig
+    from sigstore.sign import Signer as _SigstoreSession
+
+_SESSION_SECONDS = 300  # half of the ten minutes that a Fulcio certificate lives
+_GITHUB = "https://token.actions.githubusercontent.com"  # an enterprise's has a path, too
+
+
+@dataclass(frozen=True)
+class SigstoreSigning(SigstoreTrust):
+    """Who signs with Sigstore, and where; without identity a browser asks the user who they are."""
+
+    ambient: bool = False  # take the identity from the environment, such as GitHub Actions
+    identity_token: str | None = None  # take that of this OIDC token
+    client_id: str | None = None  # OAuth client, and the audience that the token must have
+    client_secret: str | None = None
+    oob: bool = False  # print the address instead of opening a browser
+
+
+def sigstore_signer(options: SigstoreSigning) -> Signer:
+    """Signs with a short-lived certificate for an OIDC identity (OMS 4.1, method `sigstore`).
+
+    Imports, trust root, token and certificate are fetched by a thread that starts here, so that
+    the caller's hashing hides them. A certificate that has grown old meanwhile is replaced. A
+    person is asked only when the statement is ready.
+
+    A `FileError` or `UsageError` if the trust configuration cannot be read. The signer raises
+    `SigningError` for every failure of a service or credential, and `SignatureError` when what the
+    services returned does not verify.
+    """
+    trust_root.read(options)  # a missing file shows before the hashing, not after
+
+    def prepare() -> tuple[ClientTrustConfig, _SigstoreSession | None, float]:
+        config = trust_root.load(options)
+        known = options.ambient or options.identity_token
+        return config, _session(options, config) if known else None, time.monotonic()
+
+    prepared = trust_root.in_background(prepare)
+
+    def sign_statement(statement: bytes) -> bytes:
+        from sigstore import dsse
+
+        try:
+            config, session, since = prepared()
+            if session is None or time.monotonic() - since > _SESSION_SECONDS:
+                session = _session(options, config)
+            data = session.sign_dsse(dsse.Statement(statement)).to_json().encode() + b"\n"
+        except errors.Error:
+            raise
+        except Exception as error:
+            raise trust_root.not_signed(error) from None
+        # What the services answered is checked before anybody calls it a signature.
+        if authenticate_sigstore(data, options).payload != statement:
+            raise errors.SigningError("Sigstore signed something else than the statement")
+        return data
+
+    return sign_statement
+
+
+def _session(options: SigstoreSigning, config: ClientTrustConfig) -> _SigstoreSession:
+    """An identity token and a certificate for it."""
+    from sigstore.oidc import IdentityToken, Issuer, detect_credential
+    from sigstore.sign import Signer, SigningContext
+
+    client_id = options.client_id or "sigstore"
+    given = options.identity_token or (detect_credential(client_id) if options.ambient else "")
+    if given is None:
+        raise errors.SigningError(
+            "no ambient credential in this environment",
+            expected="an OIDC identity from GitHub Actions, GitLab, Google Cloud, …",
+            fix="in GitHub Actions grant `permissions: id-token: write`; "
+            "elsewhere use --identity-token",
+        )
+    if given:
+        token = IdentityToken(given, client_id)
+    else:
+        issuer = Issuer(config.signing_config.get_oidc_url())
+        token = issuer.identity_token(client_id, options.client_secret or "", options.oob)
+    return Signer(token, SigningContext.from_trust_config(config), cache=True)
+
+
+def sigstore_verifier(
+    identity: str,
+    issuer: str,
+    source_repository: str | None = None,
+    trust: SigstoreTrust = SigstoreTrust(),  # noqa: B008  (frozen)
+) -> Verifier:
+    """Accepts signatures of one identity (OMS 8.2, method `sigstore`).
+
+    The certificate's subject alternative name must be `identity` and its OIDC issuer `issuer`,
+    exactly. `source_repository`, as `ORG/REPO` or a full URI, is what extension .12 must name. It
+    is needed where a workflow of one repository signed for another: everyone who calls a reusable
+    workflow gets its identity.
+
+    The verifier raises `BundleError`, `SignatureError` and, for somebody else's, `IdentityError`.
+    """
+    from model_signing.methods import fulcio
+
+    repository = fulcio.repository_uri(source_repository) if source_repository else None
+
+    def verify(data: bytes) -> Authenticated:
+        # 1. OMS 8.2: everything cryptographic.
+        authenticated = authenticate_sigstore(data, trust)
+        # 2. The identity, exactly: no prefix, no pattern, no case folding.
+        claims = fulcio.certificate_claims(authenticated.certificate or b"")
+        for name, expected, found in (
+            ("identity", identity, claims.identity),
+            ("identity provider", issuer, claims.issuer),
+            ("source repository", repository, claims.source_repository_uri),
+        ):
+            if expected is not None and found != expected:
+                words = f"signed by another {name}"
+                raise errors.IdentityError(words, expected=expected, found=found or "none")
+        # 3. A workflow speaks for its own repository; for a caller only if the caller is named.
+        source = claims.source_repository_uri
+        workflow = source or issuer.startswith(_GITHUB)
+        if repository is None and workflow and not identity.startswith(f"{source}/"):
+            raise errors.IdentityError(
+                "signed by a reusable workflow, which anyone may call",
+                where="certificate extension .12, source repository",
+                found=source or "none",
+                fix="say whose model it has to be, with --source-repository",
+            )
+        return authenticated
+
+    return verify
+
+
+def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
+    """Verifies everything about a Sigstore bundle, JSON, but whose identity it ought to be.
+
+    A `BundleError` if it is malformed or of another method; a `CertificateError`, `LogError` or
+    `SignatureError` if one of the proofs does not hold.
+    """
+    # 1. OMS 8.1: a well-formed bundle with a Fulcio certificate.
+    parsed = bundle.parse(data, "sigstore")
+    from sigstore import models
+    from sigstore.verify import verifier
+
+    from model_signing.methods import fulcio
+
+    root = trust_root.load(trust).trusted_root
+    try:
+        # 2. Sigstore client specification, by sigstore-python: trusted time, certificate chain at
+        #    that time, SCT, inclusion proof and checkpoint, DSSE signature, consistency of the log
+        #    entry with the envelope.
+        signed = models.Bundle.from_json(data)
+        _, payload = verifier.Verifier(trusted_root=root).verify_dsse(signed, _AnyIdentity())
+        # 3. Two parsers read the same bytes; they must agree.
+        if payload != parsed.payload:
+            raise errors.BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
+        # 4. The key id is a hint to sigstore-python, so it must at least be a trusted log's.
+        entry: Any = signed.log_entry._inner
+        log_id, proof = entry.log_id.key_id, entry.inclusion_proof
+        if log_id not in [log.log_id.key_id for log in root._inner.tlogs]:
+            raise errors.LogError("the entry is of a log that is not trusted", found=log_id.hex())
+        # 5. Rekor v1's promise covers time and index; of v2's fields only the proof's are covered.
+        promised = entry.inclusion_promise and entry.integrated_time
+        index = entry.log_index if promised else proof.log_index
+        log = LogEntry(index, log_id.hex(), proof.checkpoint.envelope.split("\n", 1)[0])
+        time: dict[str, Any] = {}
+        if promised:
+            when = datetime.fromtimestamp(promised, timezone.utc)
+            time = {"signed_at": when, "time_source": "transparency log"}
+        else:
+            authorities = root.get_timestamp_authorities()
+            chains = [authority.certificates(allow_expired=True) for authority in authorities]
+            with contextlib.suppress(errors.LogError):  # of a response without its certificate, say
+                time = timestamps.trusted_time(parsed, [one for chain in chains for one in chain])
+    except errors.Error:
+        raise
+    except Exception as error:  # whatever sigstore-python raises is never a pass
+        raise trust_root.not_verified(error) from None
+    claims = fulcio.certificate_claims(parsed.certificates[0])
+    who = (claims.identity, claims.issuer, parsed.certificates[0])
+    return Authenticated(payload, parsed.payload_type, "sigstore", *who, log=log, **time)
+
+
+class _AnyIdentity:
+    """A sigstore-python policy: identities are compared by our own code, after everything else."""
+
+    def verify(self, cert: x509.Certificate) -> None:
+        """Accepts."""
