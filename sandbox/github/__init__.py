@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sandbox.github import supervise
-from sandbox.github.repositories import Repository, snapshot
+from sandbox.github.repositories import Repository, snapshot, tag_object
 from sandbox.github.rest_api import TOKEN, github_api, workflow_run
 from sandbox.github.run_context import ACTOR, PULL_REQUEST_REF, Context
 from sandbox.github.workflows import (
@@ -282,7 +282,15 @@ def _source(repository: Repository, folder: Path) -> Source:
     folder.mkdir(parents=True)
     commit = snapshot(repository.path, original)
     shutil.copytree(original, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
-    return Source(repository.name, repository.ref, commit, original, copy, repository.visibility)
+    return Source(
+        repository.name,
+        repository.ref,
+        commit,
+        original,
+        copy,
+        repository.visibility,
+        tag_object(repository.path, repository.ref),
+    )
 
 
 def _generator(copy: Path) -> Source:

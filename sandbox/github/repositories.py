@@ -70,6 +70,14 @@ def snapshot(path: Path, target: Path) -> str:
     return _git(target, "rev-parse", "HEAD").strip()
 
 
+def tag_object(path: Path, ref: str) -> str | None:
+    """The tag object that `ref` leads to, if it is an annotated or signed tag of a checkout."""
+    if not ref.startswith("refs/tags/") or not (path / ".git").exists():
+        return None
+    found = _git(path, "for-each-ref", "--format=%(objecttype) %(objectname)", ref).split()
+    return found[1] if found[:1] == ["tag"] else None
+
+
 def checkout(repository: Path, commit: str, target: Path) -> None:
     """Gets one commit of a repository into `target`, an empty or missing folder."""
     target.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ class Source:
         original: Its files as they are.
         copy: Its files as act gets them; workflows and actions are rewritten here.
         visibility: `public`, `private` or `internal`.
+        tag_object: What `ref` leads to, if it is an annotated or signed tag, and not to a commit.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Source:
     original: Path
     copy: Path
     visibility: str = "public"
+    tag_object: str | None = None
 
     def is_named(self, name: str, ref: str) -> bool:
         """Whether `uses: NAME...@REF` means this source: by branch, tag or full commit."""
@@ -83,7 +85,7 @@ class Job:
         path: The ids of the calling jobs and of the job itself: `train/provenance/generator`.
         permissions: Granted to its token; a scope that is absent is `none`.
         workflow_ref: `OWNER/NAME/PATH@REF` of the workflow that defines it.
-        workflow_sha: The commit of that workflow.
+        workflow_sha: What the reference to that workflow leads to: its commit, or a tag object.
     """
 
     path: str
@@ -231,6 +233,7 @@ class Planner:
         local = re.fullmatch(r"(?:\./|\$/)(\.github/workflows/[^@]+)", uses)
         remote = re.fullmatch(r"([^/@]+/[^/@]+)/(\.github/workflows/[^@]+)@(.+)", uses)
         if local:
+            _check_is_commit(source, uses)
             callee, file, ref = source, local[1], workflow_ref.partition("@")[2]
         elif remote:
             callee, file, ref = self._source(remote[1], remote[3], uses), remote[2], remote[3]
@@ -256,7 +259,9 @@ class Planner:
     def _source(self, name: str, ref: str, uses: str) -> Source:
         for source in (self.caller, *self.others):
             if source.is_named(name, ref):
-                return source
+                # GitHub takes what the reference leads to for a commit, also where it is none.
+                found = source.commit if ref == source.commit else source.tag_object
+                return replace(source, commit=found or source.commit)
         known = ", ".join(f"{source.name}@{source.ref}" for source in (self.caller, *self.others))
         raise WorkflowError(
             f"'{uses}': the sandbox has no such repository at that ref; has {known}"
@@ -268,6 +273,7 @@ class Planner:
         if not uses or uses.startswith("./"):  # `./`: an action of the job's own checkout
             return
         if uses.startswith("$/"):
+            _check_is_commit(source, uses)
             folder = uses.removeprefix("$/")
             step["uses"] = f"{source.name}/{folder}@{source.commit}"
             self._local[f"{source.name}@{source.commit}"] = source.copy
@@ -311,6 +317,15 @@ class Planner:
 
 
 _NOBODY = Job("", {}, "", "")
+
+
+def _check_is_commit(source: Source, uses: str) -> None:
+    """Refuses a reference to the same repository from a workflow that was named by a tag object."""
+    if source.commit == source.tag_object:
+        raise WorkflowError(
+            f"'{uses}': {source.name} has no commit {source.commit}: that is the digest of the "
+            f"annotated or signed tag {source.ref}; only lightweight tags will do"
+        )
 
 
 def _variable(context: str) -> str:

@@ -447,6 +447,60 @@ def test_a_workflow_that_github_would_refuse_is_refused(sigstore, tools, tmp_pat
     assert not (tmp_path / "out/log.txt").exists()
 
 
+@pytest.mark.parametrize("kind", ["annotated", "lightweight"])
+@pytest.mark.parametrize(
+    "nested", ["$/.github/workflows/plain.yml", "./.github/workflows/plain.yml", "$/actions/nested"]
+)
+def test_a_workflow_named_by_an_annotated_tag_cannot_name_its_own_repository(
+    sigstore, tmp_path, nested, kind
+):
+    """GitHub looks for the tag object's digest as if it were a commit's, and starts nothing."""
+    calls = f"steps: [{{uses: {nested}, with: {{word: x}}}}]" if "actions" in nested else ""
+    files = {
+        **TOOLS,
+        ".github/workflows/plain.yml": workflow(STEP, "on: workflow_call"),
+        ".github/workflows/nests.yml": workflow(
+            f"  a: {{runs-on: x, {calls}}}" if calls else f"  a: {{uses: {nested}}}",
+            "on: workflow_call",
+        ),
+    }
+    folder = make(tmp_path / "tools", files)
+    note = ["--annotate", "--message", "x"] if kind == "annotated" else []
+    for command in (["init"], ["add", "."], ["commit", "--message", "x"], ["tag", *note, "v1"]):
+        subprocess.run(
+            ["git", "-c", "user.name=x", "-c", "user.email=x@x.test", *command],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
+    called = "octo-org/tools/.github/workflows/nests.yml"
+    caller = make(
+        tmp_path / "caller",
+        {
+            ".github/workflows/by-tag.yml": workflow(f"  c: {{uses: {called}@v1}}"),
+            ".github/workflows/by-commit.yml": workflow(
+                f"  c: {{uses: {called}@{snapshot(folder, tmp_path / 'copy')}}}"
+            ),
+        },
+    )
+
+    def start(name: str) -> str:
+        try:
+            return run(
+                f".github/workflows/{name}.yml",
+                Repository("acme/caller", caller),
+                sigstore,
+                tmp_path / name,
+                others=[Repository("octo-org/tools", folder, "refs/tags/v1")],
+            ).conclusion
+        except WorkflowError as refusal:
+            return str(refusal)
+
+    assert start("by-commit") == "success"
+    by_tag = start("by-tag")
+    assert by_tag == "success" if kind == "lightweight" else "only lightweight tags" in by_tag
+
+
 def test_in_train_yml_only_the_jobs_that_sign_have_an_identity(tmp_path):
     """The job that runs training code has none, and neither has the one that verifies."""
     shutil.copytree(ROOT / ".github", tmp_path / "copy/.github")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.github.repositories import checkout, snapshot
+from sandbox.github.repositories import checkout, snapshot, tag_object
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -75,3 +75,13 @@ def test_a_checkout_is_of_one_commit(repository, tmp_path):
     assert git(tmp_path / "out", "rev-parse", "HEAD") == commit
     with pytest.raises(RuntimeError, match="git fetch"):
         checkout(tmp_path / "copy", "0" * 40, tmp_path / "other")
+
+
+def test_an_annotated_tag_is_an_object_of_its_own(repository):
+    git(repository, "tag", "v1")
+    git(repository, "tag", "--annotate", "--message", "two", "v2")
+    assert tag_object(repository, "refs/tags/v1") is None
+    assert tag_object(repository, "refs/tags/v2") == git(repository, "rev-parse", "v2")
+    assert git(repository, "cat-file", "-t", "v2") == "tag"
+    for absent in ("refs/tags/v", "refs/tags/v3", "refs/heads/v2"):
+        assert tag_object(repository, absent) is None
