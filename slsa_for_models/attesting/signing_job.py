@@ -27,6 +27,7 @@ from slsa_for_models.evidence import provenance as readers
 from slsa_for_models.evidence import subjects
 from slsa_for_models.evidence.training_record import parse as parse_record
 from slsa_for_models.verdict import signers
+from slsa_for_models.verdict.result import Signed
 
 MAX_LOCK_BYTES = 16 * 1024 * 1024
 
@@ -136,7 +137,7 @@ def sign_provenance(encoded: bytes, sign: Signer, trust: SigstoreTrust) -> bytes
     authenticated = authenticate_sigstore(data, trust)
     facts = signers.certified_facts(certificate_claims(authenticated.certificate or b""))
     signers.check_claims(
-        signers.Signed("provenance", authenticated, facts), readers.read(authenticated.payload)
+        Signed("provenance", authenticated, facts), readers.read(authenticated.payload)
     )
     return data
 

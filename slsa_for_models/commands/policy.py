@@ -51,19 +51,19 @@ def run(args: argparse.Namespace) -> int:
             fix="choose another --output, or remove it first",
         )
     check_writable(args.output)
-    lineage, expected = verify.verified(args)
-    if not lineage.verdict.accepted or not lineage.result.accepted:
-        sys.stdout.write(plain.text(lineage.verdict))
+    verdict, expected = verify.verified(args)
+    if not verdict.verified or not verdict.accepted:
+        sys.stdout.write(plain.text(verdict))
         raise PolicyError(
             "no policy was written: the model was not verified by provenance",
             where=str(args.model),
-            found=plain.headline(lineage.verdict),
+            found=plain.headline(verdict),
         )
     key, builder_key = (
         path and os.path.relpath(path, args.output.parent)
         for path in (args.public_key, args.builder_key or args.public_key)
     )
-    text = policy_file.from_result(lineage.result, expected, key, builder_key)
+    text = policy_file.from_verdict(verdict, expected, key, builder_key)
     write_atomic(args.output, text.encode())
     print(f"wrote {args.output}: read it, then verify with --policy {args.output}")
     return 0

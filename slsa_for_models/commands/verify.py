@@ -20,8 +20,8 @@ from slsa_for_models.commands.shared_options import (
 )
 
 if TYPE_CHECKING:
-    from slsa_for_models.verdict.base_models import Lineage
     from slsa_for_models.verdict.expectations import Expectations
+    from slsa_for_models.verdict.result import Verdict
 
 
 def configure(commands: Commands) -> None:
@@ -104,8 +104,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    from model_signing.safe_files import read_bounded
-    from slsa_for_models.evidence import training_record
     from slsa_for_models.report import job_page, plain
 
     if args.attest_verdict is not None and not (
@@ -115,68 +113,45 @@ def run(args: argparse.Namespace) -> int:
     for output in (args.summary, args.attest_verdict):
         if output is not None:
             check_writable(output)
-    lineage, expected = verified(args)
-    verdict = lineage.verdict
-    if args.attest_verdict is not None and verdict.accepted:
-        _attest_verdict(args, lineage, expected)
+    verdict, expected = verified(args)
+    if args.attest_verdict is not None and verdict.verified:
+        _attest_verdict(args, verdict, expected)
     sys.stdout.write(plain.as_json(verdict) if args.format == "json" else plain.text(verdict))
-    if not verdict.accepted:
+    if not verdict.verified:
         print(f"slsa_for_models: {plain.cause(verdict)}", file=sys.stderr)
     if args.summary is not None:
-        found = args.training_record if verdict.accepted else None
-        trained = (
-            training_record.parse(read_bounded(found, training_record.MAX_BYTES)) if found else None
-        )
         with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
-            file.write(job_page.page(verdict, trained, args.model, vars(args)))
+            file.write(job_page.page(verdict, args.model, vars(args)))
     return verdict.exit_code
 
 
-def verified(args: argparse.Namespace) -> tuple[Lineage, Expectations]:
+def verified(args: argparse.Namespace) -> tuple[Verdict, Expectations]:
     """Runs the verification that the options ask for."""
-    from slsa_for_models.verdict import base_models as lineage
-    from slsa_for_models.verdict import policy_file, verification
+    from slsa_for_models.verdict import policy_file
+    from slsa_for_models.verdict.base_models import BaseModel
+    from slsa_for_models.verdict.run_conclusion import GitHubApi
+    from slsa_for_models.verdict.verification import verify
 
-    evidence = verification.Evidence(
-        model=args.model,
-        provenance=tuple(args.provenance),
-        signature=args.signature,
-        summary=args.vsa,
-        training_record=args.training_record,
-        trust=trust(args),
-    )
-    signer_named = args.identity or args.public_key or args.policy
-    signature_alone = evidence.signature is not None and signer_named
-    if not evidence.provenance and evidence.summary is None and not signature_alone:
-        raise UsageError(
-            "nothing to verify against",
-            fix="give --provenance FILE or --vsa FILE, or --signature with --identity",
-        )
     if args.base_policy and len(args.base_policy) != len(args.base_model):
         raise UsageError("give one --base-policy for each --base-model, or none")
     expected = expectation_options.expectations(args)
-    wanted = [policy_file.load(path) for path in args.base_policy] or [expected] * len(
-        args.base_model
+    of_bases: list[Expectations | None] = [policy_file.load(path) for path in args.base_policy]
+    of_bases = of_bases or [None] * len(args.base_model)
+    verdict = verify(
+        args.model,
+        expected,
+        signature=args.signature,
+        provenance=args.provenance,
+        training_record=args.training_record,
+        vsa=args.vsa,
+        base_models=list(map(BaseModel.beside, args.base_model, of_bases)),
+        trust=trust(args),
+        run_conclusion=GitHubApi.from_environment(os.environ) if args.run_conclusion else None,
     )
-    bases = [
-        lineage.Base(lineage.find_evidence(model, evidence), expectations)
-        for model, expectations in zip(args.base_model, wanted, strict=True)
-    ]
-    found = lineage.verify_lineage(evidence, expected, bases)
-    if args.run_conclusion:
-        from dataclasses import replace
-
-        from slsa_for_models.verdict import run_conclusion
-
-        signed = [item.signed for item in found.result.accepted]
-        if not signed and found.result.signed is not None:
-            signed = [found.result.signed]
-        verdict = run_conclusion.judge(found.verdict, signed, os.environ)
-        found = replace(found, verdict=verdict)
-    return found, expected
+    return verdict, expected
 
 
-def _attest_verdict(args: argparse.Namespace, lineage: Lineage, expected: Expectations) -> None:
+def _attest_verdict(args: argparse.Namespace, verdict: Verdict, expected: Expectations) -> None:
     import model_signing
     from model_signing.safe_files import write_atomic
     from slsa_for_models.attesting import signing_job, train_statement
@@ -187,14 +162,14 @@ def _attest_verdict(args: argparse.Namespace, lineage: Lineage, expected: Expect
     else:
         sign = signing_job.signer(args.identity_token, trust(args))
     statement = vsa.build(
-        lineage.result.model,
-        lineage.verdict.chain.level,
+        verdict.model,
+        verdict.level,
         verifier_id=args.verifier_id,
         resource_uri=args.resource_uri,
         policy_name=args.policy.name,
         policy_sha256=expected.policy_sha256 or "",
-        inputs=lineage.result.evidence,
-        base_levels=lineage.levels,
+        inputs=verdict.evidence,
+        base_levels=verdict.base_levels,
         now=datetime.now(timezone.utc),
     )
     write_atomic(args.attest_verdict, sign(train_statement.encode(statement)))

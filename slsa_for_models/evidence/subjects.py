@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from model_signing import hashing
 from model_signing.errors import FileError, UsageError
+from model_signing.hashing import Progress
 from model_signing.oms import statement
 from model_signing.oms.manifest import Manifest, Serialization
 from model_signing.oms.names import GIT_PATHS
@@ -70,14 +71,18 @@ class ModelDigests:
         return next(iter(self.files.values())) if self.single else self.payload_sha256
 
 
-def measure(model: Path) -> ModelDigests:
+def measure(model: Path, progress: Progress | None = None) -> ModelDigests:
     """Hashes a model.
+
+    Args:
+        model: A file or a directory.
+        progress: Called with bytes hashed so far and in all.
 
     Raises:
         FileError: It cannot be read, is empty, or has symbolic links or unusable names.
     """
     tree = files.walk(model, ignored=GIT_PATHS)
-    return _digests(model, tree.single, hashing.build(tree, _PLAIN), None)
+    return _digests(model, tree.single, hashing.build(tree, _PLAIN, progress=progress), None)
 
 
 def of_verified(model: Path, verified: Verified) -> ModelDigests:

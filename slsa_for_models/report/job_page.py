@@ -12,7 +12,9 @@ from pathlib import Path
 
 from model_signing.errors import printable
 from slsa_for_models.evidence.training_record import TrainingRecord
-from slsa_for_models.report.plain import Verdict, markdown, run_on_github
+from slsa_for_models.report.markdown import markdown, run_on_github
+from slsa_for_models.report.plain import chain_of
+from slsa_for_models.verdict.result import Verdict
 
 MAX_EPOCHS_SHOWN = 50
 # Whoever repeats a verification has to choose every other option alike. These are the model and the
@@ -22,21 +24,20 @@ _NOT_REPEATED = {"model", "run"} | {
 }
 
 
-def page(
-    verdict: Verdict, record: TrainingRecord | None, model: Path, options: dict[str, object]
-) -> str:
+def page(verdict: Verdict, model: Path, options: dict[str, object]) -> str:
     """The whole page, in Markdown.
 
     Args:
-        verdict: The verdict.
-        record: The training record beside the model; shown only with a model that was accepted.
+        verdict: The verdict. What training says of itself is shown of a model that was accepted,
+            and where its record was given.
         model: The model.
         options: The command line's options by name, as argparse has them.
     """
-    if not verdict.accepted:
+    if not verdict.verified:
         return markdown(verdict)
-    shown = training(record) if record is not None else ""
-    return markdown(verdict, shown) + at_home(model, options, run_on_github(verdict.chain))
+    record = verdict.record if options.get("training_record") else None
+    shown = "" if record is None else training(record)
+    return markdown(verdict, shown) + at_home(model, options, run_on_github(chain_of(verdict)))
 
 
 def training(record: TrainingRecord) -> str:

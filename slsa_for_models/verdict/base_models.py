@@ -6,7 +6,8 @@ files are given, it is verified like the model itself, with its own expectations
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,148 +15,128 @@ from pathlib import Path
 from model_signing.oms import bundle
 from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import LineageError
-from slsa_for_models.report.plain import Table, Verdict
 from slsa_for_models.verdict.expectations import Expectations
-from slsa_for_models.verdict.verification import SLSA, Evidence, Result, verify
+from slsa_for_models.verdict.result import BASE_MODEL, Verdict
+from slsa_for_models.verdict.table import SLSA, Table
 
-BASE_MODEL = "base-model"
-
-
-@dataclass(frozen=True)
-class Base:
-    """A base model's evidence, and what is expected of it."""
-
-    evidence: Evidence
-    expected: Expectations
+CLAUSE = f"{SLSA}, 3"
 
 
 @dataclass(frozen=True)
-class Lineage:
-    """A model's result, its verdict including all base models, and their levels.
-
-    False unless that verdict is accepted.
+class BaseModel:
+    """A model that another one starts from, with its evidence.
 
     Attributes:
-        result: The model's own result.
-        verdict: Its steps and those of every base model.
-        levels: The SLSA Build level of each base model verified; None if one was not given.
+        model: A file or a directory.
+        signature: Its OMS signature.
+        provenance: Its provenance files.
+        expected: What is expected of it; by default the same as of the model.
     """
 
-    result: Result
-    verdict: Verdict
-    levels: tuple[int, ...] | None
+    model: Path
+    signature: Path
+    provenance: tuple[Path, ...]
+    expected: Expectations | None = None
 
-    def __bool__(self) -> bool:
-        return bool(self.verdict)
+    @classmethod
+    def beside(
+        cls, model: str | os.PathLike[str], expected: Expectations | None = None
+    ) -> BaseModel:
+        """A base model with the files beside it that have the names our workflow gives.
 
+        `MODEL.sig`, `MODEL.provenance.sigstore.json` and `MODEL.intoto.jsonl`.
 
-def find_evidence(model: Path, like: Evidence) -> Evidence:
-    """A base model's evidence by the names our workflow gives it, next to the model.
-
-    `MODEL.sig`, `MODEL.provenance.sigstore.json` and `MODEL.intoto.jsonl`.
-
-    Raises:
-        LineageError: It has no signature, or no provenance.
-    """
-    beside = {
-        suffix: model.with_name(model.name + suffix)
-        for suffix in (".sig", ".provenance.sigstore.json", ".intoto.jsonl")
-    }
-    signature, *provenance = beside.values()
-    found = tuple(path for path in provenance if path.is_file())
-    if not signature.is_file() or not found:
-        raise LineageError(
-            "a base model's evidence is not beside it",
-            where=str(model),
-            expected=f"{signature.name}, and {' or '.join(path.name for path in provenance)}",
+        Raises:
+            LineageError: It has no signature, or no provenance.
+        """
+        path = Path(model)
+        signature, *provenance = (
+            path.with_name(path.name + suffix)
+            for suffix in (".sig", ".provenance.sigstore.json", ".intoto.jsonl")
         )
-    return Evidence(model=model, provenance=found, signature=signature, trust=like.trust)
+        found = tuple(file for file in provenance if file.is_file())
+        if not signature.is_file() or not found:
+            raise LineageError(
+                "a base model's evidence is not beside it",
+                where=str(path),
+                expected=f"{signature.name}, and {' or '.join(file.name for file in provenance)}",
+            )
+        return cls(path, signature, found, expected)
 
 
-def verify_lineage(
-    evidence: Evidence, expected: Expectations, bases: Sequence[Base] = ()
-) -> Lineage:
-    """Verifies a model and every base model that is named and given.
+def by_digest(bases: Iterable[BaseModel]) -> dict[str, BaseModel]:
+    """SHA-256 of the OMS statement in each signature file, hexadecimal -> the base model.
 
-    Raises:
-        FileError, BundleError: A model, or a base model's signature, cannot be read.
-        LineageError: Two of `bases` are the same model.
-    """
-    given = {payload_digest(base.evidence): base for base in bases}
-    if len(given) != len(bases):
-        raise LineageError("two base models are the same", fix="give each --base-model once")
-    result = verify(evidence, expected)
-    table = Table(list(result.verdict.steps))
-    levels: dict[str, int] = {}
-    complete = True
-
-    def descend(from_result: Result, path: tuple[str | None, ...]) -> None:
-        nonlocal complete
-        for digest in base_models(from_result):
-            name = f"base model {digest[:12]}"
-            if not digest:
-                table.refused(BASE_MODEL, "Base model", f"{SLSA}, 3", _no_digest())
-            elif digest in path:
-                table.refused(name, "Lineage", f"{SLSA}, 3", _cycle(digest))
-            elif digest in levels:
-                continue
-            elif digest in given:
-                base = given[digest]
-                name = base.evidence.model.name
-                inner = verify(base.evidence, base.expected)
-                levels[digest] = inner.verdict.chain.level
-                # The digest chose the evidence before it was verified: it must still be its own.
-                if inner.signed is not None and inner.model.payload_sha256 != digest:
-                    table.refused(name, "Base model", f"{SLSA}, 3", _changed(inner, digest))
-                table.steps += [
-                    replace(step, subject=f"{name}: {step.subject}") for step in inner.verdict.steps
-                ]
-                descend(inner, (*path, digest))
-            elif expected.base_models:
-                table.refused(name, "Base model", f"{SLSA}, 3", _absent(digest))
-            else:
-                complete = False
-                table.not_checked(name, "Base model", f"{SLSA}, 3", "its files were not given")
-
-    descend(result, (result.model.payload_sha256 if result.signed else None,))
-    for digest in given.keys() - levels.keys():
-        name = given[digest].evidence.model.name
-        if not result.accepted and result.verdict.refusal:
-            why = "not checked: no provenance was accepted"
-            table.not_checked(name, "Base model", f"{SLSA}, 3", why)
-            continue
-        table.refused(name, "Base model", f"{SLSA}, 3", _not_named(name, digest))
-    return Lineage(
-        result,
-        Verdict(tuple(table.steps), result.verdict.chain),
-        tuple(levels.values()) if complete else None,
-    )
-
-
-def base_models(result: Result) -> list[str]:
-    """The digests of the base models that accepted provenance names, each once, in order.
-
-    "" stands for one that is named without a SHA-256.
-    """
-    named = [
-        resource.sha256 or ""
-        for item in result.accepted
-        for resource in item.provenance.dependencies
-        if resource.name == BASE_MODEL
-    ]
-    return list(dict.fromkeys(named))
-
-
-def payload_digest(evidence: Evidence) -> str:
-    """SHA-256 of the OMS statement in a model's signature file, hexadecimal; not yet verified.
+    Nothing is verified yet: the digest only chooses the evidence.
 
     Raises:
         FileError, BundleError: There is no well-formed signature.
-        LineageError: None was given.
+        LineageError: Two are the same model.
     """
-    if evidence.signature is None:
-        raise LineageError("a base model needs a signature", where=str(evidence.model))
-    return sha256(bundle.parse(read_bounded(evidence.signature)).payload).hexdigest()
+    given: dict[str, BaseModel] = {}
+    for base in bases:
+        payload = bundle.parse(read_bounded(base.signature)).payload
+        if given.setdefault(sha256(payload).hexdigest(), base) is not base:
+            raise LineageError("two base models are the same", fix="give each --base-model once")
+    return given
+
+
+def verify_all(
+    table: Table,
+    verdict: Verdict,
+    given: Mapping[str, BaseModel],
+    verify: Callable[[BaseModel], Verdict],
+    *,
+    required: bool,
+) -> dict[str, Verdict]:
+    """Adds the steps of every base model that is named, and of the base models' own.
+
+    Args:
+        table: Where the steps go, after those of the model itself.
+        verdict: The model's own.
+        given: From `by_digest`.
+        verify: Gives a base model's own verdict, its base models left aside.
+        required: Whether a base model that is named has to be given.
+
+    Returns:
+        The verdict of each that is named and given, by its digest.
+    """
+    found: dict[str, Verdict] = {}
+
+    def descend(child: Verdict, path: tuple[str | None, ...]) -> None:
+        for digest in child.named_base_models:
+            name = f"base model {digest[:12]}"
+            if not digest:
+                table.refused(BASE_MODEL, "Base model", CLAUSE, _no_digest())
+            elif digest in path:
+                table.refused(name, "Lineage", CLAUSE, _cycle(digest))
+            elif digest in found:
+                continue
+            elif digest in given:
+                found[digest] = verify(given[digest])
+                _add(table, found[digest], digest)
+                descend(found[digest], (*path, digest))
+            elif required:
+                table.refused(name, "Base model", CLAUSE, _absent(digest))
+            else:
+                table.not_checked(name, "Base model", CLAUSE, "its files were not given")
+
+    descend(verdict, (verdict.model.payload_sha256 if verdict.signer else None,))
+    for digest, name in ((one, given[one].model.name) for one in given if one not in found):
+        if not verdict.accepted and verdict.refusal:
+            why = "not checked: no provenance was accepted"
+            table.not_checked(name, "Base model", CLAUSE, why)
+        else:
+            table.refused(name, "Base model", CLAUSE, _not_named(name, digest))
+    return found
+
+
+def _add(table: Table, verdict: Verdict, digest: str) -> None:
+    name = verdict.model.name
+    # The digest chose the evidence before it was verified: it must still be its own.
+    if verdict.signer is not None and verdict.model.payload_sha256 != digest:
+        table.refused(name, "Base model", CLAUSE, _changed(verdict, digest))
+    table.steps += [replace(step, subject=f"{name}: {step.subject}") for step in verdict.steps]
 
 
 def _no_digest() -> LineageError:
@@ -185,12 +166,12 @@ def _absent(digest: str) -> LineageError:
     )
 
 
-def _changed(result: Result, digest: str) -> LineageError:
+def _changed(verdict: Verdict, digest: str) -> LineageError:
     return LineageError(
         "the base model's signature changed while it was verified",
-        where=result.model.name,
+        where=verdict.model.name,
         expected=digest,
-        found=result.model.payload_sha256,
+        found=verdict.model.payload_sha256,
         fix="wait until nothing writes to it, then try again",
     )
 

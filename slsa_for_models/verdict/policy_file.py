@@ -28,8 +28,7 @@ from slsa_for_models.verdict.expectations import (
     Signer,
     SummaryVerifier,
 )
-from slsa_for_models.verdict.signers import Signed
-from slsa_for_models.verdict.verification import Accepted, Result
+from slsa_for_models.verdict.result import Accepted, Signed, Verdict
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -210,8 +209,8 @@ def _required(value: Any) -> Expected:  # noqa: ANN401 - a text or {pattern}, by
 # Writing ------------------------------------------------------------------------------------------
 
 
-def from_result(
-    result: Result, expected: Expectations, public_key: str | None, builder_key: str | None
+def from_verdict(
+    verdict: Verdict, expected: Expectations, public_key: str | None, builder_key: str | None
 ) -> str:
     """The policy that a verified model, and its next versions, satisfy.
 
@@ -219,13 +218,13 @@ def from_result(
     pattern for the same kind of tag only if it is a version.
 
     Args:
-        result: An accepting result with provenance.
+        verdict: An accepting one, with provenance.
         expected: What it was verified against.
         public_key: Relative to the policy, the file of the key that signed the model, if one did.
         builder_key: The same of the builder's key.
     """
-    accepted = result.accepted
-    first, model = accepted[0].provenance, printable(result.model.name)
+    accepted = verdict.accepted
+    first, model = accepted[0].provenance, printable(verdict.model.name)
     lines = [
         f'# Made from the verified model "{model}"; read before you rely on it.',
         "version = 1",
@@ -251,13 +250,13 @@ def from_result(
         if item.provenance.kind == "tekton":
             lines += _who(item.signed, builder_key)
             lines += _pipeline(item)
-    if result.signed is not None:
-        lines += ["", "[signer]", *_who(result.signed, public_key)]
-    lines += _build_lines(result, expected)
+    if verdict.signer is not None:
+        lines += ["", "[signer]", *_who(verdict.signer, public_key)]
+    lines += _build_lines(verdict, expected)
     kinds = sorted({item.provenance.kind for item in accepted})
-    evidence = [*(["signature"] if result.signed else []), *kinds]
+    evidence = [*(["signature"] if verdict.signer else []), *kinds]
     lines += ["", "[require]", f"evidence = {json.dumps(evidence)}"]
-    lines += [f"level = {result.verdict.chain.level}"]
+    lines += [f"level = {verdict.level}"]
     return "\n".join(lines) + "\n"
 
 
@@ -283,12 +282,12 @@ def _pipeline(item: Accepted) -> list[str]:
     return [] if pinned is None else [f"pipeline = {_toml(pinned)}"]
 
 
-def _build_lines(result: Result, expected: Expectations) -> list[str]:
+def _build_lines(verdict: Verdict, expected: Expectations) -> list[str]:
     lines = []
     if expected.inputs:
         pairs = [f"{_text(name)} = {_toml(value)}" for name, value in expected.inputs.items()]
         lines.append(f"inputs = {{ {', '.join(pairs)} }}")
-    dataset = result.verdict.chain.dataset_sha256
+    dataset = verdict.dataset
     if dataset and "," not in dataset:  # of several inputs (Tekton) nobody says which it is
         lines.append(f"dataset_sha256 = {_text(dataset)}")
     return ["", "[build]", *lines] if lines else []

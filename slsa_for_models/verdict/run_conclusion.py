@@ -12,14 +12,14 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import IO
 
 from slsa_for_models.errors import RunError
-from slsa_for_models.report.plain import Table, Verdict
-from slsa_for_models.verdict.signers import Signed
+from slsa_for_models.verdict.result import Verdict
+from slsa_for_models.verdict.table import Table
 
 API = "https://api.github.com"
 MAX_BYTES = 1024 * 1024
@@ -30,50 +30,67 @@ _RUN = re.compile(
 )
 
 
-def judge(verdict: Verdict, signed: Iterable[Signed], environ: Mapping[str, str]) -> Verdict:
-    """The verdict with one more step for every attempt of a run that was certified.
+@dataclass(frozen=True)
+class GitHubApi:
+    """GitHub's REST API, version 2022-11-28, and who asks it.
+
+    Attributes:
+        url: Its address.
+        token: A token with `actions: read` on the repository; may be empty for public ones.
+        own_run: The repository (`ORG/REPO`) and number of the run that asks, where one does. Within
+            it there is no conclusion yet: jobs that this one needs have succeeded, or it would not
+            run.
+    """
+
+    url: str = API
+    token: str = field(default="", repr=False)
+    own_run: tuple[str, str] | None = None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> GitHubApi:
+        """From `GITHUB_API_URL`, `GITHUB_TOKEN`, `GITHUB_REPOSITORY` and `GITHUB_RUN_ID`.
+
+        As GitHub sets them; all may be absent.
+        """
+        return cls(
+            environ.get("GITHUB_API_URL") or API,
+            environ.get("GITHUB_TOKEN", ""),
+            (environ.get("GITHUB_REPOSITORY", ""), environ.get("GITHUB_RUN_ID", "")),
+        )
+
+
+def examine(table: Table, verdict: Verdict, api: GitHubApi) -> None:
+    """Adds one more step for every attempt of a run that was certified.
 
     Args:
-        verdict: The verdict so far.
-        signed: Who signed the provenances that it rests on; without any, the model.
-        environ: `GITHUB_TOKEN`, `GITHUB_API_URL`, and within a run `GITHUB_REPOSITORY` and
-            `GITHUB_RUN_ID`, as GitHub sets them.
+        table: Where the steps go, after all others.
+        verdict: The verdict so far: who signed the provenances that it rests on; without any, the
+            model.
+        api: Whom to ask.
     """
-    table = Table(list(verdict.steps))
-    own = (environ.get("GITHUB_REPOSITORY", ""), environ.get("GITHUB_RUN_ID", ""))
+    signed = [item.signed for item in verdict.accepted]
+    if not signed and verdict.signer is not None:
+        signed = [verdict.signer]
     certified = [item.facts for item in signed]
     runs = {(facts.get("invocation"), facts.get("commit")) for facts in certified}
+    lost = "no provenance was accepted" if table.any_refused and not certified else ""
     for run, commit in sorted((run or "", commit or "") for run, commit in runs or {(None, None)}):
-        ask = partial(
-            check,
-            run,
-            commit,
-            token=environ.get("GITHUB_TOKEN", ""),
-            api=environ.get("GITHUB_API_URL") or API,
-            own_run=own,
-        )
         table.step(
             "run",
             "The run has succeeded",
             "GitHub REST API, Get a workflow run attempt",
-            ask,
-            unless="no provenance was accepted" if verdict.refusal and not certified else "",
+            partial(check, run, commit, api),
+            unless=lost,
         )
-    return replace(verdict, steps=tuple(table.steps))
 
 
-def check(
-    run: str, commit: str, *, token: str, api: str = API, own_run: tuple[str, str] | None = None
-) -> str:
+def check(run: str, commit: str, api: GitHubApi) -> str:
     """Asks whether an attempt of a run succeeded: another one may have made another model.
 
     Args:
         run: The run invocation URI of the certificate (extension 1.3.6.1.4.1.57264.1.21).
         commit: The commit it was for, hexadecimal.
-        token: A token with `actions: read` on that repository; may be empty for public ones.
-        api: The address of GitHub's REST API, version 2022-11-28.
-        own_run: The repository and number of the run that asks. Within it there is no conclusion
-            yet: jobs that this one needs have succeeded, or it would not run.
+        api: Whom to ask.
 
     Returns:
         What was found, for the verdict.
@@ -90,12 +107,12 @@ def check(
             found=run or "none",
         )
     repository, number, attempt = match.groups()
-    if own_run == (repository, number):
+    if api.own_run == (repository, number):
         return f"{run}: this very run; the jobs before this one have succeeded"
-    url = f"{api.rstrip('/')}/repos/{repository}/actions/runs/{number}/attempts/{attempt}"
-    answer = _get(url, token)
+    url = f"{api.url.rstrip('/')}/repos/{repository}/actions/runs/{number}/attempts/{attempt}"
+    answer = _get(url, api.token)
     # 1. The answer is about this attempt of this run, of this repository and commit.
-    for field, expected, found in (
+    for name, expected, found in (
         ("id", number, str(answer.get("id"))),
         ("run_attempt", attempt, str(answer.get("run_attempt"))),
         ("repository", repository, _text(answer.get("repository"), "full_name")),
@@ -104,7 +121,7 @@ def check(
         if found != expected:
             raise RunError(
                 "GitHub answers about another run than the provenance names",
-                where=f"{url}, {field}",
+                where=f"{url}, {name}",
                 expected=expected,
                 found=found or "nothing",
             )

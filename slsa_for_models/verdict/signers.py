@@ -7,8 +7,6 @@ it ran; another keyless identity, such as a person or a cluster's service accoun
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 from model_signing.methods import Authenticated
 from model_signing.methods.fulcio import Claims, certificate_claims
@@ -17,32 +15,10 @@ from slsa_for_models.errors import CertificateClaimError, SignerError
 from slsa_for_models.evidence import envelopes
 from slsa_for_models.evidence.provenance import Provenance
 from slsa_for_models.verdict.expectations import Builder, Expectations, Expected, matches
+from slsa_for_models.verdict.result import Signed
 
 _RUN = re.compile(r"(https://.+/actions/runs/([0-9]+))/attempts/([0-9]+)")
 _WORKFLOW = re.compile(r"(https://[^/@]+/[^/@]+/[^/@]+)/([^@]+)@([^@]+)")
-
-
-@dataclass(frozen=True)
-class Signed:
-    """Who signed a file, once it is settled that they may.
-
-    Attributes:
-        label: The file.
-        authenticated: The signer.
-        facts: What a workflow's certificate says, see `certified_facts`; empty for others.
-        builders: The roots of trust that this signer may speak for.
-    """
-
-    label: str
-    authenticated: Authenticated
-    facts: Mapping[str, str | None]
-    builders: tuple[Builder, ...] = ()
-
-    def __str__(self) -> str:
-        if self.authenticated.method == "key":
-            return f"key {(self.authenticated.identity or '')[:16]}"
-        repository = self.facts.get("repository")
-        return f"{self.authenticated.identity}{f' for {repository}' if repository else ''}"
 
 
 def check_model_signer(label: str, authenticated: Authenticated, expected: Expectations) -> Signed:

@@ -9,14 +9,16 @@ rests on evidence that was refused is not refused once more for the same cause.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from model_signing import api
-from model_signing.errors import FileError
+from model_signing.errors import FileError, UsageError
+from model_signing.hashing import Progress
 from model_signing.methods import Authenticated
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.safe_files import read_bounded
@@ -24,86 +26,132 @@ from slsa_for_models.errors import BuilderError, ChainError, DependencyMismatchE
 from slsa_for_models.evidence import envelopes, subjects
 from slsa_for_models.evidence import provenance as readers
 from slsa_for_models.evidence.envelopes import Attestation
-from slsa_for_models.evidence.provenance import Provenance
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.evidence.training_record import MAX_BYTES, TrainingRecord
 from slsa_for_models.evidence.training_record import parse as parse_record
-from slsa_for_models.report.plain import Chain, Step, Table, Verdict, counted
-from slsa_for_models.verdict import expectations, signers, vsa
+from slsa_for_models.verdict import base_models as lineage
+from slsa_for_models.verdict import expectations, signers
+from slsa_for_models.verdict import run_conclusion as conclusion
+from slsa_for_models.verdict import vsa as summaries
+from slsa_for_models.verdict.base_models import BaseModel
 from slsa_for_models.verdict.expectations import Expectations
-from slsa_for_models.verdict.signers import Signed
+from slsa_for_models.verdict.result import (
+    OFFLINE,
+    Accepted,
+    Evidence,
+    Signed,
+    Verdict,
+    claimed,
+    logged,
+)
+from slsa_for_models.verdict.run_conclusion import GitHubApi
+from slsa_for_models.verdict.table import (
+    OMS,
+    POLICY,
+    SLSA,
+    TRAIN,
+    UNFORGEABLE,
+    Step,
+    Table,
+    counted,
+)
 
-SLSA = "SLSA v1.2 verifying-artifacts"
-OURS = "docs/policy"
-TRAIN = "docs/buildtypes/train-v1"
-_OFFLINE = SigstoreTrust(offline=True)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What there is to verify, and the Sigstore instance to verify it against.
-
-    Attributes:
-        model: A file or a directory.
-        provenance: Provenance files.
-        signature: The OMS signature.
-        summary: A verification summary (VSA) by a trusted verifier.
-        training_record: The record that came beside the model.
-        trust: The Sigstore instance.
-    """
-
-    model: Path
-    provenance: tuple[Path, ...] = ()
-    signature: Path | None = None
-    summary: Path | None = None
-    training_record: Path | None = None
-    trust: SigstoreTrust = _OFFLINE
+AnyPath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """A provenance of which every step passed, its signer, and the SLSA Build level it earns."""
-
-    signed: Signed
-    provenance: Provenance
-    level: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """A verdict, with the model as hashed, its signer and the provenances that were accepted.
-
-    `evidence` is the name and the SHA-256, hexadecimal, of each file as it was read. A result is
-    false unless the verdict is accepted: `if verify(...)` must not deploy a refused model.
-    """
-
-    verdict: Verdict
-    model: ModelDigests
-    signed: Signed | None
-    accepted: tuple[Accepted, ...]
-    evidence: tuple[tuple[str, str], ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.verdict)
-
-
-def verify(evidence: Evidence, expected: Expectations) -> Result:
-    """Verifies a model against expectations. Refusals are in the verdict, not raised.
+def verify(
+    model: AnyPath,
+    expected: Expectations,
+    *,
+    signature: AnyPath | None = None,
+    provenance: Sequence[AnyPath] = (),
+    training_record: AnyPath | None = None,
+    vsa: AnyPath | None = None,
+    base_models: Sequence[BaseModel] = (),
+    trust: SigstoreTrust = OFFLINE,
+    run_conclusion: GitHubApi | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """One verdict over a model and all that came with it. Refusals are in it, not raised.
 
     Args:
-        evidence: The files.
+        model: A file or a directory.
         expected: The expectations; `source_uri` is needed wherever a workflow signed.
+        signature: The model's OMS signature. Alone it suffices only where a signer is expected, or
+            a policy says what is.
+        provenance: Provenance files: bundles, envelopes, or lines of them.
+        training_record: The `training.json` that came beside the model.
+        vsa: A verification summary by a verifier that `expected` trusts.
+        base_models: Models that this one, or one of them, starts from.
+        trust: The Sigstore instance; by default the public one, by the trust root on this machine.
+        run_conclusion: Asks GitHub, too, whether the run that made the model has succeeded.
+        progress: Called with bytes of the model hashed so far and in all.
 
     Raises:
-        FileError: The model, a file named or the trust root cannot be read. That is no verdict.
+        UsageError: Nothing to verify against.
+        FileError: A file or the trust root cannot be read. That is no verdict.
+        BundleError: A base model's signature cannot be read, so that nobody knows which it is of.
+        LineageError: Two of `base_models` are the same model.
     """
-    named = (evidence.signature, evidence.summary, evidence.training_record)
+    evidence = Evidence(
+        model=Path(model),
+        provenance=tuple(map(Path, provenance)),
+        signature=_path(signature),
+        vsa=_path(vsa),
+        training_record=_path(training_record),
+        trust=trust,
+    )
+    _check_arguments(evidence, expected)
+    given = lineage.by_digest(base_models)
+    # A. to D. The model itself.
+    verdict = verify_one(evidence, expected, progress)
+    table = Table(list(verdict.steps))
+    # E. The models it starts from.
+    verified = lineage.verify_all(
+        table,
+        verdict,
+        given,
+        lambda base: verify_one(
+            Evidence(base.model, base.provenance, base.signature, trust=trust),
+            base.expected or expected,
+            progress,
+        ),
+        required=expected.base_models,
+    )
+    # F. How the run ended.
+    if run_conclusion is not None:
+        conclusion.examine(table, verdict, run_conclusion)
+    return replace(verdict, steps=tuple(table.steps), base_models=verified)
+
+
+def _path(path: AnyPath | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _check_arguments(evidence: Evidence, expected: Expectations) -> None:
+    signature_alone = evidence.signature is not None and (
+        expected.signer is not None or expected.policy_sha256 is not None
+    )
+    if not evidence.provenance and evidence.vsa is None and not signature_alone:
+        raise UsageError(
+            "nothing to verify against",
+            fix="give --provenance FILE or --vsa FILE, or --signature with --identity",
+        )
+
+
+def verify_one(evidence: Evidence, expected: Expectations, progress: Progress | None) -> Verdict:
+    """The verdict over one model, its base models left aside.
+
+    Raises:
+        FileError: A file or the trust root cannot be read.
+    """
+    named = (evidence.signature, evidence.vsa, evidence.training_record)
     for path in (evidence.model, *evidence.provenance, *named, evidence.trust.trust_config):
         if path is not None and not path.exists():  # before a large model is hashed
             raise FileError("there is no such file", where=str(path))
     table = Table()
     # A. The model's bytes, by its signature where there is one.
-    signed, model, signature = _signature(table, evidence, expected)
+    signer, model, signature = _signature(table, evidence, expected, progress)
     # B. Each provenance on its own.
     read: list[tuple[str, str]] = []
     found = [
@@ -114,24 +162,35 @@ def verify(evidence: Evidence, expected: Expectations) -> Result:
     accepted = tuple(item for item in found if item is not None)
     # C. A trusted verifier's summary.
     vouched = None
-    if evidence.summary is not None:
-        vouched = vsa.examine(table, evidence.summary, model, expected, evidence.trust, read)
+    if evidence.vsa is not None:
+        vouched = summaries.examine(table, evidence.vsa, model, expected, evidence.trust, read)
     # D. All of it together.
-    chain = _together(table, evidence, expected, signed, model, accepted, vouched, signature)
-    return Result(Verdict(tuple(table.steps), chain), model, signed, accepted, tuple(read))
+    levels, record, dataset = _together(
+        table, evidence, expected, signer, model, accepted, vouched, signature
+    )
+    return Verdict(
+        model=model,
+        steps=tuple(table.steps),
+        signer=signer,
+        accepted=accepted,
+        levels=levels,
+        dataset=dataset,
+        record=record,
+        evidence=tuple(read),
+    )
 
 
 # A. The signature ---------------------------------------------------------------------------------
 
 
 def _signature(
-    table: Table, evidence: Evidence, expected: Expectations
+    table: Table, evidence: Evidence, expected: Expectations, progress: Progress | None
 ) -> tuple[Signed | None, ModelDigests, str | None]:
     """Who signed, what, and the signature file's SHA-256."""
     path, digest = evidence.signature, None
     if path is None:
-        table.not_checked("signature", "Model signature", "OMS v1.0, 8", "none was given")
-        return None, subjects.measure(evidence.model), None
+        table.not_checked("signature", "Model signature", OMS, "none was given")
+        return None, subjects.measure(evidence.model, progress), None
     signer = expected.signer
     keys = [signer.public_key] if signer and signer.public_key else []
 
@@ -144,18 +203,18 @@ def _signature(
     verified = table.step(
         path.name,
         "Model signature",
-        "OMS v1.0, 8",
-        partial(api.verify, evidence.model, path, authenticate),
+        OMS,
+        partial(api.verify, evidence.model, path, authenticate, progress=progress),
         lambda result: f"{counted(result.files, 'file')} as signed{_log(result.authenticated)}",
     )
     if verified is None:
         why = "not looked at: the signature was not accepted"
-        table.not_checked(path.name, "Who signed the model", "OMS v1.0, 8.2", why)
-        return None, subjects.measure(evidence.model), digest
+        table.not_checked(path.name, "Who signed the model", f"{OMS}.2", why)
+        return None, subjects.measure(evidence.model, progress), digest
     signed = table.step(
         path.name,
         "Who signed the model",
-        "OMS v1.0, 8.2",
+        f"{OMS}.2",
         partial(signers.check_model_signer, path.name, verified.authenticated, expected),
     )
     return signed, subjects.of_verified(evidence.model, verified), digest
@@ -252,7 +311,7 @@ def examine(
         table.step(
             label,
             "Certificate against predicate",
-            "SLSA v1.2 build-requirements, unforgeable provenance",
+            UNFORGEABLE,
             partial(signers.check_claims, signed, provenance),
             compared=bool(provenance.claims),
         )
@@ -282,7 +341,7 @@ def examine(
         table.step(
             label, title, f"{SLSA}, 2", partial(check, expected, provenance), compared=compared
         )
-    if signed is None or any(step.outcome == "refused" for step in table.steps):
+    if signed is None or table.any_refused:
         return table.steps, None
     return table.steps, Accepted(signed, provenance, level)
 
@@ -299,9 +358,10 @@ def _together(
     accepted: Sequence[Accepted],
     vouched: int | None,
     signature: str | None,
-) -> Chain:
+) -> tuple[Mapping[str, int], TrainingRecord | None, str]:
+    """All evidence together: the levels, the training record and the data set's digest."""
     # What rests on evidence that was refused is not refused again.
-    refused = any(step.outcome == "refused" for step in table.steps)
+    refused = table.any_refused
     lost = "not every provenance was accepted" if accepted else "no provenance was accepted"
     lost = lost if len(accepted) < len(evidence.provenance) else ""
     levels = _levels(accepted, vouched)
@@ -313,7 +373,7 @@ def _together(
     table.step(
         "together",
         "Required evidence",
-        OURS,
+        POLICY,
         partial(check_required, expected, kinds, level),
         lambda found: found if required else f"none was required; accepted: {found}",
         compared=required,
@@ -342,17 +402,17 @@ def _together(
     for title, said in (("Same run", runs), ("Same commit", commits)):
         known = [(label, value) for label, value in said if value]
         if len(known) > 1:
-            table.step("together", title, OURS, partial(check_same, known))
+            table.step("together", title, POLICY, partial(check_same, known))
         else:
             what = title.removeprefix("Same ")
             pieces = "only one piece of" if known else "no accepted"
             why = f"nothing to compare: {pieces} evidence names a {what}"
-            table.not_checked("together", title, OURS, why)
+            table.not_checked("together", title, POLICY, why)
     if len(accepted) > 1:
-        table.step("together", "Independent provenance", OURS, partial(check_distinct, accepted))
+        table.step("together", "Independent provenance", POLICY, partial(check_distinct, accepted))
     made = {item.provenance.signature.sha256 for item in accepted if item.provenance.signature}
     if made and signature is not None:
-        table.step("together", "Same signature", OURS, partial(check_signature, signature, made))
+        table.step("together", "Same signature", POLICY, partial(check_signature, signature, made))
     if expected.dependencies:
         table.step(
             "together",
@@ -363,7 +423,7 @@ def _together(
         )
     record = _record(table, evidence, model, accepted, lost)
     dataset = _dataset(table, expected, accepted, record, lost)
-    return _chain(signed, model, accepted, record, dataset, levels)
+    return levels, record, dataset
 
 
 def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
@@ -527,7 +587,7 @@ def _record(
         "Training record",
         TRAIN,
         check,
-        lambda record: f"claimed by the training job: {_metrics(record)}",
+        lambda record: f"claimed by the training job: {claimed(record)}",
         unless="" if attested else lost,
     )
 
@@ -628,36 +688,6 @@ def check_dataset(
     return wanted or recorded or ", ".join(sorted(named or inputs))
 
 
-def _chain(
-    signed: Signed | None,
-    model: ModelDigests,
-    accepted: Sequence[Accepted],
-    record: TrainingRecord | None,
-    dataset: str,
-    levels: Mapping[str, int],
-) -> Chain:
-    """The picture: what the accepted evidence says, in the words of its first piece."""
-    pieces = [*([signed] if signed else []), *(item.signed for item in accepted)]
-    first = accepted[0].provenance if accepted else None
-    runs = [run for item in pieces if (run := item.facts.get("invocation"))]
-    entries = [entry for item in pieces if (entry := _log(item.authenticated))]
-    source = f"{first.source_uri.removeprefix('git+')}@{first.source_commit}" if first else ""
-    return Chain(
-        model=model.name,
-        sha256=model.sha256,
-        dataset=record.dataset.name if record else "",
-        dataset_sha256=dataset,
-        source=source,
-        run=", ".join(sorted(set(runs))) or (first.invocation if first else ""),
-        builder=first.builder_id if first else "",
-        signer=str(signed) if signed else "",
-        log=entries[0].removeprefix(", ") if entries else "",
-        metrics=_metrics(record) if record else "",
-        level=max(levels.values(), default=0),
-        levels=levels,
-    )
-
-
 def _levels(accepted: Sequence[Accepted], vouched: int | None) -> dict[str, int]:
     """The SLSA Build level that each builder's provenance earns, by the builder's short name."""
     levels = {} if vouched is None else {"verification summary": vouched}
@@ -674,10 +704,6 @@ def _levels(accepted: Sequence[Accepted], vouched: int | None) -> dict[str, int]
     return {name: min(level, highest) for name, level in levels.items()}
 
 
-def _metrics(record: TrainingRecord) -> str:
-    return f"test accuracy {record.metrics.test_accuracy:.1%}, finished {record.finished}"
-
-
 def _log(authenticated: Authenticated) -> str:
-    log = authenticated.log
-    return f", {log.origin} entry {log.log_index}" if log else ""
+    entry = logged(authenticated)
+    return f", {entry}" if entry else ""

@@ -20,13 +20,13 @@ from slsa_for_models.attesting.train_statement import timestamp
 from slsa_for_models.errors import SignerError, SummaryError
 from slsa_for_models.evidence import envelopes, provenance, subjects
 from slsa_for_models.evidence.subjects import ModelDigests
-from slsa_for_models.report.plain import Table
 from slsa_for_models.verdict import signers
 from slsa_for_models.verdict.expectations import Expectations, SummaryVerifier
+from slsa_for_models.verdict.table import VSA as CLAUSE
+from slsa_for_models.verdict.table import Table
 
 PREDICATE = "https://slsa.dev/verification_summary/v1"
 SLSA_VERSION = "1.2"
-CLAUSE = "SLSA v1.2 VSA, how to verify"
 
 _LEVEL = re.compile(r"SLSA_BUILD_LEVEL_([0-9])")
 

@@ -16,7 +16,7 @@ from model_signing.methods import Authenticated
 from slsa_for_models.attesting.train_statement import encode
 from slsa_for_models.evidence import provenance, subjects
 from slsa_for_models.verdict import expectations, signers
-from slsa_for_models.verdict.verification import Signed
+from slsa_for_models.verdict.result import Signed
 from tests.support.crafted import (
     Json,
     Workshop,

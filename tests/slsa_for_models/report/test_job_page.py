@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slsa_for_models import cli
+from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.evidence.training_record import (
     Dataset,
     Environment,
@@ -20,7 +21,8 @@ from slsa_for_models.evidence.training_record import (
     TrainingRecord,
 )
 from slsa_for_models.report import job_page
-from slsa_for_models.report.plain import Chain, Step, Verdict
+from slsa_for_models.verdict.result import Verdict
+from slsa_for_models.verdict.table import Outcome, Step
 
 RECORD = TrainingRecord(
     model=Model("pytorch_model.pth", "pytorch_model.pth", "pytorch", 10, "a" * 64),
@@ -34,9 +36,10 @@ RECORD = TrainingRecord(
 HOSTILE = "x|y `z` [a](b) <img src=x> @everyone **b**\n# Heading\n```"
 
 
-def verdict(outcome: str) -> Verdict:
-    step = Step("model.sig", "Model signature", "OMS v1.0, 8", outcome, "found")  # type: ignore[arg-type]
-    return Verdict((step,), Chain(model="model"))
+def verdict(outcome: Outcome, record: TrainingRecord | None = RECORD) -> Verdict:
+    step = Step("model.sig", "Model signature", "OMS v1.0, 8", outcome, "found")
+    model = ModelDigests("model", True, {"model": "a" * 64}, "b" * 64, "")
+    return Verdict(model, (step,), record=record)
 
 
 def test_what_was_trained() -> None:
@@ -70,10 +73,14 @@ def test_a_hostile_record_is_text(field: str) -> None:
 
 
 def test_a_refused_model_is_not_praised() -> None:
-    options: dict[str, object] = {}
-    assert "What was trained" in job_page.page(verdict("passed"), RECORD, Path("m"), options)
-    assert "What was trained" not in job_page.page(verdict("refused"), RECORD, Path("m"), options)
-    assert "What was trained" not in job_page.page(verdict("passed"), None, Path("m"), options)
+    given = {"training_record": Path("training.json")}
+    for found, options, praised in (
+        (verdict("passed"), given, True),
+        (verdict("refused"), given, False),
+        (verdict("passed", None), given, False),
+        (verdict("passed"), {"training_record": None}, False),
+    ):
+        assert ("What was trained" in job_page.page(found, Path("m"), dict(options))) is praised
 
 
 def command_of(page: str) -> list[str]:

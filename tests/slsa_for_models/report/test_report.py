@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from model_signing.methods import Authenticated
 from slsa_for_models.cli import main
-from slsa_for_models.report import plain
+from slsa_for_models.evidence.subjects import ModelDigests
+from slsa_for_models.report import markdown, plain
+from slsa_for_models.verdict.result import Signed, Verdict
+from slsa_for_models.verdict.table import Outcome, Step, Table, counted
 from tests.support.crafted import COMMIT, DATASET, SOURCE, TRAIN, Workshop, changed, refusals
 
 HOSTILE = '<img src=x onerror=alert(1)>|`[a](http://evil.example)` @octocat \x1b[31m**x** "]; end'
@@ -114,10 +120,17 @@ def test_hostile_texts_are_shown_and_not_obeyed(
     assert "\x1b" not in capsys.readouterr().out
 
 
+def shown(outcome: Outcome, **said: Any) -> Verdict:
+    """A verdict on a model `m` after one step."""
+    model = ModelDigests(said.pop("name", "m"), True, {"m": "a" * 64}, "b" * 64, "")
+    return Verdict(model, (Step("s", "t", "c", outcome, "f"),), **said)
+
+
+SIGNED = Signed("m.sig", Authenticated(b"", "", "key", identity="k"), {})
+
+
 def test_labels_of_the_graph_are_escaped_for_mermaid() -> None:
-    chain = plain.Chain(model=HOSTILE, sha256="a" * 64, run="r", level=3)
-    step = plain.Step("s", "t", "c", "passed", "f")
-    text = plain.markdown(plain.Verdict((step,), chain))
+    text = markdown.markdown(shown("passed", name=HOSTILE, levels={"b": 3}))
     line = next(line for line in text.splitlines() if line.startswith("  model["))
     label = re.fullmatch(r'  model\["Model<br/>(.*)"\]', line)
     assert label is not None
@@ -127,43 +140,44 @@ def test_labels_of_the_graph_are_escaped_for_mermaid() -> None:
 
 
 def test_nothing_checked_is_nothing_accepted() -> None:
-    step = plain.Step("s", "t", "c", "not checked", "why")
-    verdict = plain.Verdict((step,), plain.Chain(model="m"))
-    assert (verdict.accepted, verdict.exit_code) == (False, 1)
+    verdict = shown("not checked")
+    assert (verdict.verified, verdict.exit_code) == (False, 1)
     assert plain.text(verdict).splitlines()[-1] == "REFUSED m: nothing could be checked"
 
 
 @pytest.mark.parametrize(
-    ("chain", "shown"),
+    ("said", "headline"),
     [
-        ({"signer": "s", "level": 3, "levels": {"b": 3}}, "VERIFIED m, SLSA Build L3"),
-        ({"signer": "s", "level": 2, "levels": {"a": 2, "b": 2}}, "VERIFIED m, SLSA Build L2"),
+        ({"signer": SIGNED, "levels": {"b": 3}}, "VERIFIED m, SLSA Build L3"),
+        ({"signer": SIGNED, "levels": {"a": 2, "b": 2}}, "VERIFIED m, SLSA Build L2"),
         (
-            {"signer": "s", "level": 3, "levels": {"train.yml": 2, "slsa-github-generator": 3}},
+            {"signer": SIGNED, "levels": {"train.yml": 2, "slsa-github-generator": 3}},
             "VERIFIED m: SLSA Build L3 by slsa-github-generator, L2 by train.yml",
         ),
-        ({"level": 1, "levels": {"b": 1}}, "VERIFIED m, SLSA Build L1 (no signature was given)"),
-        ({"signer": "s"}, "VERIFIED m (signature only: no provenance)"),
+        ({"levels": {"b": 1}}, "VERIFIED m, SLSA Build L1 (no signature was given)"),
+        ({"signer": SIGNED}, "VERIFIED m (signature only: no provenance)"),
     ],
 )
-def test_the_headline_says_who_earns_which_level(chain: dict[str, Any], shown: str) -> None:
-    step = plain.Step("s", "t", "c", "passed", "f")
-    verdict = plain.Verdict((step,), plain.Chain(model="m", **chain))
-    assert plain.headline(verdict) == shown
+def test_the_headline_says_who_earns_which_level(said: dict[str, Any], headline: str) -> None:
+    assert plain.headline(shown("passed", **said)) == headline
+
+
+def test_a_refused_model_has_no_level() -> None:
+    refused = shown("refused", signer=SIGNED, levels={"b": 3})
+    assert (refused.level, bool(refused)) == (0, False)
+    document = json.loads(plain.as_json(refused))
+    assert (document["slsaBuildLevel"], document["slsaBuildLevels"]) == (0, {})
 
 
 def test_what_was_compared_with_nothing_accepts_nothing() -> None:
-    table = plain.Table()
+    table = Table()
     table.step("s", "t", "c", lambda: "found", compared=False)
-    assert not plain.Verdict(tuple(table.steps), plain.Chain(model="m")).accepted
+    assert not replace(shown("passed"), steps=tuple(table.steps))
 
 
 def test_one_is_no_plural() -> None:
-    assert [plain.counted(number, "file") for number in (0, 1, 2)] == [
-        *("0 files", "1 file", "2 files")
-    ]
+    assert [counted(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
 
 
 def test_level_zero_is_not_shown() -> None:
-    step = plain.Step("s", "t", "c", "passed", "f")
-    assert plain.text(plain.Verdict((step,), plain.Chain(model="m"))).endswith("VERIFIED m\n")
+    assert plain.text(shown("passed")).endswith("VERIFIED m\n")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle
-from slsa_for_models.verdict import base_models
+from slsa_for_models.verdict import expectations, verification
+from slsa_for_models.verdict.base_models import BaseModel
 from slsa_for_models.verdict.expectations import Expectations
-from slsa_for_models.verdict.verification import Evidence, Result
+from slsa_for_models.verdict.result import Evidence, Verdict
 from tests.support.crafted import SOURCE, TRAIN, Json, Workshop, refusals
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
@@ -178,15 +181,15 @@ def test_a_base_models_signature_that_is_exchanged_meanwhile(
     (workshop.folder / "other").mkdir()
     other = workshop.model(b"other", "other/first.pth")
     train(workshop, other)
-    verified = base_models.verify
+    verified = verification.verify_one
 
-    def swap(evidence: Evidence, expected: Expectations) -> Result:
+    def swap(evidence: Evidence, *others: Any) -> Verdict:
         if evidence.model == first:
             for suffix in ("", ".sig", ".provenance.sigstore.json"):
                 other.with_name(f"first.pth{suffix}").replace(f"{first}{suffix}")
-        return verified(evidence, expected)
+        return verified(evidence, *others)
 
-    monkeypatch.setattr(base_models, "verify", swap)
+    monkeypatch.setattr(verification, "verify_one", swap)
     code, verdict = verify(workshop, second, "--base-model", first)
     assert (code, refusals(verdict)) == (1, ["LineageError"])
     assert "changed while" in verdict["refusal"]["message"]
@@ -205,15 +208,21 @@ def test_evidence_is_looked_for_beside_the_base_model(workshop: Workshop) -> Non
 
 
 def test_levels_of_base_models_in_a_summary(workshop: Workshop, chain: list[Path]) -> None:
-    from slsa_for_models.verdict import expectations as policy
-
-    expected = policy.Expectations(
-        source_uri=policy.source_uri(SOURCE), builders=(policy.builder_from_option(TRAIN),)
+    expected = Expectations(
+        source_uri=expectations.source_uri(SOURCE),
+        builders=(expectations.builder_from_option(TRAIN),),
     )
-    from model_signing.methods.sigstore_trust import SigstoreTrust
-
-    trust = Evidence(chain[2], trust=SigstoreTrust(trust_config=workshop.trust_config))
-    evidence = [base_models.find_evidence(model, trust) for model in chain]
-    bases = [base_models.Base(item, expected) for item in evidence[:2]]
-    assert base_models.verify_lineage(evidence[2], expected, bases).levels == (3, 3)
-    assert base_models.verify_lineage(evidence[2], expected, bases[1:]).levels is None
+    first, second, third = map(BaseModel.beside, chain)
+    trust = SigstoreTrust(trust_config=workshop.trust_config, offline=True)
+    for bases, levels in (((first, second), (3, 3)), ((second,), None), ((), None)):
+        verdict = verification.verify(
+            third.model,
+            expected,
+            signature=third.signature,
+            provenance=third.provenance,
+            base_models=bases,
+            trust=trust,
+        )
+        assert verdict.require().base_levels == levels
+        names = {base.model.name for base in verdict.base_models.values()}
+        assert names == {base.model.name for base in bases}

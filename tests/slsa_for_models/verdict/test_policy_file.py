@@ -27,7 +27,8 @@ from slsa_for_models.verdict.expectations import (
     builder_from_option,
     source_uri,
 )
-from slsa_for_models.verdict.verification import Evidence, Result, verify
+from slsa_for_models.verdict.result import Verdict
+from slsa_for_models.verdict.verification import verify
 from tests.support.crafted import (
     CHAINS,
     DATASET,
@@ -448,10 +449,10 @@ def test_init_writes_toml_of_every_branch(workshop: Workshop, branch: str) -> No
 
 @given(name=st.text(min_size=1), value=st.text(min_size=1), regex=st.text(min_size=1))
 def test_a_policy_made_is_read_as_it_was_meant(
-    accepting: Result, name: str, value: str, regex: str
+    accepting: Verdict, name: str, value: str, regex: str
 ) -> None:
     inputs = {name: value, f"{name} by pattern": Pattern(regex)}
-    text = policy_file.from_result(accepting, Expectations(inputs=inputs), None, None)
+    text = policy_file.from_verdict(accepting, Expectations(inputs=inputs), None, None)
     read = tomllib.loads(text.encode().decode())["build"]["inputs"]
     assert read == {name: value, f"{name} by pattern": {"pattern": regex}}
 
@@ -459,18 +460,15 @@ def test_a_policy_made_is_read_as_it_was_meant(
 @pytest.fixture(scope="module")
 def accepting(
     sigstore: LocalSigstore, trust_config: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Result:
+) -> Verdict:
     workshop = Workshop(sigstore, trust_config, tmp_path_factory.mktemp("accepting"))
     model = workshop.model()
-    evidence = Evidence(
-        model=model,
-        provenance=(workshop.train_provenance(model),),
+    return verify(
+        model,
+        Expectations(source_uri=source_uri(SOURCE), builders=(builder_from_option(TRAIN),)),
+        provenance=[workshop.train_provenance(model)],
         trust=SigstoreTrust(trust_config=trust_config, offline=True),
-    )
-    builders = (builder_from_option(TRAIN),)
-    result = verify(evidence, Expectations(source_uri=source_uri(SOURCE), builders=builders))
-    assert result
-    return result
+    ).require()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")

@@ -13,6 +13,7 @@ import pytest
 from slsa_for_models import cli
 from slsa_for_models.errors import RunError
 from slsa_for_models.verdict import run_conclusion
+from slsa_for_models.verdict.run_conclusion import GitHubApi
 from tests.support import crafted
 from tests.support.crafted import SOURCE, TRAIN, Workshop, refusals
 
@@ -74,7 +75,7 @@ def api() -> Iterator[Api]:
 def check(api: Api, run: str = RUN, answer: dict[str, Any] | None = None, **options: Any) -> str:
     if answer is not None:
         api.body = json.dumps({**GOOD, **answer}).encode()
-    return run_conclusion.check(run, COMMIT, token="secret", api=api.url, **options)
+    return run_conclusion.check(run, COMMIT, GitHubApi(api.url, "secret", **options))
 
 
 def test_a_run_that_succeeded(api: Api) -> None:
@@ -106,7 +107,7 @@ def test_a_model_of_an_attempt_that_failed(
 
 
 def test_a_public_run_needs_no_token(api: Api) -> None:
-    run_conclusion.check(RUN, COMMIT, token="", api=api.url)
+    run_conclusion.check(RUN, COMMIT, GitHubApi(api.url))
     assert api.requests == [(f"{ASKED}/1", None)]
 
 
@@ -175,13 +176,13 @@ def test_the_token_does_not_follow_a_redirect(api: Api) -> None:
 
 def test_nobody_there(api: Api) -> None:
     with pytest.raises(RunError, match="cannot be asked"):
-        run_conclusion.check(RUN, COMMIT, token="", api="http://127.0.0.1:1")
+        run_conclusion.check(RUN, COMMIT, GitHubApi("http://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd#", "ftp://127.0.0.1", "127.0.0.1:80"])
 def test_an_address_that_is_not_on_the_web(url: str) -> None:
     with pytest.raises(RunError):
-        run_conclusion.check(RUN, COMMIT, token="", api=url)
+        run_conclusion.check(RUN, COMMIT, GitHubApi(url))
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,20 @@ import jsonschema
 import pytest
 
 from model_signing import api
+from model_signing.errors import Error, UsageError
 from model_signing.methods.key import key_signer
 from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from slsa_for_models import cli
 from slsa_for_models.cli import main
+from slsa_for_models.errors import SignerError
 from slsa_for_models.evidence import json_schema, subjects
 from slsa_for_models.verdict import expectations
-from slsa_for_models.verdict.base_models import verify_lineage
-from slsa_for_models.verdict.verification import Evidence, verify
+from slsa_for_models.verdict.expectations import Expectations
+from slsa_for_models.verdict.result import Verdict
+from slsa_for_models.verdict.table import Step
+from slsa_for_models.verdict.verification import verify
 from tests.support.crafted import (
     COMMIT,
     DATASET,
@@ -1042,20 +1046,50 @@ def test_a_key_says_nothing_about_the_source(workshop: Workshop) -> None:
 
 def test_a_program_that_asks_if_deploys_no_refused_model(workshop: Workshop) -> None:
     model = workshop.model()
-    evidence = Evidence(
-        model=model,
-        provenance=(workshop.train_provenance(model),),
-        trust=SigstoreTrust(trust_config=workshop.trust_config, offline=True),
-    )
+    provenance = [workshop.train_provenance(model)]
+    trust = SigstoreTrust(trust_config=workshop.trust_config, offline=True)
     source, trusted = expectations.source_uri(SOURCE), (expectations.builder_from_option(TRAIN),)
-    for expected, accepted in (
-        (expectations.Expectations(source_uri=source, builders=trusted), True),
-        (expectations.Expectations(source_uri=f"{source}2", builders=trusted), False),
-        (expectations.Expectations(), False),
+    for expected, refusal in (
+        (Expectations(source_uri=source, builders=trusted), None),
+        (Expectations(source_uri=f"{source}2", builders=trusted), SignerError),
+        (Expectations(), SignerError),
     ):
-        alone, lineage = verify(evidence, expected), verify_lineage(evidence, expected)
-        for value in (alone, alone.verdict, lineage, lineage.verdict):
-            assert bool(value) is accepted
-    # Nothing was refused, and nothing passed: no reason to deploy either.
-    unsigned = verify(Evidence(model=model), expectations.Expectations())
-    assert unsigned.verdict.refusal is None and not unsigned
+        verdict = verify(str(model), expected, provenance=provenance, trust=trust)
+        assert bool(verdict) is verdict.verified is (refusal is None)
+        assert verdict.level == (3 if refusal is None else 0)
+        if refusal is None:
+            assert verdict.require() is verdict
+            assert (verdict.refusal, verdict.exit_code) == (None, 0)
+        else:
+            with pytest.raises(refusal) as raised:
+                verdict.require()
+            assert (verdict.refusal, verdict.exit_code) == (raised.value, 1)
+
+
+def test_nothing_passed_is_no_reason_to_deploy_either(workshop: Workshop) -> None:
+    model = workshop.model()
+    with pytest.raises(UsageError, match="nothing to verify against"):
+        verify(model, Expectations())
+    with pytest.raises(UsageError, match="nothing to verify against"):
+        verify(model, Expectations(), signature=workshop.sign_model(model))
+    unchecked = Step("s", "t", "c", "not checked", "why")
+    verdict = Verdict(subjects.measure(model), (unchecked,))
+    assert verdict.refusal is None and not verdict and verdict.exit_code == 1
+    with pytest.raises(Error, match="nothing could be checked"):
+        verdict.require()
+
+
+def test_hashing_tells_how_far_it_is(workshop: Workshop) -> None:
+    model, said = workshop.model(), list[tuple[int, int]]()
+    trust = SigstoreTrust(trust_config=workshop.trust_config, offline=True)
+    options = {"provenance": [workshop.train_provenance(model)], "trust": trust}
+    for signature in (None, workshop.sign_model(model)):
+        verify(
+            model,
+            Expectations(),
+            signature=signature,
+            progress=lambda done, size: said.append((done, size)),
+            **options,
+        )
+        assert said.pop() == (7, 7)
+        said.clear()

@@ -12,7 +12,8 @@ import pytest
 from model_signing.methods.key import key_signer
 from model_signing.oms import bundle
 from slsa_for_models.attesting import train_statement
-from slsa_for_models.verdict import base_models
+from slsa_for_models.verdict import verification
+from slsa_for_models.verdict.result import Verdict
 from tests.support.crafted import (
     SOURCE,
     TRAIN,
@@ -126,18 +127,18 @@ def test_files_that_change_after_they_were_read(
     """The summary names what was verified, not what has stood there since."""
     model = workshop.model()
     signature = workshop.sign_model(model)
-    verified = base_models.verify_lineage
+    verified = verification.verify
     before: dict[str, str] = {}
 
-    def then_change(*arguments: Any) -> base_models.Lineage:
-        result = verified(*arguments)
+    def then_change(*arguments: Any, **options: Any) -> Verdict:
+        verdict = verified(*arguments, **options)
         for name in ("publisher.toml", "p.json", "model.pth.sig"):
             path = workshop.folder / name
             before[name] = sha256(path.read_bytes()).hexdigest()
             path.write_bytes(b"changed")
-        return result
+        return verdict
 
-    monkeypatch.setattr(base_models, "verify_lineage", then_change)
+    monkeypatch.setattr(verification, "verify", then_change)
     assert attest(workshop, model, "--signature", signature, *with_key(workshop)) == 0
     predicate = statement_of(workshop)["predicate"]
     named = [predicate["policy"], *predicate["inputAttestations"]]

@@ -136,7 +136,7 @@ def test_a_line_that_is_no_attestation(workshop: Workshop) -> None:
 
 def test_public_trust_root_is_not_the_sandboxs(workshop: Workshop) -> None:
     from slsa_for_models.verdict.expectations import Expectations, builder_from_option, source_uri
-    from slsa_for_models.verdict.verification import Evidence, verify
+    from slsa_for_models.verdict.verification import verify
 
     model = workshop.model()
     data = workshop.sign(github_statement(model, **OWN), workshop.token(**OWN))
@@ -149,5 +149,5 @@ def test_public_trust_root_is_not_the_sandboxs(workshop: Workshop) -> None:
         (SigstoreTrust(offline=True), False),
         (SigstoreTrust(trust_config=workshop.trust_config), True),
     ):
-        evidence = Evidence(model=model, provenance=(provenance,), trust=trust)
-        assert verify(evidence, expected).verdict.accepted is accepted
+        verdict = verify(model, expected, provenance=[provenance], trust=trust)
+        assert verdict.verified is accepted

@@ -1,0 +1,179 @@
+"""What there is to verify, and the one value that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_signing.errors import Error
+from model_signing.methods.sigstore_trust import SigstoreTrust
+from slsa_for_models.evidence.provenance import Provenance
+from slsa_for_models.evidence.subjects import ModelDigests
+from slsa_for_models.evidence.training_record import TrainingRecord
+from slsa_for_models.verdict.expectations import Builder
+from slsa_for_models.verdict.table import Step
+
+if TYPE_CHECKING:
+    from model_signing.methods import Authenticated
+
+OFFLINE = SigstoreTrust(offline=True)
+"""The public Sigstore instance, by the trust root that is on this machine."""
+BASE_MODEL = "base-model"
+"""How a provenance calls a dependency that is a base model."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The files of one model, and the Sigstore instance to verify them against.
+
+    Attributes:
+        model: A file or a directory.
+        provenance: Provenance files.
+        signature: The OMS signature.
+        vsa: A verification summary by a trusted verifier.
+        training_record: The record that came beside the model.
+        trust: The Sigstore instance.
+    """
+
+    model: Path
+    provenance: tuple[Path, ...] = ()
+    signature: Path | None = None
+    vsa: Path | None = None
+    training_record: Path | None = None
+    trust: SigstoreTrust = OFFLINE
+
+
+@dataclass(frozen=True)
+class Signed:
+    """Who signed a file, once it is settled that they may.
+
+    Attributes:
+        label: The file.
+        authenticated: The signer.
+        facts: What a workflow's certificate says, see `certified_facts`; empty for others.
+        builders: The roots of trust that this signer may speak for.
+    """
+
+    label: str
+    authenticated: Authenticated
+    facts: Mapping[str, str | None]
+    builders: tuple[Builder, ...] = ()
+
+    def __str__(self) -> str:
+        if self.authenticated.method == "key":
+            return f"key {(self.authenticated.identity or '')[:16]}"
+        repository = self.facts.get("repository")
+        return f"{self.authenticated.identity}{f' for {repository}' if repository else ''}"
+
+
+def logged(authenticated: Authenticated) -> str:
+    """Where a signature stands in a transparency log, or ""."""
+    log = authenticated.log
+    return f"{log.origin} entry {log.log_index}" if log else ""
+
+
+def claimed(record: TrainingRecord) -> str:
+    """What training says of how well it went."""
+    return f"test accuracy {record.metrics.test_accuracy:.1%}, finished {record.finished}"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A provenance of which every step passed, its signer, and the SLSA Build level it earns."""
+
+    signed: Signed
+    provenance: Provenance
+    level: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Every step, and what the accepted evidence says. False unless the model is verified.
+
+    Attributes:
+        model: The model as it was hashed.
+        steps: Every check, in order, also those that were not run.
+        signer: Who signed the model, if that was accepted.
+        accepted: The provenances of which every step passed.
+        levels: The SLSA Build level that each builder's accepted provenance earns, by the builder's
+            short name; that of a verification summary by those words.
+        dataset: SHA-256 of the training data, hexadecimal, as far as it is known; else "".
+        record: What training says of itself, if an accepted provenance vouches for that.
+        base_models: SHA-256 of a base model's signed statement, hexadecimal -> its own verdict; of
+            every base model that was given and is named, in all generations.
+        evidence: Name and SHA-256, hexadecimal, of each file as it was read.
+    """
+
+    model: ModelDigests
+    steps: tuple[Step, ...]
+    signer: Signed | None = None
+    accepted: tuple[Accepted, ...] = ()
+    levels: Mapping[str, int] = field(default_factory=dict)
+    dataset: str = ""
+    record: TrainingRecord | None = None
+    base_models: Mapping[str, Verdict] = field(default_factory=dict)
+    evidence: tuple[tuple[str, str], ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.verified
+
+    @property
+    def verified(self) -> bool:
+        """Whether at least one check passed and none refused."""
+        outcomes = {step.outcome for step in self.steps}
+        return "passed" in outcomes and "refused" not in outcomes
+
+    @property
+    def level(self) -> int:
+        """The highest SLSA Build level of all evidence; 0 unless verified."""
+        return max(self.levels.values(), default=0) if self.verified else 0
+
+    @property
+    def refusal(self) -> Error | None:
+        """The first refusal, which decides the exit code."""
+        return next((step.error for step in self.steps if step.error is not None), None)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or what the first refusal asks for."""
+        if self.refusal is not None:
+            return self.refusal.exit_code
+        return 0 if self.verified else 1
+
+    @property
+    def named_base_models(self) -> tuple[str, ...]:
+        """The digests of the base models that accepted provenance names, each once, in order.
+
+        "" stands for one that is named without a SHA-256.
+        """
+        named = [
+            resource.sha256 or ""
+            for item in self.accepted
+            for resource in item.provenance.dependencies
+            if resource.name == BASE_MODEL
+        ]
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def base_levels(self) -> tuple[int, ...] | None:
+        """The SLSA Build level of each base model; None if one that is named was not given."""
+        named = {digest for one in self._generations() for digest in one.named_base_models}
+        if not named <= self.base_models.keys():
+            return None
+        return tuple(one.level for one in self.base_models.values())
+
+    def require(self) -> Verdict:
+        """Itself, if the model is verified.
+
+        Raises:
+            Error: The first refusal; or that nothing could be checked.
+        """
+        if self.verified:
+            return self
+        raise self.refusal or Error("nothing could be checked", where=self.model.name)
+
+    def _generations(self) -> Iterator[Verdict]:
+        yield self
+        yield from self.base_models.values()
