@@ -186,7 +186,11 @@ def verify_again(display: Display, model: str, output: Path) -> int:
     programs = programs_of("base")
     command = verify_command(model, output)
     display.line(f"> {'at home':11}verify again, with nothing but the files in {output}/\n")
-    code = subprocess.run([programs / command[0], *command[1:]], check=False).returncode
+    code = subprocess.run(
+        [programs / command[0], *command[1:]],
+        check=False,
+        timeout=1800,
+    ).returncode
     if code != 0:
         print("\nThe workflow verified what does not verify at home: a defect.", file=sys.stderr)
         return code
@@ -213,7 +217,13 @@ def verify_again(display: Display, model: str, output: Path) -> int:
 def programs_of(role: str) -> Path:
     """The folder of programs of a locked environment, built if there is none yet."""
     builder = [sys.executable, str(ROOT / "actions/setup/environment.py"), role]
-    result = subprocess.run(builder, check=True, stdout=subprocess.PIPE, text=True)
+    result = subprocess.run(
+        builder,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=1800,
+    )
     return Path(result.stdout.strip())
 
 

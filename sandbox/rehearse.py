@@ -95,6 +95,7 @@ def rehearse(
                 check=False,
                 stderr=subprocess.PIPE,
                 text=True,
+                timeout=3600,
             )
             sys.stderr.write(done.stderr)
             steps.append(f"- {'❌' if done.returncode else '✅'} {step}")

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sandbox.sigstore import LocalSigstore
+from tests.support.limits import locked
 
 ROOT = Path(__file__).resolve().parents[1]
+# The first one also builds the environments that it runs in.
+DEMONSTRATION_SECONDS = 1800
 
 # Several workers train at once: threads that wait for each other sleep, and do not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# What tests start keeps its compiled modules: importing PyTorch takes 1 s with them, else 4 s.
+# What tests start keeps its compiled modules, as importing PyTorch takes 1 s with them, else 4 s;
+# but in a folder of this session, never in an environment: a test may stop or starve its process.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+for variable in ("PYTHONPYCACHEPREFIX", "HYPOTHESIS_STORAGE_DIRECTORY"):
+    if variable not in os.environ:  # pytest-xdist's processes have it from the first one
+        os.environ[variable] = tempfile.mkdtemp(prefix="model-transparency-tests-")
+        atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 # A shell lets what it starts in the background ignore Ctrl-C; the processes tested are not to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test writes or reads by a relative name is not in the checkout."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -43,14 +60,11 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
     The demonstration runs once, whichever of pytest-xdist's processes asks for it first.
     """
-    import fcntl  # not on Windows, where this runs nothing either
-
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     output, printed = shared / "demonstration/out", shared / "demonstration/printed.txt"
-    with (shared / "demonstration.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(shared / "demonstration.lock", DEMONSTRATION_SECONDS):
         if not printed.exists():
             done = subprocess.run(
                 ["make", "demo", f"OUTPUT={output}"],
@@ -58,6 +72,7 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
                 capture_output=True,
                 text=True,
                 check=False,
+                timeout=DEMONSTRATION_SECONDS,
             )
             assert done.returncode == 0, done.stdout + done.stderr
             printed.write_text(done.stdout, encoding="utf-8")

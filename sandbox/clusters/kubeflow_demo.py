@@ -83,6 +83,7 @@ def run(
         cwd=ROOT,
         env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
         check=False,
+        timeout=3600,
     )
     token.unlink()
     if done.returncode:

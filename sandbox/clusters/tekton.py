@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ Say = Callable[[str], None]
 
 API = "tekton.dev/v1"
 MAX_RESULTS = 4096  # bytes of a Task's results: what a pod's termination message holds
+STEP_SECONDS = 3600  # Tekton's own default for a whole run
 _VARIABLE = re.compile(r"\$\(([^()\s]+)\)")
 _WHOLE = re.compile(r"\$\(([^()\s]+)\[\*\]\)")
 _TASK_RESULT = re.compile(r"\$\(tasks\.([a-z0-9-]+)\.results\.")
@@ -177,7 +179,11 @@ def _resolve(reference: Json, kind: str, cluster: Cluster) -> tuple[Json, Refere
 
 def _git(repository: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False
+        ["git", "-C", str(repository), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     if done.returncode:
         raise TektonError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
@@ -468,7 +474,12 @@ def _run_step(
         text=True,
     ) as process:
         assert process.stdout is not None
-        lines = [line.rstrip("\n") for line in _echo(process.stdout, f"[{where}] ", place.say)]
+        overdue = threading.Timer(STEP_SECONDS, process.kill)
+        overdue.start()
+        try:
+            lines = [line.rstrip("\n") for line in _echo(process.stdout, f"[{where}] ", place.say)]
+        finally:
+            overdue.cancel()
     if process.returncode:
         last = lines[-1] if lines else "no output"
         raise TektonError(f"step {where} failed with exit code {process.returncode}: {last}")

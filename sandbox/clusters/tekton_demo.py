@@ -213,7 +213,11 @@ def environment(role: str) -> Path:
     """The folder of programs of a role's locked environment; built where there is none yet."""
     builder = ROOT / "actions/setup/environment.py"
     done = subprocess.run(
-        [sys.executable, str(builder), role], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(builder), role],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=1800,
     )
     return Path(done.stdout.strip())
 
@@ -242,7 +246,7 @@ def _fetch(storage: str, result: tekton.Value, folder: Path) -> Path:
     bucket, _, name = result["uri"].removeprefix("gs://").partition("/")
     target = folder / name.rpartition("/")[2]
     url = f"{storage}/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}?alt=media"
-    with urllib.request.urlopen(url) as answer, target.open("wb") as file:
+    with urllib.request.urlopen(url, timeout=300) as answer, target.open("wb") as file:
         shutil.copyfileobj(answer, file)
     return target
 
@@ -254,7 +258,7 @@ def _put(storage: str, bucket: str, name: str, content: bytes) -> None:
 
 def _request(url: str, body: bytes, content_type: str) -> None:
     request = urllib.request.Request(url, body, {"Content-Type": content_type})
-    urllib.request.urlopen(request).close()
+    urllib.request.urlopen(request, timeout=300).close()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -279,7 +283,9 @@ def main(argv: list[str] | None = None) -> int:
         command = verify_command(outcome)
         print("\n$", " ".join(command), flush=True)
         return subprocess.run(
-            [str(programs["gcp"] / command[0]), *command[1:]], check=False
+            [str(programs["gcp"] / command[0]), *command[1:]],
+            check=False,
+            timeout=1800,
         ).returncode
 
 

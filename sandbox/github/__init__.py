@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,8 +54,10 @@ GENERATOR = Source(
 # What of this process's environment a job sees; the rest is nobody's business.
 INHERITED = re.compile(
     r"PATH|LANG|LC_\w+|TERM|TZ|(PIP|UV|MODEL_TRANSPARENCY)_\w+|(?i:(https?|no|all)_proxy)"
-    r"|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|PYTHONDONTWRITEBYTECODE"
+    r"|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|PYTHON(DONTWRITEBYTECODE|PYCACHEPREFIX)"
 )
+# Then a run is ended, as by Ctrl-C; and how long that may take.
+RUN_SECONDS, ENDING_SECONDS = 2 * 3600, 60
 WORST_FIRST = ("failure", "cancelled", "success", "skipped")
 
 
@@ -388,14 +391,19 @@ def _act(
     )
     assert process.stdin is not None and process.stdout is not None
     observed = _Observed()
+    overdue = threading.Timer(RUN_SECONDS, process.stdin.close)  # tells the supervisor
+    overdue.start()
     try:
         for line in process.stdout:
             _observe(line, observed, log, on_event)
     except BaseException:
-        process.stdin.close()  # tells the supervisor
+        process.stdin.close()
         raise
     finally:
-        observed.exit_code = process.wait()
+        overdue.cancel()
+        observed.exit_code = process.wait(ENDING_SECONDS)
+    if process.stdin.closed:
+        raise TimeoutError(f"the run was ended after {RUN_SECONDS} seconds; see {log.name}")
     return observed
 
 

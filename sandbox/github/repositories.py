@@ -93,6 +93,7 @@ def _git(folder: Path, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     if result.returncode != 0:
         raise RuntimeError(f"git {arguments[0]} in {folder}: {result.stderr.strip()}")

@@ -76,7 +76,13 @@ def test_the_page_gets_its_figures_between_the_marks(tmp_path: Path) -> None:
 
 def environment(role: str) -> str:
     builder = [sys.executable, ROOT / "actions" / "setup" / "environment.py", role]
-    run = subprocess.run(builder, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        builder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1800,
+    )
     if run.returncode:
         pytest.skip(f"not tested: the environment {role!r} cannot be built here: {run.stderr}")
     return run.stdout.strip()
@@ -87,7 +93,11 @@ def test_a_row_is_measured(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "bench" / "speed.py", "--rounds", "1", "--only", "8 KB"]
     places = ["--ours", environment("base"), "--peer", environment("peer"), "--cache", tmp_path]
     run = subprocess.run(
-        [*command, *places, "--json", report], capture_output=True, text=True, check=False
+        [*command, *places, "--json", report],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1800,
     )
     assert run.returncode in (0, 1), run.stderr  # 1: a target missed, on a busy machine
     (row,) = json.loads(report.read_text())["rows"]

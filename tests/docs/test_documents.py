@@ -28,6 +28,7 @@ def documents() -> list[Path]:
         capture_output=True,
         text=True,
         check=True,
+        timeout=300,
     ).stdout
     return sorted(ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file())
 
@@ -40,7 +41,15 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 def programs() -> Path:
     """The installed programs, as a user has them; with PyTorch, so that they can train."""
     builder = [sys.executable, "-I", str(ROOT / "actions/setup/environment.py"), "pytorch"]
-    return Path(subprocess.run(builder, capture_output=True, text=True, check=True).stdout.strip())
+    return Path(
+        subprocess.run(
+            builder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=1800,
+        ).stdout.strip()
+    )
 
 
 @pytest.fixture(scope="module")

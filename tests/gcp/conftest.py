@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -38,5 +39,6 @@ def outcome(sigstore, programs, tmp_path_factory) -> tekton_demo.Outcome:
 
 
 def _script(path: Path, line: str) -> None:
-    path.write_text(f"#!/bin/sh\n{line}\n")
+    compiled = os.environ["PYTHONPYCACHEPREFIX"]  # Tekton's steps have variables of their own
+    path.write_text(f"#!/bin/sh\nexport PYTHONPYCACHEPREFIX='{compiled}'\n{line}\n")
     path.chmod(0o755)

@@ -396,6 +396,7 @@ def shell(consumer, programs, outcome):
             },
             capture_output=True,
             text=True,
+            timeout=300,
         )
 
     return run

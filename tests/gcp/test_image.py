@@ -54,12 +54,23 @@ def test_the_first_stage_builds_the_programs(tmp_path):
         env={**os.environ, "ROLES": "gcp", "MODEL_TRANSPARENCY_CACHE": str(tmp_path / "opt")},
         capture_output=True,
         text=True,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     programs = tmp_path / "opt/gcp/bin"
     for command in ("slsa_for_models", "model_signing"):
-        assert subprocess.run([programs / command, "--help"], capture_output=True).returncode == 0
-    imported = subprocess.run([programs / "python", "-c", "import google.cloud.storage"])
+        assert (
+            subprocess.run(
+                [programs / command, "--help"],
+                capture_output=True,
+                timeout=1800,
+            ).returncode
+            == 0
+        )
+    imported = subprocess.run(
+        [programs / "python", "-c", "import google.cloud.storage"],
+        timeout=1800,
+    )
     assert imported.returncode == 0
 
 

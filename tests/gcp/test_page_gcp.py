@@ -34,6 +34,7 @@ def lint():
             cwd=folder,
             capture_output=True,
             text=True,
+            timeout=1800,
         )
         problems = json.loads(done.stdout[: done.stdout.rindex("]") + 1])
         assert (done.returncode == 0) == (not problems), done.stderr

@@ -164,6 +164,13 @@ def test_a_failing_step_stops_the_run_and_is_named(run):
     assert not any("compare" in line for line in run.lines)
 
 
+def test_a_step_that_does_not_end_is_ended(run, monkeypatch):
+    monkeypatch.setattr(tekton, "STEP_SECONDS", 1)
+    run.change("hello", "#!/bin/sh", "#!/bin/sh\nwhile :; do :; done")
+    with pytest.raises(tekton.TektonError, match=r"step first : say failed .* -9"):
+        run()
+
+
 @pytest.mark.parametrize(
     ("document", "old", "new", "message"),
     [

@@ -77,6 +77,7 @@ def train(output: Path, *command: str) -> dict:
         cwd=tekton_demo.ROOT,
         capture_output=True,
         text=True,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     return json.loads((output / "training.json").read_text())
@@ -109,6 +110,7 @@ def test_a_process_that_fails_ends_all(name, tmp_path):
         cwd=tekton_demo.ROOT,
         capture_output=True,
         text=True,
+        timeout=1800,
     )
     assert done.returncode == 1
     assert "one of the processes failed" in done.stderr

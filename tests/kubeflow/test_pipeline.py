@@ -44,6 +44,7 @@ def compile_pipeline(kfp: Path, output: Path, *options: str) -> subprocess.Compl
         cwd=tekton_demo.ROOT,
         capture_output=True,
         text=True,
+        timeout=1800,
     )
 
 

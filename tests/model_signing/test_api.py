@@ -31,7 +31,8 @@ from model_signing.errors import (
 )
 from model_signing.methods import Authenticated
 from model_signing.oms.names import GIT_PATHS
-from tests.support.material import key_bundle, new_key, private_pem, public_pem, shared
+from tests.support.limits import limited
+from tests.support.material import ROOT, key_bundle, new_key, private_pem, public_pem, shared
 
 posix = pytest.mark.skipif(os.name != "posix", reason="not tested: POSIX files only")
 KEY = new_key()
@@ -113,7 +114,12 @@ def test_the_root_digest_is_what_coreutils_make_of_it(model: Path) -> None:
         " | cut -d' ' -f1 | tr -d '\\n' | sed 's/../\\\\x&/g' | xargs -0 printf | sha256sum"
     )
     run = subprocess.run(
-        ["bash", "-c", script], cwd=model, capture_output=True, text=True, check=True
+        ["bash", "-c", script],
+        cwd=model,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     assert model_signing.digest(model) == run.stdout.split()[0]
 
@@ -566,23 +572,24 @@ def test_a_read_only_model_can_be_signed_and_verified(model: Path, signature: Pa
 
 
 def test_two_signers_at_once_leave_one_whole_signature(model: Path, signature: Path) -> None:
-    barrier = threading.Barrier(4)
+    barrier = threading.Barrier(4, timeout=60)
     failures: list[BaseException] = []
 
     def sign() -> None:
-        barrier.wait()
         try:
+            barrier.wait()
             for _ in range(10):
                 model_signing.sign(model, signature, SIGN)
                 model_signing.verify(model, signature, VERIFY)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=sign) for _ in range(4)]
+    threads = [threading.Thread(target=sign, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
     assert failures == []
     assert listing(signature.parent) == ["model", "model.sig"]
 
@@ -606,9 +613,14 @@ except Error as error:
 def run(prepare: str, model: Path, signature: Path) -> subprocess.Popen[str]:
     key = signature.with_name("key.pem")
     key.write_bytes(private_pem(KEY))
-    command = [sys.executable, "-c", RUN.format(prepare=prepare)]
+    # -B: where files are limited, compiled modules would be cut off, too.
+    command = [sys.executable, "-B", "-c", RUN.format(prepare=prepare)]
     return subprocess.Popen(
-        [*command, model, signature, key], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*command, model, signature, key],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -618,7 +630,8 @@ def test_signing_on_a_full_disk_keeps_the_old_signature(model: Path, signature: 
     before = signature.read_bytes()
     (model / "more").write_text("x")
     process = run("resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))", model, signature)
-    _, errors = process.communicate()
+    with limited(process):
+        _, errors = process.communicate()
     assert (process.returncode, errors.strip()) == (1, "cannot write the file")
     assert signature.read_bytes() == before
     assert listing(signature.parent) == ["key.pem", "model", "model.sig"]
@@ -631,10 +644,10 @@ def test_signing_that_is_stopped_writes_no_signature(
 ) -> None:
     with (model / "huge").open("wb") as file:
         file.truncate(1 << 40)  # minutes of hashing
-    process = run("", model, signature)
-    assert process.stdout is not None and process.stdout.readline() == "hashing\n"
-    process.send_signal(number)
-    process.communicate(timeout=20)
+    with limited(run("", model, signature)) as process:
+        assert process.stdout is not None and process.stdout.readline() == "hashing\n"
+        process.send_signal(number)
+        process.communicate(timeout=20)
     assert process.returncode == -number
     assert listing(signature.parent) == ["key.pem", "model"]
 

@@ -24,6 +24,7 @@ from model_signing.cli import main
 from model_signing.errors import Error, UsageError
 from model_signing.terminal import command_line
 from sandbox.sigstore import LocalSigstore
+from tests.support.limits import limited, open_fifo_to_write
 from tests.support.material import (
     ROOT,
     authority,
@@ -467,10 +468,22 @@ class TestEnds:
         (here / "model").rename(here / "модель")
         command = [sys.executable, "-m", "model_signing", "digest", "модель", "--format", "json"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
-        assert subprocess.run(command, env=environment, check=False).returncode == 0
+        assert (
+            subprocess.run(
+                command,
+                env=environment,
+                check=False,
+                timeout=300,
+            ).returncode
+            == 0
+        )
         verify = ["verify", "key", "модель", "--signature", "model.sig", "--public-key", "key.pub"]
         run = subprocess.run(
-            [*command[:3], *verify], env=environment, capture_output=True, check=False
+            [*command[:3], *verify],
+            env=environment,
+            capture_output=True,
+            check=False,
+            timeout=300,
         )
         assert (run.returncode, run.stderr) == (0, b"")
         assert rb"\u043c" in run.stdout
@@ -481,7 +494,13 @@ class TestEnds:
         read, write = os.pipe()
         os.close(read)
         run = subprocess.run(
-            command, stdout=write, stderr=subprocess.PIPE, text=True, env=environment, check=False
+            command,
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            check=False,
+            timeout=300,
         )
         os.close(write)
         assert (run.returncode, run.stderr) == (1, "")
@@ -491,15 +510,16 @@ class TestEnds:
         command = [sys.executable, "-m", "model_signing", "sign", "key", "model"]
         command += ["--private-key", "key.fifo", "--signature", "new.sig"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        writer = os.open(here / "key.fifo", os.O_WRONLY)  # returns when it has opened it, too
-        for _ in range(10):  # a signal between two instructions only shows at the next one
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=3)
-                break
-        _, err = process.communicate(timeout=3)
-        os.close(writer)
+        run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        with limited(run) as process:
+            writer = open_fifo_to_write(here / "key.fifo")
+            for _ in range(10):  # a signal between two instructions only shows at the next one
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=3)
+                    break
+            _, err = process.communicate(timeout=3)
+            os.close(writer)
         assert (process.returncode, err) == (130, "interrupted\n")
         assert not (here / "new.sig").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import mmap
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +25,8 @@ from model_signing.errors import FileError, UsageError
 from model_signing.oms.manifest import Manifest, Serialization, resources
 from model_signing.oms.names import MAX_FILES
 from model_signing.sources import local
+from tests.support.limits import limited
+from tests.support.material import ROOT
 
 posix = pytest.mark.skipif(os.name != "posix", reason="not tested: POSIX tools and files only")
 MIB = 1 << 20
@@ -60,6 +63,7 @@ def test_digests_are_those_of_coreutils(tmp_path: Path, algorithm: str, tool: st
         capture_output=True,
         text=True,
         check=True,
+        timeout=300,
     )
     expected = {line.split("  ")[1]: line.split()[0] for line in run.stdout.splitlines()}
     assert build(tmp_path, how(algorithm)).digests == expected
@@ -86,9 +90,17 @@ def test_shards_are_what_split_makes_of_the_file(tmp_path: Path) -> None:
     model.mkdir()
     parts.mkdir()
     (model / "w").write_bytes(content(2_500_000))
-    subprocess.run(["split", "-b", "1000000", model / "w", parts / "x"], check=True)
+    subprocess.run(
+        ["split", "-b", "1000000", model / "w", parts / "x"],
+        check=True,
+        timeout=300,
+    )
     run = subprocess.run(
-        ["sha256sum", *sorted(parts.iterdir())], capture_output=True, text=True, check=True
+        ["sha256sum", *sorted(parts.iterdir())],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     digests = [line.split()[0] for line in run.stdout.splitlines()]
     names = ["w:0:1000000", "w:1000000:2000000", "w:2000000:2500000"]
@@ -209,7 +221,14 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path, algorithm: str) -> 
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         command = [sys.executable, "-c", script, str(tmp_path)]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=300,
+        )
         peaks.append(int(run.stdout))
     assert peaks[1] < peaks[0] + 40_000  # kB: buffers, not the model
 
@@ -356,14 +375,14 @@ def test_what_the_disk_cannot_give_is_not_mapped(
 CHANGED = "the file changed while it was being hashed"
 
 
-def hashing(script: str, model: Path) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def hashing(script: str, model: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that has begun to hash a model, and says "go" at every piece."""
-    run = subprocess.Popen(
-        [sys.executable, "-c", script, str(model)], stdout=subprocess.PIPE, text=True
-    )
-    assert run.stdout is not None
-    assert run.stdout.readline() == "go\n"
-    return run
+    command = [sys.executable, "-c", script, str(model)]
+    with limited(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "go\n"
+        yield run
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
@@ -375,11 +394,11 @@ def test_a_mapped_file_that_shrinks_does_not_kill(tmp_path: Path) -> None:
         "try: m.digest(Path(sys.argv[1]), progress=slowly)\n"
         "except m.Error as error: print(error)"
     )
-    run = hashing(script, tmp_path)
-    start = time.monotonic()
-    os.truncate(tmp_path / "w", 10)  # waits until the window is hashed
-    assert time.monotonic() - start < 5
-    said, _ = run.communicate(timeout=10)
+    with hashing(script, tmp_path) as run:
+        start = time.monotonic()
+        os.truncate(tmp_path / "w", 10)  # waits until the window is hashed
+        assert time.monotonic() - start < 5
+        said, _ = run.communicate(timeout=10)
     assert run.returncode == 0
     assert CHANGED in said
 
@@ -409,9 +428,9 @@ def test_ctrl_c_ends_the_work_at_once(tmp_path: Path) -> None:
         "    progress=lambda *_: print('go', flush=True))\n"
         "except KeyboardInterrupt: sys.exit(130)"
     )
-    run = hashing(script, tmp_path)
-    run.send_signal(signal.SIGINT)
-    run.communicate(timeout=10)
+    with hashing(script, tmp_path) as run:
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=10)
     assert run.returncode == 130
 
 
@@ -451,7 +470,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digest_of(model: Path, before: str = "", jobs: int = 2) -> str:
     script = IN_A_PROCESS.format(before=before, jobs=jobs)
     command = [sys.executable, "-c", script, str(model)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    ).stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")
@@ -478,10 +504,10 @@ def test_no_process_stays_behind(tiny: Path, end: str) -> None:
         f"def stop(*_): {end}\n"
         "m.digest(Path(sys.argv[1]), m.HashOptions(jobs=2), progress=stop)"
     )
-    run = subprocess.Popen(
-        [sys.executable, "-c", script, str(tiny)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    run.communicate(timeout=20)  # until the last process has closed the pipe
+    command = [sys.executable, "-c", script, str(tiny)]
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with limited(run):
+        run.communicate(timeout=20)  # until the last process has closed the pipe
     assert run.returncode != 0
 
 

@@ -60,6 +60,8 @@ def test_a_command_imports_only_what_it_uses(command: str, arguments: dict[str, 
             capture_output=True,
             text=True,
             check=True,
+            timeout=300,
+            cwd=ROOT,
         )
         code, *modules = run.stderr.splitlines()[-1].split()
         assert code in ("0", "None")
@@ -77,7 +79,13 @@ def test_help_costs_less_than_three_times_python_itself(tmp_path: Path) -> None:
     def seconds(code: str) -> float:  # of processor time: other processes add less to it
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-c", code]
-        subprocess.run(command, capture_output=True, env=environment, check=True)
+        subprocess.run(
+            command,
+            capture_output=True,
+            env=environment,
+            check=True,
+            timeout=300,
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return sum(after[:2]) - sum(before[:2])
 

@@ -13,6 +13,8 @@ import jwt
 import pytest
 import requests
 
+from tests.support.limits import limited
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,14 +28,12 @@ def kept(tmp_path):
         text=True,
     )
     printed = ""
-    for line in process.stdout:
-        printed += line
-        if line.startswith("Ctrl-C"):
-            break
-    yield process, printed
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with limited(process, 300):
+        for line in process.stdout:
+            printed += line
+            if line.startswith("Ctrl-C"):
+                break
+        yield process, printed
 
 
 def test_it_says_how_to_use_it(kept, tmp_path):
@@ -42,7 +42,12 @@ def test_it_says_how_to_use_it(kept, tmp_path):
     url = re.search(r"URL +(\S+)", printed).group(1)
     assert config["signingConfig"]["caUrls"][0]["url"] == url
     curl = re.search(r"a person +(curl .*)", printed).group(1)
-    token = subprocess.run(["bash", "-c", curl], capture_output=True, text=True).stdout
+    token = subprocess.run(
+        ["bash", "-c", curl],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    ).stdout
     claims = jwt.decode(token, options={"verify_signature": False})
     assert claims["email"] == "developer@example.test"
     job = dict(re.findall(r"export (\w+)='?([^'\s]+)'?", printed))

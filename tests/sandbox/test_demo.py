@@ -24,6 +24,7 @@ def run_demo(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=1800,
     )
 
 
@@ -44,6 +45,7 @@ def verify(programs: Path, command: list[str]) -> tuple[int, str]:
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
+        timeout=1800,
     )
     assert "Traceback" not in result.stderr
     return result.returncode, result.stdout + result.stderr
@@ -85,7 +87,10 @@ def test_the_printed_commands_work(demonstration, out):
 
     def paste(command: str) -> tuple[int, str]:
         result = subprocess.run(
-            ["bash", "-c", f"{export}\n{command}"], capture_output=True, text=True
+            ["bash", "-c", f"{export}\n{command}"],
+            capture_output=True,
+            text=True,
+            timeout=1800,
         )
         return result.returncode, result.stdout + result.stderr
 

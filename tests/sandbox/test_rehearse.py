@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import shutil
 import subprocess
 import sys
@@ -45,12 +46,14 @@ def rehearse(model: Path, summary: Path) -> subprocess.CompletedProcess[str]:
             **{name: text for name, text in step["env"].items() if "${{" not in text},
             "PATH": "/usr/bin:/bin",
             "HOME": str(summary.parent),
+            "PYTHONPYCACHEPREFIX": os.environ["PYTHONPYCACHEPREFIX"],
             **RUN,
             **given,
         },
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
 
 

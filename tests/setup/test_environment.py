@@ -79,6 +79,7 @@ def test_the_programs_of_the_base_environment_are_those_of_this_checkout(
         capture_output=True,
         text=True,
         check=True,
+        timeout=1800,
     ).stdout
     assert Path(where).is_relative_to(programs.parent)
 
@@ -133,7 +134,7 @@ def test_a_builder_that_is_killed_leaves_no_environment_that_looks_finished(
     while not list((cache / "environments").glob(".boot*/*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.wait(60)
     names = [path.name for path in (cache / "environments").iterdir() if path.is_dir()]
     assert names
     assert all(name.startswith(".") for name in names)

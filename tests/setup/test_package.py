@@ -18,7 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The wheel, built twice with the locked build backend, at two times in two folders."""
     builder = [sys.executable, "-I", str(ROOT / "actions/setup/environment.py"), "bootstrap"]
-    programs = subprocess.run(builder, capture_output=True, text=True, check=True).stdout.strip()
+    programs = subprocess.run(
+        builder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=1800,
+    ).stdout.strip()
     built = []
     for number in range(2):
         folder = tmp_path_factory.mktemp(f"wheel{number}")
@@ -28,6 +34,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             env={**os.environ, "TZ": ["UTC", "Asia/Tokyo"][number]},
             capture_output=True,
             check=True,
+            timeout=1800,
         )
         built += folder.glob("*.whl")
     return built

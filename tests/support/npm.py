@@ -39,6 +39,7 @@ def packages(folder: Path) -> Path:
             capture_output=True,
             text=True,
             check=False,
+            timeout=1800,
         )
         if done.returncode:
             shutil.rmtree(scratch)

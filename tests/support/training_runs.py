@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import model_signing
 from slsa_for_models.models import formats
+from tests.support.limits import limited
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +49,7 @@ def sign(model: Path) -> Path:
 def save_twice(framework: str, folder: Path) -> tuple[Path, Path]:
     """Every format of the framework, from two processes unlike each other but for the seed."""
     saved = folder / "first", folder / "another folder" / "second"
-    running = []
+    running: list[subprocess.Popen[bytes]] = []
     for hash_seed, output in enumerate(saved, start=1):
         output.mkdir(parents=True)
         environment = {
@@ -59,7 +60,8 @@ def save_twice(framework: str, folder: Path) -> tuple[Path, Path]:
         }
         command = [sys.executable, __file__, framework, str(output)]
         running.append(subprocess.Popen(command, cwd=output, env=environment))
-    assert [process.wait() for process in running] == [0, 0]
+    with limited(running[0], 1800), limited(running[1], 1800):
+        assert [process.wait() for process in running] == [0, 0]
     return saved
 
 
@@ -72,6 +74,7 @@ def run_cli(*arguments: object, **options: object) -> subprocess.CompletedProces
         text=True,
         check=False,
         **options,
+        timeout=1800,
     )
 
 

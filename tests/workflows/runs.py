@@ -25,6 +25,7 @@ def git_files() -> list[str]:
         capture_output=True,
         text=True,
         check=True,
+        timeout=300,
     ).stdout
     return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 

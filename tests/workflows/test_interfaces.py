@@ -179,6 +179,7 @@ def test_no_environment_outlives_a_job(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=True,
+            timeout=300,
         )
         assert done.stdout.strip() == found
 
@@ -219,6 +220,7 @@ def test_a_job_that_reported_no_subjects_is_refused(tmp_path: Path) -> None:
             env={**os.environ, **given, "GITHUB_OUTPUT": str(output)},
             capture_output=True,
             check=False,
+            timeout=300,
         )
         codes[compare] = done.returncode == 0, output.exists()
     assert codes == {"": (True, True), "yes": (False, False)}

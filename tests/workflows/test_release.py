@@ -51,6 +51,7 @@ def release(github: GitHub, *arguments: str, root: Path = ROOT) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
 
 

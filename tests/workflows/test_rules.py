@@ -48,6 +48,7 @@ def lint(linter: str, root: Path) -> subprocess.CompletedProcess[str]:
             capture_output=True,
             text=True,
             check=False,
+            timeout=300,
         )
         if done.returncode:
             return done

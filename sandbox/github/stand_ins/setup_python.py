@@ -37,7 +37,11 @@ def main() -> None:
 def _version(python: str) -> str:
     script = "import platform; print(platform.python_version())"
     return subprocess.run(
-        [python, "-I", "-c", script], capture_output=True, text=True, check=True
+        [python, "-I", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     ).stdout.strip()
 
 

@@ -274,6 +274,7 @@ def test_the_adapter_is_a_program(tmp_path: Path) -> None:
         [sys.executable, adapter, *arguments, "--private-key", str(tmp_path / "key.pem")],
         cwd=tmp_path,
         check=False,
+        timeout=300,
     )
     assert run.returncode == 0
     assert (tmp_path / "b.sig").exists()

@@ -65,6 +65,7 @@ class Peer:
             cwd=folder,
             env={"PATH": os.environ["PATH"], "HOME": str(folder)},
             check=False,
+            timeout=1800,
         )
         printed = run.stdout + run.stderr
         line = next((line for line in run.stdout.splitlines() if line.startswith("codes ")), None)
@@ -77,7 +78,13 @@ def peer() -> Peer:
     folder = os.environ.get("MODEL_TRANSPARENCY_PEER")
     if folder is None:
         build = [sys.executable, str(ROOT / "actions" / "setup" / "environment.py"), "peer"]
-        run = subprocess.run(build, capture_output=True, text=True, check=False)
+        run = subprocess.run(
+            build,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=1800,
+        )
         if run.returncode != 0:
             pytest.skip(f"not tested: the peer cannot be installed: {run.stderr[-300:]}")
         folder = run.stdout.strip()

@@ -135,9 +135,22 @@ def _softhsm() -> tuple[str, str]:
         work = folder.with_name(f"softhsm2.{os.getpid()}")
         work.mkdir(parents=True)
         fetch = ["apt-get", "download", "-qq", "softhsm2", "libsofthsm2"]
-        if subprocess.run(fetch, cwd=work, capture_output=True, check=False).returncode == 0:
+        if (
+            subprocess.run(
+                fetch,
+                cwd=work,
+                capture_output=True,
+                check=False,
+                timeout=300,
+            ).returncode
+            == 0
+        ):
             for package in work.glob("*.deb"):
-                subprocess.run(["dpkg", "-x", package, work], check=True)
+                subprocess.run(
+                    ["dpkg", "-x", package, work],
+                    check=True,
+                    timeout=300,
+                )
             if not folder.exists():
                 work.rename(folder)
         shutil.rmtree(work, ignore_errors=True)
@@ -157,7 +170,12 @@ def hsm(tmp_path_factory: pytest.TempPathFactory) -> Hsm:
     os.environ["SOFTHSM2_CONF"] = str(folder / "softhsm2.conf")  # read when the module is loaded
     for label in ("first token", "second"):
         command = [tool, "--module", module, "--init-token", "--free", "--label", label]
-        subprocess.run([*command, "--pin", PIN, "--so-pin", PIN], check=True, capture_output=True)
+        subprocess.run(
+            [*command, "--pin", PIN, "--so-pin", PIN],
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
     library = pkcs11.lib(module)
     session = library.get_token(token_label="first token").open(user_pin=PIN, rw=True)
     public = {}
@@ -254,7 +272,14 @@ def test_a_wrong_pin_is_refused(hsm: Hsm, tmp_path: Path) -> None:
         str(make_model(tmp_path)),
     ]
     command += ["--pkcs11-uri", uri, "--signature", str(tmp_path / "model.sig")]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    run = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=300,
+    )
     assert run.returncode == 1
     assert "PinIncorrect" in run.stderr
     assert not (tmp_path / "model.sig").exists()

@@ -344,7 +344,13 @@ def test_fingerprints_are_those_of_openssl(tmp_path: Path) -> None:
     path = tmp_path / "root.pem"
     path.write_bytes(pem(ROOT.certificate))
     command = ["openssl", "x509", "-in", str(path), "-noout", "-fingerprint", "-sha256"]
-    expected = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    expected = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    ).stdout
     assert len(lines) == 2
     assert lines[0].split()[-1] == expected.strip().split("=")[1]
 

@@ -52,7 +52,14 @@ def test_every_curve_signs_and_verifies(curve: str, tmp_path: Path) -> None:
     (tmp_path / "signed").write_bytes(bundle.pae(parsed.payload_type, parsed.payload))
     digest = {"P-256": "-sha256", "P-384": "-sha384", "P-521": "-sha512"}[curve]
     command = ["openssl", "dgst", digest, "-verify", "key.pub", "-signature", "signature", "signed"]
-    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert checked.stdout.strip() == "Verified OK"
 
 

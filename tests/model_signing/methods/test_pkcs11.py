@@ -23,6 +23,7 @@ def test_the_cases_pass_in_a_process_of_their_own() -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\b\d+ passed", done.stdout), done.stdout

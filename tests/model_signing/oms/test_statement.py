@@ -26,7 +26,11 @@ def root_of(*digests: str) -> str:
     """The root digest (OMS 6.5.1) as OpenSSL computes it."""
     raw = bytes.fromhex("".join(digests))
     run = subprocess.run(
-        ["openssl", "dgst", "-sha256", "-r"], input=raw, capture_output=True, check=True
+        ["openssl", "dgst", "-sha256", "-r"],
+        input=raw,
+        capture_output=True,
+        check=True,
+        timeout=300,
     )
     return run.stdout.decode().split()[0]
 

@@ -19,6 +19,7 @@ from model_signing.errors import FileError, UsageError
 from model_signing.oms.names import GIT_PATHS
 from model_signing.safe_files import write_atomic
 from model_signing.sources import local
+from tests.support.material import ROOT
 
 posix = pytest.mark.skipif(os.name != "posix", reason="not tested: POSIX files only")
 
@@ -47,7 +48,11 @@ def names(model: Path, **options: object) -> list[str]:
 @posix
 def test_names_are_those_that_find_prints(model: Path) -> None:
     run = subprocess.run(
-        ["find", ".", "-type", "f", "-print0"], cwd=model, capture_output=True, check=True
+        ["find", ".", "-type", "f", "-print0"],
+        cwd=model,
+        capture_output=True,
+        check=True,
+        timeout=300,
     )
     expected = sorted(name[2:] for name in run.stdout.decode().split("\0") if name)
     assert names(model) == expected
@@ -113,7 +118,11 @@ def test_a_tree_deeper_than_a_path_can_be_is_refused(tmp_path: Path) -> None:
         with pytest.raises(FileError, match="cannot read"):
             names(root)
     finally:
-        subprocess.run(["rm", "-rf", root], check=True)  # Python's own gives up on such depths
+        subprocess.run(
+            ["rm", "-rf", root],
+            check=True,
+            timeout=300,
+        )  # Python's own gives up on such depths
 
 
 def test_a_deep_tree_is_walked_without_recursion(tmp_path: Path) -> None:
@@ -422,8 +431,10 @@ except FileError as error:
 
 def run_script(prepare: str, target: Path) -> subprocess.CompletedProcess[str]:
     script = SCRIPT.format(prepare=prepare)
+    # -B: where files are limited, compiled modules would be cut off, too.
+    command = [sys.executable, "-B", "-c", script, str(target)]
     return subprocess.run(
-        [sys.executable, "-c", script, str(target)], capture_output=True, text=True, check=False
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
 
 

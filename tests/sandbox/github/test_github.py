@@ -21,6 +21,7 @@ from sandbox.github.repositories import Repository, snapshot
 from sandbox.github.supervise import marked_processes
 from sandbox.github.workflows import Planner, Source, WorkflowError
 from sandbox.sigstore.oidc import GITHUB_ISSUER
+from tests.support.limits import limited
 
 ROOT = Path(__file__).resolve().parents[3]
 GET_TOKEN = """python3 -c "
@@ -621,6 +622,16 @@ def test_a_pull_request_gets_no_identity(sigstore, tmp_path):
     ]
 
 
+def test_a_run_that_does_not_end_is_ended(sigstore, tmp_path, monkeypatch):
+    monkeypatch.setattr("sandbox.github.RUN_SECONDS", 3)
+    text = workflow("\n  sleeps:\n    runs-on: ubuntu-latest\n    steps: [{run: sleep 600}]\n")
+    folder = make(tmp_path / "caller", {".github/workflows/w.yml": text})
+    where = Repository("acme/caller", folder)
+    with pytest.raises(TimeoutError, match="ended after 3 seconds"):
+        run(".github/workflows/w.yml", where, sigstore, tmp_path / "out")
+    assert (tmp_path / "out/log.txt").exists()
+
+
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked up in /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_leaves_no_process_behind(tmp_path, how):
@@ -644,11 +655,12 @@ def test_a_killed_run_leaves_no_process_behind(tmp_path, how):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _wait_until((tmp_path / "mark").exists)
-    scratch = Path((tmp_path / "mark").read_text().strip())
-    assert marked_processes(str(scratch))
-    process.send_signal(how)
-    process.wait(10)
+    with limited(process, 300):
+        _wait_until((tmp_path / "mark").exists)
+        scratch = Path((tmp_path / "mark").read_text().strip())
+        assert marked_processes(str(scratch))
+        process.send_signal(how)
+        process.wait(10)
     _wait_until(lambda: not marked_processes(str(scratch)) and not scratch.exists())
 
 
@@ -667,6 +679,7 @@ def test_the_command_line_reports(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     assert "success  a" in result.stdout
@@ -676,5 +689,6 @@ def test_the_command_line_reports(tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert (refused.returncode, refused.stderr) == (1, "refused: unexpected inputs provided: x\n")

@@ -290,6 +290,7 @@ class Steps:
             "GITHUB_REPOSITORY": "a/b",
             "GITHUB_RUN_ID": "1",
             "RUNNER_TEMP": str(self.workspace),
+            "PYTHONPYCACHEPREFIX": os.environ["PYTHONPYCACHEPREFIX"],
             "SANDBOX_ARTIFACTS": str(self.artifacts),
             "SANDBOX_RUN": str(self.artifacts.parent),
             **inputs,
@@ -300,6 +301,7 @@ class Steps:
             env=environment,
             capture_output=True,
             text=True,
+            timeout=300,
         )
         assert "Traceback" not in result.stderr, result.stderr
         lines = self.output.read_text().splitlines()

@@ -89,6 +89,7 @@ def _gh(sigstore, artifact: Path, bundle: Path, tmp_path: Path, *options: str) -
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
+        timeout=300,
     )
     return result.returncode, result.stdout + result.stderr
 
@@ -159,6 +160,7 @@ def verify_in_javascript() -> Callable[..., tuple[int, str]]:
             env={"NODE_PATH": str(packages)},
             capture_output=True,
             text=True,
+            timeout=300,
         )
         return result.returncode, result.stdout + result.stderr
 
@@ -219,7 +221,11 @@ def test_javascript_refuses_another_identity(verify_in_javascript, attestation, 
 
 def _openssl(*arguments: object) -> str:
     result = subprocess.run(
-        ["openssl", *map(str, arguments)], capture_output=True, text=True, check=False
+        ["openssl", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     return result.stdout + result.stderr
 

@@ -14,6 +14,8 @@ np = pytest.importorskip("numpy", reason="training needs a framework extra: NumP
 
 from slsa_for_models.cifar10 import dataset, synthetic  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[3]
+
 
 def test_files_are_those_of_cifar10s_binary_distribution():
     batches = synthetic.batches(103, 21, seed=0)
@@ -87,6 +89,7 @@ def test_digest_is_what_sha256sum_says(tmp_path: Path):
         capture_output=True,
         text=True,
         check=True,
+        timeout=300,
     )
     assert description.sha256 == done.stdout.strip()
     assert description.parameters == {
@@ -105,5 +108,11 @@ def test_command_line_needs_no_numpy():
         "main(['train', 'no_such.format'])\n"
         "sys.exit(bool({'numpy', 'torch', 'tensorflow', 'keras'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stderr[-300:]

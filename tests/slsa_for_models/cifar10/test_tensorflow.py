@@ -109,6 +109,7 @@ def test_training_that_diverges(tmp_path: Path):
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert done.returncode == 1
     assert "diverged" in done.stderr

@@ -38,7 +38,12 @@ def folder(tmp_path: Path) -> Path:
 def test_file_as_sha256sum_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "model.pth"
     model.write_bytes(b"weights")
-    printed = subprocess.run(["sha256sum", "model.pth"], cwd=tmp_path, capture_output=True)
+    printed = subprocess.run(
+        ["sha256sum", "model.pth"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=300,
+    )
     encoded = lines(capsys, model)
     assert encoded.count("\n") == 1
     assert base64.b64decode(encoded) == printed.stdout
@@ -59,6 +64,7 @@ def test_directory_lists_its_files_and_its_root(
         ["sha256sum", "--check", "--strict"],
         cwd=folder.parent,
         input="".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode(),
+        timeout=300,
     )
     assert check.returncode == 0
 
@@ -83,7 +89,12 @@ def test_many_files_have_one_subject_the_signed_list(
         signed = api.sign(root, tmp_path / "model.sig", key_signer(private_pem(new_key())))
         assert found == [f"{signed.payload_digest}  model"]
     given = ["bash", "-c", 'test "$SUBJECTS" = "$1"', "-", encoded]
-    subprocess.run(given, env={**os.environ, "SUBJECTS": encoded}, check=True)
+    subprocess.run(
+        given,
+        env={**os.environ, "SUBJECTS": encoded},
+        check=True,
+        timeout=300,
+    )
     assert lines(capsys, root, "--expected", encoded).strip() == encoded
     (root / name.format(0)).write_bytes(b"changed")
     assert main(["subjects", str(root), "--expected", encoded]) == 1

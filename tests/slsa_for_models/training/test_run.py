@@ -14,6 +14,8 @@ from slsa_for_models.errors import TrainingError
 from slsa_for_models.models import formats
 from slsa_for_models.training import run
 
+ROOT = Path(__file__).resolve().parents[3]
+
 FORMATS = [
     "tensorflow_model.keras",
     "tensorflow_hdf5_model.h5",
@@ -112,7 +114,13 @@ def test_framework_that_is_not_installed(tmp_path: Path, missing: str):
         f"sys.exit(main(['train', {name!r}, '--dataset=synthetic', '--train-images=10',"
         f" '--test-images=10', '--output-dir', {str(tmp_path / 'out')!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+    )
     assert done.returncode == 1
     assert f"pip install 'model-transparency[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr

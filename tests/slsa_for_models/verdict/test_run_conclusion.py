@@ -64,11 +64,12 @@ class Api:
 @pytest.fixture
 def api() -> Iterator[Api]:
     api = Api()
-    thread = threading.Thread(target=api.server.serve_forever, kwargs={"poll_interval": 0.02})
+    serve = {"target": api.server.serve_forever, "kwargs": {"poll_interval": 0.02}}
+    thread = threading.Thread(**serve, daemon=True)
     thread.start()
     yield api
     api.server.shutdown()
-    thread.join()
+    thread.join(60)
     api.server.server_close()
 
 
