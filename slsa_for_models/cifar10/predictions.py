@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from model_signing.errors import Error
+from slsa_for_models.cifar10 import recipe
 from slsa_for_models.cifar10.dataset import Array
 from slsa_for_models.errors import TrainingError
 from slsa_for_models.models import formats
@@ -81,7 +82,7 @@ def score(logits: Array, labels: Array) -> tuple[float, float]:
 def _main(name: str, model: str, images: str, output: str) -> None:
     format = formats.find(name)
     loaded = load_unverified(Path(model), format)
-    logits = formats.framework(format).predict(loaded, np.load(images, allow_pickle=False))
+    logits = recipe(format).predict(loaded, np.load(images, allow_pickle=False))
     np.save(output, logits)
 
 

@@ -1,4 +1,4 @@
-"""The PyTorch classifier: the network, its training loop, and how it is saved and loaded.
+"""The PyTorch recipe: the network, its training loop, and how it is saved.
 
 Importing this module imports PyTorch; only the commands that need it do so.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from slsa_for_models.cifar10 import processes
 from slsa_for_models.cifar10.dataset import Array, Split
-from slsa_for_models.models import safety, undated_zip
+from slsa_for_models.models import undated_zip
 
 PARAMETERS: dict[str, float] = {
     "batch_size": 64,
@@ -118,8 +118,12 @@ def fit(
     return model
 
 
-def predict(model: nn.Module | onnxruntime.InferenceSession, images: Array) -> Array:
+def predict(
+    model: nn.Module | dict[str, Tensor] | onnxruntime.InferenceSession, images: Array
+) -> Array:
     """Logits (n, 10) for images (n, 3, 32, 32) of unsigned bytes; any loader's model will do."""
+    if isinstance(model, dict):
+        model = with_weights(model)
     pixels = [part.float() for part in torch.split(torch.from_numpy(images), 500)]
     if isinstance(model, nn.Module):
         with torch.inference_mode():
@@ -128,41 +132,14 @@ def predict(model: nn.Module | onnxruntime.InferenceSession, images: Array) -> A
     return np.concatenate([model.run(None, {name: part.numpy()})[0] for part in pixels])
 
 
-def weights(model: nn.Module | onnxruntime.InferenceSession) -> dict[str, Array]:
-    """Weights and statistics by name; none of an ONNX session, which does not show them."""
-    if not isinstance(model, nn.Module):
-        return {}
-    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-
-
 def save_state_dict(model: nn.Module, path: Path) -> None:
     """Save the weights by name (PyTorch's recommended way)."""
     torch.save(model.state_dict(), path)
 
 
-def load_state_dict(path: Path) -> nn.Sequential:
-    """Read weights with the restricted unpickler, which builds tensors and nothing else."""
-    safety.check_zip(path)
-    return _with_weights(torch.load(path, weights_only=True))
-
-
 def save_full_model(model: nn.Module, path: Path) -> None:
     """Save the module with all its attributes: a pickle."""
     torch.save(model, path)
-
-
-def load_full_model(path: Path) -> nn.Sequential:
-    """Read a module with the restricted unpickler, which knows the classes of `network` only."""
-    safety.check_zip(path)
-    known = [nn.BatchNorm2d, nn.Conv2d, nn.Flatten, nn.Linear, nn.MaxPool2d, nn.ReLU, nn.Sequential]
-    with torch.serialization.safe_globals([*known, set]):
-        model: nn.Sequential = torch.load(path, weights_only=True)
-    return model
-
-
-def load_pickle(path: Path) -> object:
-    """Read whatever a pickle holds; it can run any code. For those who trust its signer."""
-    return torch.load(path, weights_only=False)
 
 
 def save_torchscript(model: nn.Module, path: Path) -> None:
@@ -178,24 +155,9 @@ def save_torchscript(model: nn.Module, path: Path) -> None:
     undated_zip.rewrite(path, lambda name, data: None if name.endswith(traces) else data)
 
 
-def load_torchscript(path: Path) -> torch.jit.ScriptModule:
-    """Read a TorchScript program that only computes."""
-    safety.check_torchscript(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        model: torch.jit.ScriptModule = torch.jit.load(path)  # type: ignore[no-untyped-call]
-    safety.check_torchscript_graph(model)
-    return model
-
-
 def save_safetensors(model: nn.Module, path: Path) -> None:
     """Save the weights by name in a format that can hold nothing else."""
     safetensors.torch.save_file(model.state_dict(), path)
-
-
-def load_safetensors(path: Path) -> nn.Sequential:
-    """Read weights from safetensors."""
-    return _with_weights(safetensors.torch.load_file(path))
 
 
 def save_onnx(model: nn.Module, path: Path) -> None:
@@ -214,13 +176,8 @@ def save_onnx(model: nn.Module, path: Path) -> None:
         )
 
 
-def load_onnx(path: Path) -> onnxruntime.InferenceSession:
-    """Read an ONNX graph that is all in this file."""
-    safety.check_onnx(path)
-    return onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-
-
-def _with_weights(named: dict[str, Tensor]) -> nn.Sequential:
+def with_weights(named: dict[str, Tensor]) -> nn.Sequential:
+    """The network with weights that were saved alone."""
     model = network()
     model.load_state_dict(named)
     model.eval()
@@ -231,3 +188,13 @@ def _flip_half(images: Tensor) -> Tensor:
     """Mirror a random half of the images, left to right."""
     flipped = torch.rand(len(images)) < 0.5
     return torch.where(flipped[:, None, None, None], images.flip(3), images)
+
+
+SAVE: dict[str, Callable[[nn.Module, Path], None]] = {
+    "pytorch_model.pth": save_state_dict,
+    "pytorch_full_model.pth": save_full_model,
+    "pytorch_jitted_model.pt": save_torchscript,
+    "pytorch_model.safetensors": save_safetensors,
+    "pytorch_model.onnx": save_onnx,
+}
+"""How each format is written: model and path in."""

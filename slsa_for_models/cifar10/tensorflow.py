@@ -1,47 +1,28 @@
-"""The TensorFlow classifier: the Keras network, its training, and how it is saved and loaded.
+"""The TensorFlow recipe: the Keras network, its training, and how it is saved.
 
 Importing this module imports TensorFlow; only the commands that need it do so.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from slsa_for_models.cifar10 import processes
 from slsa_for_models.cifar10.dataset import Array, Split
 from slsa_for_models.errors import TrainingError
-from slsa_for_models.models import safety, undated_zip
+from slsa_for_models.models import undated_zip
+from slsa_for_models.models.tensorflow import silent  # first: it sets what Keras reads
 
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """TensorFlow's libraries write notes to stderr before any setting reaches them."""
-    stderr = os.dup(2)
-    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - a descriptor, not a path
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
-os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # failures reach us as exceptions
-with _silent():
+with silent():
     import keras
-    import numpy as np
     import tensorflow as tf
 
-keras.config.set_image_data_format("channels_last")
-keras.config.set_floatx("float32")
-logging.getLogger("absl").setLevel(logging.ERROR)
 
 PARAMETERS = {
     "batch_size": 64,
@@ -178,15 +159,12 @@ def _fit_together(
     return alone
 
 
-def predict(model: keras.Model, images: Array) -> Array:
+def predict(model: keras.Model | dict[str, Array], images: Array) -> Array:
     """Logits (n, 10) for images (n, 3, 32, 32) of unsigned bytes; any loader's model will do."""
+    if isinstance(model, dict):
+        model = with_weights(model)
     logits: Array = model.predict(_channels_last(images), batch_size=500, verbose=0)
     return logits
-
-
-def weights(model: keras.Model) -> dict[str, Array]:
-    """Weights and statistics by name."""
-    return {variable.path: variable.numpy() for variable in model.variables}
 
 
 def save_keras(model: keras.Model, path: Path) -> None:
@@ -200,30 +178,9 @@ def save_hdf5(model: keras.Model, path: Path) -> None:
     _for_inference(model).save(path)
 
 
-def load_keras(path: Path) -> keras.Model:
-    """Read a Keras archive of layers that only compute, in Keras' safe mode."""
-    safety.check_keras(path)
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
-
-
-def load_hdf5(path: Path) -> keras.Model:
-    """Read an HDF5 model of layers that only compute, in Keras' safe mode."""
-    safety.check_hdf5_model(path)
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
-
-
 def save_hdf5_weights(model: keras.Model, path: Path) -> None:
     """Save the weights alone."""
     _for_inference(model).save_weights(path)
-
-
-def load_hdf5_weights(path: Path) -> keras.Model:
-    """Read weights into `network`."""
-    with path.open("rb") as file:
-        safety.check_hdf5(file)
-    model = network()
-    model.load_weights(path)
-    return model
 
 
 def save_saved_model(model: keras.Model, path: Path) -> None:
@@ -232,12 +189,15 @@ def save_saved_model(model: keras.Model, path: Path) -> None:
     (path / "fingerprint.pb").unlink()
 
 
-def load_saved_model(path: Path) -> keras.Model:
-    """Read a TensorFlow graph that only computes."""
-    safety.check_saved_model(path)
-    pixels = keras.Input((32, 32, 3))
-    outputs = keras.layers.TFSMLayer(path, call_endpoint="serving_default")(pixels)
-    return keras.Model(pixels, next(iter(outputs.values())))
+def with_weights(named: dict[str, Array]) -> keras.Model:
+    """The network with weights that were saved alone."""
+    model, left = network(), dict(named)
+    for layer in model.layers:
+        count = len(layer.variables)
+        layer.set_weights([left.pop(f"layers/{layer.name}/vars/{index}") for index in range(count)])
+    if left:
+        raise ValueError(f"weights of no layer: {', '.join(left)[:200]}")
+    return model
 
 
 def _make_deterministic(seed: int, threads: int) -> tf.distribute.Strategy:
@@ -262,7 +222,7 @@ def _make_deterministic(seed: int, threads: int) -> tf.distribute.Strategy:
     )
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
-    with _silent():
+    with silent():
         tf.zeros(1)  # the first operation writes notes, too
     return strategy
 
@@ -293,3 +253,12 @@ def _timeless(member: str, data: bytes) -> bytes:
 
 def _channels_last(images: Array) -> Array:
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+
+
+SAVE: dict[str, Callable[[keras.Model, Path], None]] = {
+    "tensorflow_model.keras": save_keras,
+    "tensorflow_hdf5_model.h5": save_hdf5,
+    "tensorflow_hdf5.weights.h5": save_hdf5_weights,
+    "tensorflow_saved_model": save_saved_model,
+}
+"""How each format is written: model and path in."""

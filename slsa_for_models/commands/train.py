@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from slsa_for_models.cifar10 import processes
+from slsa_for_models.cifar10 import processes, recipe
 from slsa_for_models.commands.shared_options import (
     Commands,
     add_data_options,
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     row = formats.find(args.format)
     check_data_options(args)
     training.check_unsigned(args.output_dir / row.name)
-    framework = formats.framework(row)
+    framework = recipe(row)
     data = load_data(args, say)
     photographs = data.description.name != "synthetic"
     images = data.description.test_images

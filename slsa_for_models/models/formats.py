@@ -16,8 +16,7 @@ class Format:
 
     Attributes:
         name: The file (or directory) name, which is also what users call the format.
-        framework: `pytorch` or `tensorflow`; an extra of this distribution, and `MODULES`' key.
-        save: The framework module's function (model, path) that writes it.
+        framework: `pytorch` or `tensorflow`; an extra of this distribution, and its modules' name.
         load: The framework module's function (path) that reads it back, as safely as it can be.
         holds: What is inside, for people.
         directory: Whether it is a directory instead of a file.
@@ -26,7 +25,6 @@ class Format:
 
     name: str
     framework: str
-    save: str
     load: str
     holds: str
     directory: bool = False
@@ -39,28 +37,24 @@ FORMATS = {
         Format(
             "tensorflow_model.keras",
             "tensorflow",
-            "save_keras",
             "load_keras",
             "architecture and weights, Keras 3",
         ),
         Format(
             "tensorflow_hdf5_model.h5",
             "tensorflow",
-            "save_hdf5",
             "load_hdf5",
             "architecture and weights, HDF5",
         ),
         Format(
             "tensorflow_hdf5.weights.h5",
             "tensorflow",
-            "save_hdf5_weights",
             "load_hdf5_weights",
             "weights, HDF5",
         ),
         Format(
             "tensorflow_saved_model",
             "tensorflow",
-            "save_saved_model",
             "load_saved_model",
             "graph and weights, a directory",
             directory=True,
@@ -68,14 +62,12 @@ FORMATS = {
         Format(
             "pytorch_model.pth",
             "pytorch",
-            "save_state_dict",
             "load_state_dict",
             "weights, a state dict",
         ),
         Format(
             "pytorch_full_model.pth",
             "pytorch",
-            "save_full_model",
             "load_full_model",
             "the module itself, a pickle: code",
             runs_code=True,
@@ -83,30 +75,22 @@ FORMATS = {
         Format(
             "pytorch_jitted_model.pt",
             "pytorch",
-            "save_torchscript",
             "load_torchscript",
             "graph and weights, TorchScript",
         ),
         Format(
             "pytorch_model.safetensors",
             "pytorch",
-            "save_safetensors",
             "load_safetensors",
             "weights, safetensors",
         ),
         Format(
             "pytorch_model.onnx",
             "pytorch",
-            "save_onnx",
             "load_onnx",
             "graph and weights, ONNX",
         ),
     )
-}
-
-MODULES = {
-    "pytorch": "slsa_for_models.cifar10.pytorch",
-    "tensorflow": "slsa_for_models.cifar10.tensorflow",
 }
 
 
@@ -126,14 +110,14 @@ def find(name: str) -> Format:
     return FORMATS[name]
 
 
-def framework(format: Format) -> ModuleType:
-    """Import and return the module that trains, saves and loads the format.
+def framework(format: Format, package: str = __package__) -> ModuleType:
+    """Import and return a package's module for the format's framework; by default, the loaders.
 
     Raises:
         DependencyError: The framework is not installed.
     """
     try:
-        return importlib.import_module(MODULES[format.framework])
+        return importlib.import_module(f"{package}.{format.framework}")
     except ImportError as error:
         raise DependencyError(
             f"{format.name} needs a package that is not installed",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from model_signing import key_verifier
-from slsa_for_models.load import load
+from slsa_for_models.models.load import load
 
 model = load(
     Path("pytorch_model.pth"),
@@ -45,8 +45,8 @@ def load(
         allow_pickle: Load a format that can run any code, trusting the signer with that.
 
     Returns:
-        `keras.Model`, `torch.nn.Module`, or for ONNX `onnxruntime.InferenceSession`. Weights
-        alone are loaded into this package's own network.
+        `keras.Model`, `torch.nn.Module`, or for ONNX `onnxruntime.InferenceSession`. Of weights
+        alone a dictionary by name: of `torch.Tensor`, or for `.weights.h5` of `numpy.ndarray`.
 
     Raises:
         UsageError: The format is unknown.

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slsa_for_models.cifar10 import recipe
 from slsa_for_models.errors import RecordError, ReproductionError, UnsafeModelError
 from slsa_for_models.models import formats
 
@@ -54,7 +55,7 @@ def reproduce(model: Path, said: TrainingRecord, load_data: Callable[[], Data], 
             found=given.sha256,
         )
     choices = _choices(said)
-    ours = {**choices.numbers(), **formats.framework(format).PARAMETERS}
+    ours = {**choices.numbers(), **recipe(format).PARAMETERS}
     if said.parameters != ours:
         raise RecordError(
             "the training record has parameters that this version does not train with",

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from model_signing.errors import FileError
 from slsa_for_models.cifar10 import processes as distribute
+from slsa_for_models.cifar10 import recipe
 from slsa_for_models.errors import TrainingError
 from slsa_for_models.models import formats
 
@@ -106,7 +107,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
     format = formats.find(choices.format)
     environment = describe(format.framework, choices.requirements)
     with _staging(output) as staging:
-        framework = formats.framework(format)
+        framework = recipe(format)
 
         # 2. Train.
         started = _now()
@@ -116,7 +117,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
         # 3. Save under the final name in a private folder: some formats contain their name.
         saved = staging / format.name
         try:
-            getattr(framework, format.save)(model, saved)
+            framework.SAVE[format.name](model, saved)
         except Exception as error:  # each framework reports a full disk by a class of its own
             raise FileError(
                 "the model cannot be saved", where=str(output), found=str(error).split("\n")[0]

@@ -103,13 +103,13 @@ def traces(model: Path) -> list[str]:
 
 
 def _save_all(framework: str, folder: Path) -> None:
-    from slsa_for_models.cifar10 import dataset
+    from slsa_for_models.cifar10 import dataset, recipe
 
     data = dataset.load_synthetic(256, 10, 0, Path(os.devnull))
-    module = formats.framework(formats.FORMATS[names(framework)[0]])
+    module = recipe(formats.FORMATS[names(framework)[0]])
     model = module.fit(data.train, 1, 0, 1, lambda loss, accuracy: None)
     for name in names(framework):
-        getattr(module, formats.FORMATS[name].save)(model, folder / name)
+        module.SAVE[name](model, folder / name)
 
 
 if __name__ == "__main__":

@@ -22,14 +22,14 @@ import numpy as np
 import tensorflow as tf
 
 from slsa_for_models import cli
-from slsa_for_models.cifar10 import dataset
+from slsa_for_models.cifar10 import dataset, recipe
 from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.evidence import training_record
 from slsa_for_models.models import formats
 from slsa_for_models.models.load import load, load_unverified
 from tests.support import training_runs as runs
 
-module = formats.framework(formats.FORMATS["tensorflow_model.keras"])
+module = recipe(formats.FORMATS["tensorflow_model.keras"])
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,9 @@ def test_load_after_verification(saved: tuple[Path, Path], name: str):
     model = saved[0] / name
     loaded = load(model, runs.sign(model), runs.VERIFIER)
     images = dataset.load_synthetic(10, 10, 0, Path("/dev/null")).test.images
-    reference = module.load_hdf5_weights(saved[0] / "tensorflow_hdf5.weights.h5")
+    reference = load_unverified(
+        saved[0] / "tensorflow_hdf5.weights.h5", formats.FORMATS["tensorflow_hdf5.weights.h5"]
+    )
     np.testing.assert_allclose(
         module.predict(loaded, images), module.predict(reference, images), rtol=1e-4, atol=1e-3
     )
