@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from slsa_for_models.models import undated_zip
 from slsa_for_models.models.tensorflow import silent  # first: it sets what Keras reads
 
 with silent():
+    import h5py
     import keras
     import tensorflow as tf
 
@@ -191,12 +193,13 @@ def save_saved_model(model: keras.Model, path: Path) -> None:
 
 def with_weights(named: dict[str, Array]) -> keras.Model:
     """The network with weights that were saved alone."""
-    model, left = network(), dict(named)
-    for layer in model.layers:
-        count = len(layer.variables)
-        layer.set_weights([left.pop(f"layers/{layer.name}/vars/{index}") for index in range(count)])
-    if left:
-        raise ValueError(f"weights of no layer: {', '.join(left)[:200]}")
+    model = network()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "tensorflow_hdf5.weights.h5")  # the name tells Keras the format
+        with h5py.File(path, "w") as file:
+            for name, array in named.items():
+                file[name] = array
+        model.load_weights(path)
     return model
 
 
