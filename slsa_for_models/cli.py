@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """All commands with their options."""
     from slsa_for_models.commands import (
+        dataset,
         distribute,
         gcp,
         load,
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=command_line.Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (
-        *(train, distribute, load, reproduce),
+        *(dataset, train, distribute, load, reproduce),
         *(subjects, may_publish, provenance, verify, policy),
         gcp,
     ):

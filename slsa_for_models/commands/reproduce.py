@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from model_signing.errors import UsageError
 from slsa_for_models.commands.shared_options import (
     Commands,
+    add_mirror_option,
     check_data_options,
     load_data,
     say,
@@ -43,7 +44,7 @@ def configure(commands: Commands) -> None:
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="CIFAR-10's binary batches or archive on disk"
     )
-    parser.add_argument("--dataset-url", metavar="URL", help="a mirror of CIFAR-10's archive")
+    add_mirror_option(parser)
     parser.set_defaults(run=run)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_signing.errors import FileError, UsageError
+from slsa_for_models.cifar10 import archive
 
 if TYPE_CHECKING:
     from model_signing.methods.sigstore_trust import SigstoreTrust
@@ -108,11 +109,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="CIFAR-10's binary archive or unpacked batches on disk, instead of a download",
     )
-    parser.add_argument(
-        "--dataset-url",
-        metavar="URL",
-        help="a mirror of CIFAR-10's binary archive; its digest is checked all the same",
-    )
+    add_mirror_option(parser)
     for split, images in (("train", 6000), ("test", 1000)):
         parser.add_argument(
             f"--{split}-images",
@@ -121,6 +118,16 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"size of the synthetic set (default: {images})",
         )
+
+
+def add_mirror_option(parser: argparse.ArgumentParser) -> None:
+    """Where to fetch CIFAR-10 from, for `archive.mirrors`."""
+    parser.add_argument(
+        "--dataset-url",
+        metavar="URL",
+        help="mirrors of CIFAR-10's binary archive, in the order in which they are tried, with "
+        "spaces between them; its digest is checked all the same (default: the authors', copies)",
+    )
 
 
 def number(least: float, most: float, kind: type = int) -> Callable[[str], float]:
@@ -150,10 +157,7 @@ def check_data_options(args: argparse.Namespace) -> None:
     given = [name for name, is_given in sources.items() if is_given]
     if len(given) > 1:
         raise UsageError("more than one data set", expected="one of them", found=", ".join(given))
-    if args.dataset_url is not None and not re.match("(https?|file)://.", args.dataset_url):
-        raise UsageError(
-            "not an address", where="--dataset-url", expected="https://...", found=args.dataset_url
-        )
+    archive.mirrors(args.dataset_url)
 
 
 def load_data(args: argparse.Namespace, say: Say) -> Data:
@@ -166,10 +170,10 @@ def load_data(args: argparse.Namespace, say: Say) -> Data:
         return dataset.load_synthetic(args.train_images, args.test_images, 0, cache)
     if args.data_dir:
         return dataset.load_folder(args.data_dir)
-    archive = cache / dataset.ARCHIVE
-    if not archive.exists():
-        dataset.download(archive, say, args.dataset_url or dataset.URL)
-    return dataset.load_archive(archive)
+    path = cache / archive.NAME
+    if not path.exists():
+        archive.fetch(path, say, archive.mirrors(args.dataset_url))
+    return dataset.load_archive(path)
 
 
 def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""CIFAR-10: downloads over a real socket, archives and folders of every unhappy kind."""
+"""CIFAR-10: archives and folders of every unhappy kind."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import gzip
 import hashlib
 import io
 import tarfile
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("numpy", reason="training needs a framework extra: NumPy is not installed")
 
-from slsa_for_models import cli
 from slsa_for_models.cifar10 import dataset, synthetic
+from slsa_for_models.cifar10.archive import SHA256
 from slsa_for_models.errors import DatasetError
 
 BATCHES = synthetic.batches(50, 20, seed=0)
@@ -44,155 +41,6 @@ def sha256(data: bytes) -> str:
 @pytest.fixture(scope="module")
 def content() -> bytes:
     return archive()
-
-
-class Mirror:
-    """An HTTP server with one file. `plan` has one entry for each request; then all goes well."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content, self.plan, self.ranges = content, [], []
-        mirror = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                step = mirror.plan.pop(0) if mirror.plan else "whole"
-                mirror.ranges.append(self.headers["Range"])
-                start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
-                if isinstance(step, int):
-                    self.send_error(step)
-                    return
-                ranges = step != "no ranges"
-                body = mirror.content[start if ranges else 0 :]
-                self.send_response(206 if ranges else 200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body[: len(body) // 2] if step == "half" else body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/cifar-10-binary.tar.gz"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-
-@pytest.fixture
-def mirror(content: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    monkeypatch.setattr(dataset.time, "sleep", lambda seconds: None)
-    running = Mirror(content)
-    yield running
-    running.server.shutdown()
-    running.server.server_close()
-
-
-@pytest.fixture
-def fetch(mirror: Mirror, tmp_path: Path) -> Callable[[], list[str]]:
-    """Downloads to tmp_path/data/archive; returns what was said."""
-
-    def run() -> list[str]:
-        said: list[str] = []
-        target = tmp_path / "data" / "archive"
-        dataset.download(target, said.append, mirror.url, sha256(archive_pinned))
-        return said
-
-    archive_pinned = mirror.content
-    return run
-
-
-def test_download(mirror: Mirror, fetch, tmp_path: Path):
-    said = fetch()
-    assert (tmp_path / "data/archive").read_bytes() == mirror.content
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["archive"]
-    assert said[-1].startswith("downloading CIFAR-10: 0 of 0 MiB")
-
-
-@pytest.mark.parametrize("failure", ["half", 500, 503])
-def test_download_tries_again(mirror: Mirror, fetch, tmp_path: Path, failure):
-    mirror.plan = [failure]
-    said = fetch()
-    assert (tmp_path / "data/archive").read_bytes() == mirror.content
-    assert any("trying again" in line for line in said)
-
-
-def test_download_goes_on_where_it_stopped(mirror: Mirror, fetch):
-    mirror.plan = ["half"]
-    fetch()
-    assert mirror.ranges == ["bytes=0-", f"bytes={len(mirror.content) // 2}-"]
-
-
-def test_download_from_a_server_that_begins_again(mirror: Mirror, fetch, tmp_path: Path):
-    mirror.plan = ["half", "no ranges"]
-    fetch()
-    assert (tmp_path / "data/archive").read_bytes() == mirror.content
-
-
-@pytest.mark.parametrize(
-    ("plan", "found"),
-    [
-        (["half"] * 5, "the connection ended after"),
-        ([500] * 5, "HTTP status 500"),
-        ([404], "HTTP status 404"),
-    ],
-)
-def test_download_that_fails_names_both_ways_out(mirror, fetch, tmp_path: Path, plan, found):
-    mirror.plan = plan
-    with pytest.raises(DatasetError) as refusal:
-        fetch()
-    assert found in refusal.value.found
-    assert "--data-dir" in refusal.value.fix
-    assert "--dataset synthetic" in refusal.value.fix
-    assert list((tmp_path / "data").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda content: content[:-1],
-        lambda content: content + b"\0",
-        lambda content: content[:100] + b"x" + content[101:],
-        lambda content: b"",
-    ],
-    ids=["truncated", "grown", "altered", "empty"],
-)
-def test_download_of_another_archive_is_refused_and_not_left(mirror, fetch, tmp_path, change):
-    mirror.content = change(mirror.content)
-    with pytest.raises(DatasetError, match="not the CIFAR-10 archive"):
-        fetch()
-    assert list((tmp_path / "data").iterdir()) == []
-
-
-def test_endless_download_is_stopped(mirror, fetch, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(dataset, "_MAX_ARCHIVE_BYTES", 1000)
-    with pytest.raises(DatasetError, match="too large"):
-        fetch()
-    assert list((tmp_path / "data").iterdir()) == []
-
-
-def test_command_line_checks_the_pinned_digest_of_a_mirror(mirror, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("MODEL_TRANSPARENCY_CACHE", str(tmp_path / "cache"))
-    command = ["train", "pytorch_model.pth", "--dataset-url", mirror.url]
-    assert cli.main([*command, "--output-dir", str(tmp_path / "out")]) == 1
-    error = capsys.readouterr().err
-    assert dataset.SHA256 in error
-    assert sha256(mirror.content) in error
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-def test_command_line_without_network_or_data_names_both_ways_out(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("MODEL_TRANSPARENCY_CACHE", str(tmp_path))
-    monkeypatch.setattr(dataset.time, "sleep", lambda seconds: None)
-    # Nobody listens on the discard port of this machine.
-    command = ["train", "pytorch_model.pth", "--dataset-url", "http://127.0.0.1:9/"]
-    assert cli.main(command) == 1
-    error = capsys.readouterr().err
-    assert "--data-dir" in error
-    assert "--dataset synthetic" in error
-
-
-def test_download_where_nothing_can_be_stored(mirror: Mirror, tmp_path: Path):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DatasetError, match="cannot be stored"):
-        dataset.download(tmp_path / "file" / "archive", print, mirror.url)
 
 
 # --- archives
@@ -290,7 +138,7 @@ def test_folder_with_the_archive_is_held_to_the_pinned_digest(tmp_path: Path, co
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(content)
     with pytest.raises(DatasetError) as refusal:
         dataset.load_folder(tmp_path)
-    assert refusal.value.expected == f"SHA-256 {dataset.SHA256}"
+    assert refusal.value.expected == f"SHA-256 {SHA256}"
 
 
 def test_empty_folder(tmp_path: Path):
