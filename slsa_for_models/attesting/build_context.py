@@ -10,23 +10,18 @@ Nothing is taken from `GITHUB_*` variables, which build code could have set.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from model_signing.oms import strict_json
 from slsa_for_models.errors import ContextError
+from slsa_for_models.evidence.github import GITHUB, GITHUB_ISSUER, is_github, split_workflow
 
-GITHUB = "https://github.com/"
-GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
-"""The issuer of GitHub's tokens; those of an enterprise may have one of its own below it."""
 MAX_TOKEN_BYTES = 64 * 1024
 MAX_INPUTS_BYTES = 64 * 1024
 
 Scalar = str | int | float | bool
-
-_WORKFLOW_REF = re.compile(r"([^/@\s]+/[^/@\s]+)/([^@\s]+)@([^@\s]+)")
 
 
 @dataclass(frozen=True)
@@ -76,15 +71,6 @@ class BuildContext:
     def invocation(self) -> str:
         """The run invocation URI that Fulcio certifies (extension 1.3.6.1.4.1.57264.1.21)."""
         return f"{GITHUB}{self.repository}/actions/runs/{self.run_id}/attempts/{self.run_attempt}"
-
-
-def is_github(issuer: str) -> bool:
-    """Whether tokens of this issuer are those of GitHub Actions jobs.
-
-    Source: GitHub documentation, "Customizing the issuer value for an enterprise": `…/SLUG`.
-    Fulcio takes each of them and certifies the same fields.
-    """
-    return issuer == GITHUB_ISSUER or issuer.startswith(f"{GITHUB_ISSUER}/")
 
 
 # BuildContext field -> claim (GitHub documentation, "OpenID Connect reference").
@@ -137,6 +123,33 @@ def from_token(
     return BuildContext(**values, inputs=dict(inputs), started=started, finished=now)
 
 
+def check_public(token: str) -> str:
+    """Refuses to sign for a repository that is not public, or that may not be: logs are, for good.
+
+    Args:
+        token: The job's OpenID Connect token, which GitHub made: its word is the only one that
+            every kind of event has. Certificates say it as extension 1.3.6.1.4.1.57264.1.22.
+
+    Returns:
+        The repository, `OWNER/NAME`.
+
+    Raises:
+        ContextError: The repository is private or internal, or the token does not say.
+    """
+    claims = token_claims(token)
+    visibility = claims.get("repository_visibility")
+    if visibility != "public":
+        raise ContextError(
+            "signing would publish the name of a repository that is not public",
+            where="claim repository_visibility",
+            expected="public",
+            found="nothing" if visibility is None else ascii(visibility),
+            fix="set the input 'private-repository' to true if that is meant, or sign with a "
+            "private Sigstore by 'trust-config'",
+        )
+    return str(claims.get("repository"))
+
+
 def token_claims(token: str) -> dict[str, object]:
     """The claims of a JWT (RFC 7519), its signature not checked; see the module's first lines.
 
@@ -154,24 +167,6 @@ def token_claims(token: str) -> dict[str, object]:
     if not isinstance(claims, dict):
         raise ContextError("the identity token's payload is not a JSON object")
     return claims
-
-
-def split_workflow(reference: str, *, where: str) -> tuple[str, str, str]:
-    """`OWNER/NAME/PATH@REF` -> (`OWNER/NAME`, `PATH`, `REF`); exactly one `@`.
-
-    Raises:
-        ContextError: Another form.
-    """
-    match = _WORKFLOW_REF.fullmatch(reference)
-    if match is None:
-        raise ContextError(
-            "this does not name a workflow file at a git reference",
-            where=where,
-            expected="OWNER/NAME/PATH@REF",
-            found=reference,
-        )
-    repository, path, ref = match.groups()
-    return repository, path, ref
 
 
 def parse_inputs(text: str) -> dict[str, Scalar]:

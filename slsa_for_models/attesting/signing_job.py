@@ -23,11 +23,8 @@ from slsa_for_models.attesting import train_statement
 from slsa_for_models.attesting.build_context import BuildContext
 from slsa_for_models.attesting.train_statement import BaseModel, Lock
 from slsa_for_models.errors import SubjectError
-from slsa_for_models.evidence import provenance as readers
-from slsa_for_models.evidence import subjects
+from slsa_for_models.evidence import claims, kinds, subjects
 from slsa_for_models.evidence.training_record import parse as parse_record
-from slsa_for_models.verdict import signers
-from slsa_for_models.verdict.result import Signed
 
 MAX_LOCK_BYTES = 16 * 1024 * 1024
 
@@ -135,10 +132,8 @@ def sign_provenance(encoded: bytes, sign: Signer, trust: SigstoreTrust) -> bytes
     """
     data = sign(encoded)
     authenticated = authenticate_sigstore(data, trust)
-    facts = signers.certified_facts(certificate_claims(authenticated.certificate or b""))
-    signers.check_claims(
-        Signed("provenance", authenticated, facts), readers.read(authenticated.payload)
-    )
+    facts = claims.certified_facts(certificate_claims(authenticated.certificate or b""))
+    claims.check_claims(facts, kinds.read(authenticated.payload))
     return data
 
 

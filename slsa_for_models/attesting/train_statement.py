@@ -15,16 +15,18 @@ from datetime import datetime, timezone
 from hashlib import sha256
 from typing import Any
 
-from slsa_for_models.attesting.build_context import GITHUB, BuildContext, split_workflow
+from slsa_for_models.attesting.build_context import BuildContext
 from slsa_for_models.errors import ContextError, RecordError
-from slsa_for_models.evidence.provenance import PREDICATE_V1, STATEMENT_V1, TRAIN_BUILD_TYPE
+from slsa_for_models.evidence import statement_names
+from slsa_for_models.evidence.github import GITHUB, SIGNING_WORKFLOW, split_workflow
+from slsa_for_models.evidence.kinds import train
+from slsa_for_models.evidence.provenance import PREDICATE_V1
+from slsa_for_models.evidence.statement import STATEMENT_V1
 from slsa_for_models.evidence.subjects import Subject
 from slsa_for_models.evidence.training_record import TrainingRecord
-from slsa_for_models.verdict.expectations import SIGNING_WORKFLOW
 
 TRAINING_JOB = "training job"
 CALLER = "caller"
-RECORD_NAME = "training.json"
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,17 @@ def build(
             else []
         ),
         _claimed(
-            _resource("dataset", record.dataset.source or "", sha256=record.dataset.sha256),
+            _resource(
+                statement_names.DATASET, record.dataset.source or "", sha256=record.dataset.sha256
+            ),
             TRAINING_JOB,
             name=record.dataset.name,
         ),
         *(
             _claimed(
-                _resource("base-model", "", sha256=base.payload_sha256), CALLER, name=base.name
+                _resource(statement_names.BASE_MODEL, "", sha256=base.payload_sha256),
+                CALLER,
+                name=base.name,
             )
             for base in base_models
         ),
@@ -141,7 +147,7 @@ def build(
         "predicateType": PREDICATE_V1,
         "predicate": {
             "buildDefinition": {
-                "buildType": TRAIN_BUILD_TYPE,
+                "buildType": train.BUILD_TYPE,
                 "externalParameters": {
                     "workflow": {
                         "repository": GITHUB + repository,
@@ -170,7 +176,7 @@ def build(
                 "byproducts": [
                     _claimed(
                         {
-                            "name": RECORD_NAME,
+                            "name": statement_names.RECORD,
                             "digest": {"sha256": sha256(record_bytes).hexdigest()},
                             "mediaType": "application/json",
                             "content": base64.b64encode(record_bytes).decode(),

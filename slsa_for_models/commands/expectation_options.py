@@ -94,7 +94,7 @@ def expectations(args: argparse.Namespace) -> Expectations:
     """The policy's, and those of the options; what both state has to be the same."""
     from dataclasses import replace
 
-    from slsa_for_models.attesting.build_context import is_github
+    from slsa_for_models.evidence.github import is_github
     from slsa_for_models.verdict import expectations as policy
     from slsa_for_models.verdict import policy_file
 
@@ -132,11 +132,12 @@ def expectations(args: argparse.Namespace) -> Expectations:
 
 
 def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
+    from slsa_for_models.evidence.github import names_workflow
     from slsa_for_models.verdict import expectations as policy
 
     if args.builder_key is not None and not args.builder_id:
         raise UsageError("--builder-key needs --builder-id: whose key is it?")
-    if args.builder_key is not None and all(map(policy.names_workflow, args.builder_id)):
+    if args.builder_key is not None and all(map(names_workflow, args.builder_id)):
         raise UsageError("--builder-key: a GitHub workflow signs with its own identity, not a key")
     path = args.builder_key or args.public_key
     key = None if path is None else read_key(path)
@@ -144,7 +145,7 @@ def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
 
 
 def _signer(args: argparse.Namespace) -> Signer | None:
-    from slsa_for_models.attesting.build_context import is_github
+    from slsa_for_models.evidence.github import is_github
     from slsa_for_models.verdict.expectations import Signer
 
     if args.identity is not None and args.public_key is not None:

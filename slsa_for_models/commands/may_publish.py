@@ -24,8 +24,13 @@ def configure(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    from slsa_for_models.attesting import signing_job, visibility
+    from slsa_for_models.attesting.build_context import check_public
 
-    repository = visibility.check_public(args.identity_token or signing_job.ambient_token())
+    token = args.identity_token
+    if token is None:
+        from slsa_for_models.attesting.signing_job import ambient_token
+
+        token = ambient_token()
+    repository = check_public(token)
     print(f"{repository} is public")
     return 0

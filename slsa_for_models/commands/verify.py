@@ -154,14 +154,13 @@ def verified(args: argparse.Namespace) -> tuple[Verdict, Expectations]:
 def _attest_verdict(args: argparse.Namespace, verdict: Verdict, expected: Expectations) -> None:
     import model_signing
     from model_signing.safe_files import write_atomic
-    from slsa_for_models.attesting import signing_job, train_statement
-    from slsa_for_models.verdict import vsa
+    from slsa_for_models.attesting import signing_job, train_statement, vsa_statement
 
     if args.private_key is not None:
         sign = model_signing.key_signer(read_key(args.private_key))
     else:
         sign = signing_job.signer(args.identity_token, trust(args))
-    statement = vsa.build(
+    statement = vsa_statement.build(
         verdict.model,
         verdict.level,
         verifier_id=args.verifier_id,

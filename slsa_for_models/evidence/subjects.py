@@ -27,7 +27,7 @@ from slsa_for_models.errors import RecordError, SubjectError
 
 if TYPE_CHECKING:
     from model_signing.api import Verified
-    from slsa_for_models.evidence.provenance import Resource
+    from slsa_for_models.evidence.statement import Resource
     from slsa_for_models.evidence.training_record import TrainingRecord
 
 MAX_ENCODED = 96 * 1024

@@ -15,8 +15,9 @@ from pathlib import Path
 from model_signing.oms import bundle
 from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import LineageError
+from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.verdict.expectations import Expectations
-from slsa_for_models.verdict.result import BASE_MODEL, Verdict
+from slsa_for_models.verdict.result import Verdict
 from slsa_for_models.verdict.table import SLSA, Table
 
 CLAUSE = f"{SLSA}, 3"

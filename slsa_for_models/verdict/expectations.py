@@ -11,23 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from model_signing.errors import UsageError
-from slsa_for_models.attesting.build_context import GITHUB_ISSUER
 from slsa_for_models.errors import BuilderError, ParameterError, SourceError
+from slsa_for_models.evidence.github import (
+    GITHUB_ISSUER,
+    GITHUB_RUNNERS,
+    SIGNING_WORKFLOW,
+    names_workflow,
+)
+from slsa_for_models.evidence.kinds import KINDS, slsa_generator
 from slsa_for_models.evidence.provenance import Provenance
-
-GENERATOR_REPOSITORY = "https://github.com/slsa-framework/slsa-github-generator/"
-GENERATOR_ID = f"{GENERATOR_REPOSITORY}.github/workflows/generator_generic_slsa3.yml"
-
-SIGNING_WORKFLOW = "/.github/workflows/sign.yml"
 
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 """The data set expected where a training record says `cifar10` and nothing else is expected."""
-
-GITHUB_RUNNERS = frozenset(
-    f"ubuntu-{version}"
-    for version in ("latest", "26.04", "24.04", "22.04", "26.04-arm", "24.04-arm", "22.04-arm")
-)
-"""Labels of GitHub's standard Linux machines (GitHub documentation, "GitHub-hosted runners")."""
 
 _FULL_VERSION_TAG = re.compile(r"refs/tags/v(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}")
 _N = r"([0-9]{1,18})"
@@ -100,14 +95,14 @@ class Builder:
         name, at, ref = builder_id.partition("@")
         if name != self.id or not at or "@" in ref:
             return False
-        if name.startswith(GENERATOR_REPOSITORY) and not _FULL_VERSION_TAG.fullmatch(ref):
+        if name.startswith(slsa_generator.REPOSITORY) and not _FULL_VERSION_TAG.fullmatch(ref):
             return False
         if not self.refs:
             return _FULL_VERSION_TAG.fullmatch(ref) is not None
         return any(matches(expected, ref) for expected in self.refs)
 
 
-GENERATOR = Builder(GENERATOR_ID, level=3)
+GENERATOR = Builder(slsa_generator.BUILDER_ID, level=3)
 """Trusted unless the caller names others: the generic SLSA generator at a full version tag."""
 
 
@@ -128,7 +123,7 @@ def builder_from_option(text: str, public_key: bytes | None = None) -> Builder:
         )
     if public_key is not None and not names_workflow(name):
         return Builder(text, public_key=public_key)
-    level = 3 if name == GENERATOR_ID else None
+    level = 3 if name == slsa_generator.BUILDER_ID else None
     return Builder(name, (ref, f"refs/tags/{ref}") if at else (), level)
 
 
@@ -139,11 +134,6 @@ def builder_from_identity(identity: str | None) -> Builder | None:
     """
     name, _, ref = (identity or "").partition("@")
     return Builder(name, (ref,)) if names_workflow(name) and ref and "@" not in ref else None
-
-
-def names_workflow(builder_id: str) -> bool:
-    """Whether an id is that of a GitHub workflow."""
-    return builder_id.startswith("https://") and "/.github/workflows/" in builder_id
 
 
 def level_of(builder: Builder, provenance: Provenance, facts: Mapping[str, str | None]) -> int:
@@ -157,7 +147,7 @@ def level_of(builder: Builder, provenance: Provenance, facts: Mapping[str, str |
     Args:
         builder: The entry that accepted the provenance.
         provenance: What it accepted.
-        facts: What the certificate says; see `verify.certified_facts`.
+        facts: What the certificate says; see `claims.certified_facts`.
     """
     if builder.level is not None:
         return min(builder.level, highest_level(provenance))
@@ -175,7 +165,7 @@ def highest_level(provenance: Provenance) -> int:
     jobs that sign have one. The label does not prove the contrary (docs/threat-model.md, E).
     """
     runner = (provenance.inputs or {}).get("runner")
-    return 3 if provenance.kind != "train" or runner in GITHUB_RUNNERS else 1
+    return 3 if not provenance.kind.trains or runner in GITHUB_RUNNERS else 1
 
 
 @dataclass(frozen=True)
@@ -216,7 +206,7 @@ class Expectations:
         dataset_sha256: The data set's digest, hexadecimal.
         dependencies: Name of another dependency -> SHA-256, hexadecimal.
         minimum_level: The lowest SLSA Build level accepted.
-        required: Kinds of evidence that must be there: `signature`, and `readers` kinds.
+        required: Kinds of evidence that must be there: `signature`, `vsa`, and names of `KINDS`.
         base_models: Whether every base model named must be given and verified.
         verifiers: Whose verification summaries are believed.
         resource_uri: What a verification summary must be about.
@@ -293,12 +283,12 @@ def check_builder(
             expected=str(found.pipeline),
             found=provenance.pipeline or "one written into the run itself",
         )
-    is_generator = provenance.kind == "slsa-github-generator"
     # A caller of our sign.yml may get hold of its token (docs/private-sigstore.md). Another kind
     # may come from a workflow of that name in the source's own repository.
     own = found.id.startswith(f"{provenance.source_uri.removeprefix('git+')}/")
-    signs_only = found.id.endswith(SIGNING_WORKFLOW) and (provenance.kind == "train" or not own)
-    if (found.id == GENERATOR_ID) != is_generator or signs_only:
+    signs_only = found.id.endswith(SIGNING_WORKFLOW) and (provenance.kind.trains or not own)
+    only = found.id if any(found.id == kind.only_builder for kind in KINDS) else None
+    if provenance.kind.only_builder != only or signs_only:
         raise BuilderError(
             f"this builder does not make provenance of the kind {provenance.kind}",
             where="buildType",

@@ -16,9 +16,10 @@ from typing import Any
 
 from model_signing.errors import UsageError, printable
 from model_signing.safe_files import read_bounded
-from slsa_for_models.attesting.build_context import GITHUB_ISSUER, is_github
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence import json_schema
+from slsa_for_models.evidence.github import GITHUB_ISSUER, is_github
+from slsa_for_models.evidence.kinds import slsa_generator
 from slsa_for_models.verdict import expectations
 from slsa_for_models.verdict.expectations import (
     Builder,
@@ -112,7 +113,7 @@ def _builder(entry: Toml, folder: Path) -> Builder:
             found=entry["id"],
         )
     level = entry.get("level")
-    if level is None and entry["id"] == expectations.GENERATOR_ID:
+    if level is None and entry["id"] == slsa_generator.BUILDER_ID:
         level = expectations.GENERATOR.level
     by_workflow = "identity" not in entry and "public_key" not in entry
     if "pipeline" in entry and by_workflow:
@@ -247,13 +248,14 @@ def from_verdict(
         lines += ["", "[[builder]]", f"id = {_text(name)}"]
         lines += [f"refs = [{_text(ref)}]"] if at else []
         lines += [f"level = {item.level}"]
-        if item.provenance.kind == "tekton":
+        if not item.provenance.kind.signed_by_github_workflow:
             lines += _who(item.signed, builder_key)
+        if item.provenance.kind.runs_a_pipeline:
             lines += _pipeline(item)
     if verdict.signer is not None:
         lines += ["", "[signer]", *_who(verdict.signer, public_key)]
     lines += _build_lines(verdict, expected)
-    kinds = sorted({item.provenance.kind for item in accepted})
+    kinds = sorted({item.provenance.kind.name for item in accepted})
     evidence = [*(["signature"] if verdict.signer else []), *kinds]
     lines += ["", "[require]", f"evidence = {json.dumps(evidence)}"]
     lines += [f"level = {verdict.level}"]

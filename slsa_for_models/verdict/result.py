@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from model_signing.errors import Error
 from model_signing.methods.sigstore_trust import SigstoreTrust
+from slsa_for_models.evidence.claims import Facts
 from slsa_for_models.evidence.provenance import Provenance
+from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.evidence.training_record import TrainingRecord
 from slsa_for_models.verdict.expectations import Builder
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
 OFFLINE = SigstoreTrust(offline=True)
 """The public Sigstore instance, by the trust root that is on this machine."""
-BASE_MODEL = "base-model"
-"""How a provenance calls a dependency that is a base model."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Signed:
     Attributes:
         label: The file.
         authenticated: The signer.
-        facts: What a workflow's certificate says, see `certified_facts`; empty for others.
+        facts: What a workflow's certificate says, see `claims.certified_facts`; empty for others.
         builders: The roots of trust that this signer may speak for.
     """
 
     label: str
     authenticated: Authenticated
-    facts: Mapping[str, str | None]
+    facts: Facts
     builders: tuple[Builder, ...] = ()
 
     def __str__(self) -> str:

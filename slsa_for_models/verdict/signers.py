@@ -6,19 +6,15 @@ it ran; another keyless identity, such as a person or a cluster's service accoun
 
 from __future__ import annotations
 
-import re
-
 from model_signing.methods import Authenticated
 from model_signing.methods.fulcio import Claims, certificate_claims
-from slsa_for_models.attesting.build_context import is_github
-from slsa_for_models.errors import CertificateClaimError, SignerError
+from slsa_for_models.errors import SignerError
 from slsa_for_models.evidence import envelopes
+from slsa_for_models.evidence.claims import Facts, certified_facts, is_workflow
+from slsa_for_models.evidence.github import is_github
 from slsa_for_models.evidence.provenance import Provenance
 from slsa_for_models.verdict.expectations import Builder, Expectations, Expected, matches
 from slsa_for_models.verdict.result import Signed
-
-_RUN = re.compile(r"(https://.+/actions/runs/([0-9]+))/attempts/([0-9]+)")
-_WORKFLOW = re.compile(r"(https://[^/@]+/[^/@]+/[^/@]+)/([^@]+)@([^@]+)")
 
 
 def check_model_signer(label: str, authenticated: Authenticated, expected: Expectations) -> Signed:
@@ -87,7 +83,7 @@ def check_provenance_signer(
     """
     certificate = authenticated.certificate
     claims = None if certificate is None else certificate_claims(certificate)
-    if provenance.kind != "tekton":
+    if provenance.kind.signed_by_github_workflow:
         if claims is None or claims.issuer != expected.issuer:
             raise SignerError(
                 f"provenance of the kind {provenance.kind} is signed by a GitHub workflow",
@@ -125,7 +121,7 @@ def _speaks_for(identity: str | None, claims: Claims | None, builder: Builder) -
     )
 
 
-def _workflow_facts(claims: Claims, expected: Expectations) -> dict[str, str | None]:
+def _workflow_facts(claims: Claims, expected: Expectations) -> Facts:
     """A workflow's certificate: the repository that ran it, its own identity, and the runner.
 
     The last two are GitHub's: elsewhere .9 and .11 have other values.
@@ -156,11 +152,6 @@ def _workflow_facts(claims: Claims, expected: Expectations) -> dict[str, str | N
                 found=found or "nothing",
             )
     return certified_facts(claims)
-
-
-def is_workflow(claims: Claims) -> bool:
-    """Whether a build ran, on GitHub or elsewhere (GitLab), rather than a person or a service."""
-    return is_github(claims.issuer) or claims.source_repository_uri is not None
 
 
 def check_repository(claims: Claims, wanted: Expected | None, option: str = "--source-uri") -> None:
@@ -194,54 +185,3 @@ def check_repository(claims: Claims, wanted: Expected | None, option: str = "--s
             expected=str(wanted),
             found=found or "no repository",
         )
-
-
-def certified_facts(claims: Claims) -> dict[str, str | None]:
-    """What a workflow's certificate says, in the words of `readers.Claim.certified`.
-
-    Source: sigstore/fulcio docs/oid-info.md, 1.3.6.1.4.1.57264.1.9 to .21.
-    """
-    repository, owner = claims.source_repository_uri, claims.source_repository_owner_uri
-    run = _RUN.fullmatch(claims.run_invocation_uri or "")
-    workflow = _WORKFLOW.fullmatch(claims.build_config_uri or "")
-    builder = _WORKFLOW.fullmatch(claims.build_signer_uri or "")
-    return {
-        "builder": claims.build_signer_uri,
-        "builder commit": claims.build_signer_digest,
-        "builder source at ref": f"git+{builder[1]}@{builder[3]}" if builder else None,
-        "runner": claims.runner_environment,
-        "repository": repository,
-        "source at ref": f"git+{repository}@{claims.source_repository_ref}",
-        "commit": claims.source_repository_digest,
-        "ref": claims.source_repository_ref,
-        "repository id": claims.source_repository_identifier,
-        "owner": owner.rpartition("/")[2] if owner else None,
-        "owner id": claims.source_repository_owner_identifier,
-        "workflow path": workflow[2] if workflow and workflow[1] == repository else None,
-        "event": claims.build_trigger,
-        "invocation": claims.run_invocation_uri,
-        "run": run[2] if run else None,
-        "attempt": run[3] if run else None,
-        "run-attempt": f"{run[2]}-{run[3]}" if run else None,
-        "run of repository": run[1] if run else None,
-    }
-
-
-def check_claims(signed: Signed, provenance: Provenance) -> str:
-    """Field by field, the predicate against the certificate that signed it.
-
-    Raises:
-        CertificateClaimError: They differ, or the certificate does not say.
-    """
-    for claim in provenance.claims:
-        certified = signed.facts.get(claim.certified)
-        if claim.value != certified:
-            raise CertificateClaimError(
-                "the predicate does not say what the certificate says",
-                where=claim.field,
-                expected=f"{certified or 'nothing'} (certificate: {claim.certified})",
-                found=claim.value or "nothing",
-            )
-    if not provenance.claims:
-        return "no certificate: the builder's key or identity vouches for every field"
-    return f"{len(provenance.claims)} fields agree"

@@ -23,9 +23,9 @@ from model_signing.methods import Authenticated
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import BuilderError, ChainError, DependencyMismatchError, RecordError
-from slsa_for_models.evidence import envelopes, subjects
-from slsa_for_models.evidence import provenance as readers
+from slsa_for_models.evidence import claims, envelopes, kinds, statement_names, subjects
 from slsa_for_models.evidence.envelopes import Attestation
+from slsa_for_models.evidence.kinds import tekton
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.evidence.training_record import MAX_BYTES, TrainingRecord
 from slsa_for_models.evidence.training_record import parse as parse_record
@@ -282,7 +282,7 @@ def examine(
         label,
         "Kind of provenance",
         f"{SLSA}, 1.3 and 2",
-        partial(readers.read, authenticated.payload),
+        partial(kinds.read, authenticated.payload),
         lambda result: f"{result.kind} ({result.build_type})",
     )
     if provenance is None:
@@ -312,7 +312,7 @@ def examine(
             label,
             "Certificate against predicate",
             UNFORGEABLE,
-            partial(signers.check_claims, signed, provenance),
+            partial(claims.check_claims, signed.facts, provenance),
             compared=bool(provenance.claims),
         )
         builder = table.step(
@@ -326,7 +326,7 @@ def examine(
             ),
         )
         level = expectations.level_of(builder, provenance, signed.facts) if builder else 0
-        if builder and builder.pipeline is None and provenance.kind == "tekton":
+        if builder and builder.pipeline is None and provenance.kind.runs_a_pipeline:
             why = "none was pinned: whoever may start a run may have written what it did"
             table.not_checked(label, "Pipeline", f"{SLSA}, 1.4", why)
 
@@ -366,15 +366,15 @@ def _together(
     lost = lost if len(accepted) < len(evidence.provenance) else ""
     levels = _levels(accepted, vouched)
     level = max(levels.values(), default=0)
-    kinds = {item.provenance.kind for item in accepted}
-    kinds |= {"signature"} if signed else set()
-    kinds |= {"vsa"} if vouched is not None else set()
+    given = {item.provenance.kind.name for item in accepted}
+    given |= {"signature"} if signed else set()
+    given |= {"vsa"} if vouched is not None else set()
     required = bool(expected.required or expected.minimum_level)
     table.step(
         "together",
         "Required evidence",
         POLICY,
-        partial(check_required, expected, kinds, level),
+        partial(check_required, expected, given, level),
         lambda found: found if required else f"none was required; accepted: {found}",
         compared=required,
         unless="evidence was refused" if required and refused else "",
@@ -426,18 +426,18 @@ def _together(
     return levels, record, dataset
 
 
-def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
+def check_required(expected: Expectations, given: Set[str], level: int) -> str:
     """The evidence asked for is there and accepted, and the level is reached.
 
     Raises:
         ChainError: Not all of it.
         BuilderError: The level is too low.
     """
-    if not set(expected.required) <= kinds:
+    if not set(expected.required) <= given:
         raise ChainError(
             "required evidence is missing or refused",
             expected=", ".join(expected.required),
-            found=", ".join(sorted(kinds)) or "none accepted",
+            found=", ".join(sorted(given)) or "none accepted",
         )
     if level < expected.minimum_level:
         raise BuilderError(
@@ -445,7 +445,7 @@ def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
             expected=f"L{expected.minimum_level} or more",
             found=f"L{level}",
         )
-    return ", ".join(sorted(kinds)) or "none"
+    return ", ".join(sorted(given)) or "none"
 
 
 def check_no_build(expected: Expectations, signed: Signed | None) -> str:
@@ -504,7 +504,7 @@ def check_distinct(accepted: Sequence[Accepted]) -> str:
     """
     said: dict[tuple[str, str], str] = {}
     for item in accepted:
-        by = (item.provenance.builder_id, item.provenance.kind)
+        by = (item.provenance.builder_id, item.provenance.kind.name)
         if by in said:
             raise ChainError(
                 "two provenances are of one builder and kind, so that the second adds nothing",
@@ -627,9 +627,9 @@ def _dataset(
             resource.sha256 or "no SHA-256"
             for item in accepted
             for resource in item.provenance.dependencies
-            if resource.name == name and (resource.sha256 or name == "dataset")
+            if resource.name == name and (resource.sha256 or name == statement_names.DATASET)
         }
-        for name in ("dataset", "inputs/result")
+        for name in (statement_names.DATASET, tekton.INPUT)
     )
     recorded = None if record is None else record.dataset.sha256
     wanted = expected.dataset_sha256
@@ -694,8 +694,8 @@ def _levels(accepted: Sequence[Accepted], vouched: int | None) -> dict[str, int]
     for item in accepted:
         found = item.provenance
         name = found.builder_id.partition("@")[0]
-        if found.kind == "slsa-github-generator":
-            name = found.kind
+        if found.kind.only_builder is not None:
+            name = found.kind.name
         elif "/.github/workflows/" in name:
             name = name.rpartition("/")[2]
         levels[name] = max(item.level, levels.get(name, 0))

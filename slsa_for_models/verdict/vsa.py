@@ -1,13 +1,9 @@
-"""Verification summaries: one verifier's verdict, signed, for others to rely on (SLSA v1.2 VSA).
-
-`build` makes the statement of an accepted verdict; `examine` follows "How to verify", steps 1 to 7.
-"""
+"""A trusted verifier's summary of its verdict (SLSA v1.2 VSA, "How to verify", steps 1 to 7)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,68 +11,18 @@ from typing import Any
 from model_signing.methods import Authenticated
 from model_signing.methods.fulcio import certificate_claims
 from model_signing.methods.sigstore_trust import SigstoreTrust
-from slsa_for_models.attesting.build_context import GITHUB_ISSUER
-from slsa_for_models.attesting.train_statement import timestamp
 from slsa_for_models.errors import SignerError, SummaryError
-from slsa_for_models.evidence import envelopes, provenance, subjects
+from slsa_for_models.evidence import claims as certificates
+from slsa_for_models.evidence import envelopes, statement, statement_names, subjects
+from slsa_for_models.evidence.github import GITHUB_ISSUER
+from slsa_for_models.evidence.statement import Statement
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.verdict import signers
 from slsa_for_models.verdict.expectations import Expectations, SummaryVerifier
 from slsa_for_models.verdict.table import VSA as CLAUSE
 from slsa_for_models.verdict.table import Table
 
-PREDICATE = "https://slsa.dev/verification_summary/v1"
-SLSA_VERSION = "1.2"
-
 _LEVEL = re.compile(r"SLSA_BUILD_LEVEL_([0-9])")
-
-
-def build(
-    model: ModelDigests,
-    level: int,
-    *,
-    verifier_id: str,
-    resource_uri: str,
-    policy_name: str,
-    policy_sha256: str,
-    inputs: Iterable[tuple[str, str]],
-    base_levels: Iterable[int] | None,
-    now: datetime,
-) -> dict[str, Any]:
-    """The statement that a model was verified. Only for a verdict that accepted it.
-
-    Args:
-        model: The model as hashed.
-        level: The SLSA Build level it reached.
-        verifier_id: The URI this verifier goes by; consumers bind it to the signer.
-        resource_uri: Where consumers get the model from.
-        policy_name: The policy file's name.
-        policy_sha256: Its digest, hexadecimal.
-        inputs: All the evidence: name and SHA-256, hexadecimal, of each file.
-        base_levels: The levels of the base models, if all were verified; None makes no claim.
-        now: The current time, with a time zone.
-    """
-    predicate: dict[str, Any] = {
-        "verifier": {"id": verifier_id},
-        "timeVerified": timestamp(now),
-        "resourceUri": resource_uri,
-        "policy": {"uri": policy_name, "digest": {"sha256": policy_sha256}},
-        "inputAttestations": [
-            {"uri": name, "digest": {"sha256": digest}} for name, digest in inputs
-        ],
-        "verificationResult": "PASSED",
-        "verifiedLevels": [f"SLSA_BUILD_LEVEL_{level}"],
-        "slsaVersion": SLSA_VERSION,
-    }
-    if base_levels is not None:
-        levels = [f"SLSA_BUILD_LEVEL_{item}" for item in base_levels]
-        predicate["dependencyLevels"] = {name: levels.count(name) for name in sorted(set(levels))}
-    return {
-        "_type": provenance.STATEMENT_V1,
-        "subject": [{"name": model.name, "digest": {"sha256": model.sha256}}],
-        "predicateType": PREDICATE,
-        "predicate": predicate,
-    }
 
 
 def examine(
@@ -95,24 +41,25 @@ def examine(
     label, refused = path.name, len(table.steps)
 
     # 1. The signature on the envelope. 3. The predicate type.
-    def read() -> tuple[Authenticated, tuple[provenance.Resource, ...], Mapping[str, Any]]:
+    def read() -> tuple[Authenticated, Statement]:
         (attestation,) = _only_one(path)
         read_files.append((path.name, attestation.file_sha256))
         authenticated = envelopes.authenticate(attestation, trust, keys)
-        _, about, predicate = provenance.read_statement(authenticated.payload, (PREDICATE,))
-        return authenticated, about, predicate
+        versions = {statement_names.VSA: statement.STATEMENT_V1}
+        return authenticated, statement.read(authenticated.payload, versions)
 
     found = table.step(
         label,
         "Signature and predicate type",
         f"{CLAUSE}, 1 and 3",
         read,
-        lambda result: f"{result[0].method}, {PREDICATE}",
+        lambda result: f"{result[0].method}, {statement_names.VSA}",
     )
     if found is None:
         table.not_checked(label, "Everything else", CLAUSE, "the summary cannot be used")
         return None
-    authenticated, about, predicate = found
+    authenticated, said = found
+    about, predicate = said.subjects, said.predicate
 
     # 2. The subject. 4. The verifier and its signer. 5. to 7. What it vouches for.
     table.step(
@@ -192,7 +139,7 @@ def _check_signer(authenticated: Authenticated, trusted: SummaryVerifier) -> Non
             found=claims.identity,
         )
     signers.check_identity(claims, trusted.identity, trusted.issuer or GITHUB_ISSUER)
-    if trusted.source_uri is not None or signers.is_workflow(claims):
+    if trusted.source_uri is not None or certificates.is_workflow(claims):
         signers.check_repository(claims, trusted.source_uri, "source_uri of the verifier")
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from model_signing.errors import Error
 from model_signing.methods import Authenticated
 from slsa_for_models.attesting.train_statement import encode
-from slsa_for_models.evidence import provenance, subjects
-from slsa_for_models.verdict import expectations, signers
+from slsa_for_models.evidence import claims, kinds, subjects
+from slsa_for_models.verdict import expectations
 from slsa_for_models.verdict.result import Signed
 from tests.support.crafted import (
     Json,
@@ -78,7 +78,7 @@ def test_mutated_statements(kind: str, workshop: Workshop, data: st.DataObject) 
     statement = made(kind, workshop, model)
     payload = encode(mutate(statement, data))
     try:
-        read = provenance.read(payload)
+        read = kinds.read(payload)
     except Error as refusal:
         assert refusal.message
         return
@@ -89,7 +89,7 @@ def test_mutated_statements(kind: str, workshop: Workshop, data: st.DataObject) 
     signed = Signed("x", Authenticated(b"", "", "key"), {})
     checks = [
         lambda: subjects.check(read.subjects, measured),
-        lambda: signers.check_claims(signed, read),
+        lambda: claims.check_claims(signed.facts, read),
         lambda: expectations.check_builder(expected, read, expected.builders),
         lambda: expectations.check_source(expected, read),
         lambda: expectations.check_ref(expected, read),

@@ -16,9 +16,9 @@ from model_signing import api
 from model_signing.methods.key import key_signer
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
-from slsa_for_models.attesting.build_context import GITHUB_ISSUER
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence import json_schema
+from slsa_for_models.evidence.github import GITHUB_ISSUER
 from slsa_for_models.verdict import policy_file
 from slsa_for_models.verdict.expectations import (
     GENERATOR,

@@ -14,11 +14,11 @@ from cryptography import x509
 from model_signing import api
 from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
 from sandbox.sigstore import der, fulcio
-from slsa_for_models.attesting import build_context
-from slsa_for_models.attesting.build_context import GITHUB_ISSUER
+from slsa_for_models.attesting import vsa_statement
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence import subjects
-from slsa_for_models.verdict import policy_file, vsa
+from slsa_for_models.evidence.github import GITHUB_ISSUER, is_github
+from slsa_for_models.verdict import policy_file
 from tests.support.crafted import CHAINS, REF, SOURCE, TRAIN, Workshop, refusals, tekton_statement
 
 ENTERPRISE, GITLAB = f"{GITHUB_ISSUER}/acme", "https://gitlab.com"
@@ -155,9 +155,9 @@ def test_a_job_of_an_enterprise_may_say_how_it_trained(acme: Workshop) -> None:
 
 
 def test_issuers_of_github() -> None:
-    assert build_context.is_github(GITHUB_ISSUER) and build_context.is_github(ENTERPRISE)
+    assert is_github(GITHUB_ISSUER) and is_github(ENTERPRISE)
     for other in ("", "None", f"{GITHUB_ISSUER}.example", f"http{GITHUB_ISSUER[5:]}", "https://a"):
-        assert not build_context.is_github(other)
+        assert not is_github(other)
 
 
 # Verifiers that are workflows
@@ -180,7 +180,7 @@ evidence = ["vsa"]
 
 def summary(workshop: Workshop, model: Path, token: str) -> Path:
     """A verdict, signed by whoever has the token."""
-    statement = vsa.build(
+    statement = vsa_statement.build(
         subjects.measure(model),
         1,
         verifier_id=VERIFIER,

@@ -21,6 +21,7 @@ from slsa_for_models import cli
 from slsa_for_models.cli import main
 from slsa_for_models.errors import SignerError
 from slsa_for_models.evidence import json_schema, subjects
+from slsa_for_models.evidence.kinds import slsa_generator
 from slsa_for_models.verdict import expectations
 from slsa_for_models.verdict.expectations import Expectations
 from slsa_for_models.verdict.result import Verdict
@@ -301,7 +302,7 @@ def test_level_of_a_runner_of_ones_own(workshop: Workshop, runner: str | None, l
         (*train, *EXPECTED),
         (*train, "--source-uri", SOURCE, "--policy", policy_file),
         # The generator does not know where the training ran.
-        (*train, *second, *EXPECTED, "--builder-id", expectations.GENERATOR_ID),
+        (*train, *second, *EXPECTED, "--builder-id", slsa_generator.BUILDER_ID),
     ):
         code, verdict = workshop.verify(model, *options)
         assert (code, refusals(verdict), verdict["slsaBuildLevel"]) == (0, [], level)
@@ -787,7 +788,7 @@ def test_two_provenances_of_different_runs(workshop: Workshop, names: tuple[str,
         "--provenance",
         second,
         "--builder-id",
-        expectations.GENERATOR_ID,
+        slsa_generator.BUILDER_ID,
     )
     code, verdict = workshop.verify(model, *both, *EXPECTED)
     assert (code, refusals(verdict)) == (1, ["ChainError"])

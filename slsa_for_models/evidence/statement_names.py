@@ -1,0 +1,12 @@
+"""Names within our statements that both who writes them and who reads them need."""
+
+from __future__ import annotations
+
+DATASET = "dataset"
+"""The dependency that is the training data."""
+BASE_MODEL = "base-model"
+"""A dependency that is a model which training started from."""
+RECORD = "training.json"
+"""The by-product that is the training record."""
+VSA = "https://slsa.dev/verification_summary/v1"
+"""The predicate type of a verification summary."""
