@@ -18,7 +18,6 @@ from typing import Any
 from model_signing.oms import strict_json
 from slsa_for_models.errors import RecordError
 from slsa_for_models.evidence import json_schema
-from slsa_for_models.models.formats import Format
 
 SCHEMA = "https://model-transparency.dev/training-record/v1"
 MAX_BYTES = 1024 * 1024
@@ -151,17 +150,23 @@ def parse(data: bytes) -> TrainingRecord:
     )
 
 
-def describe_model(path: Path, format: Format) -> Model:
-    """What the record says of a saved model: a file, or a directory with all its files."""
+def describe_model(path: Path, format: str, framework: str) -> Model:
+    """What the record says of a saved model: a file, or a directory with all its files.
+
+    Args:
+        path: The model.
+        format: How it was saved, such as `pytorch_model.pth`.
+        framework: `pytorch` or `tensorflow`.
+    """
     if not path.is_dir():
         file = _file(path, path.name)
-        return Model(path.name, format.name, format.framework, file.size, file.sha256)
+        return Model(path.name, format, framework, file.size, file.sha256)
     names = sorted(
         entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_file()
     )
     files = tuple(_file(path / name, name) for name in names)
     size, digest = sum(file.size for file in files), listing_digest(files)
-    return Model(path.name, format.name, format.framework, size, digest, files)
+    return Model(path.name, format, framework, size, digest, files)
 
 
 def listing_digest(files: Iterable[File]) -> str:

@@ -46,7 +46,7 @@ def reproduce(model: Path, said: TrainingRecord, load_data: Callable[[], Data], 
 
     # 1. The record is about these bytes.
     format = formats.find(said.model.format)
-    given = training_record.describe_model(model, format)
+    given = training_record.describe_model(model, format.name, format.framework)
     if given.sha256 != said.model.sha256:
         raise RecordError(
             "the training record is of another model",

@@ -147,7 +147,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
         size = distribute.place(os.environ).size
         processes = {"processes": size} if size > 1 else {}
         result = record.TrainingRecord(
-            model=record.describe_model(saved, format),
+            model=record.describe_model(saved, format.name, format.framework),
             dataset=data.description,
             parameters={**choices.numbers(), **processes, **framework.PARAMETERS},
             metrics=record.Metrics(accuracy, loss, choices.minimum_accuracy, tuple(watch.epochs)),
