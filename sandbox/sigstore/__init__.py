@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import urllib.parse
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,20 +18,18 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sandbox.sigstore.fulcio import (
-    CA_AGE,
-    Authority,
-    Fulcio,
-    RequestError,
-    TimestampAuthority,
-    public_key_bytes,
-)
-from sandbox.sigstore.oidc import DEVELOPER, GITHUB_ISSUER, Oidc, TokenError
+from sandbox.local_server import LocalServer, Reply, Request
+from sandbox.sigstore.authority import CA_AGE, Authority, public_key_bytes
+from sandbox.sigstore.errors import RequestError, TokenError
+from sandbox.sigstore.fulcio import Fulcio
+from sandbox.sigstore.oidc import DEVELOPER, GITHUB_ISSUER, Oidc
 from sandbox.sigstore.rekor import Rekor
+from sandbox.sigstore.timestamp_authority import TimestampAuthority
 
 # Checkpoints name their log after the host of its URL, so the URL's host has to be a name.
 HOST = "localhost"
-MAX_REQUEST = 4 * 1024 * 1024
+# Answers a request, given its query.
+Service = Callable[[Request, dict[str, str]], Reply]
 
 
 def system_clock() -> datetime:
@@ -42,23 +37,9 @@ def system_clock() -> datetime:
     return datetime.now(timezone.utc)
 
 
-@dataclass(frozen=True)
-class Reply:
-    """An HTTP answer; `body` is sent as it is."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-    location: str | None = None
-
-
-def _json(status: int, document: object) -> Reply:
-    return Reply(status, json.dumps(document).encode())
-
-
 def _failure(status: int, grpc_code: int, message: str) -> Reply:
     """An error as the gRPC gateways of Fulcio and Rekor word it."""
-    return _json(status, {"code": grpc_code, "message": message, "details": []})
+    return Reply.of_json(status, {"code": grpc_code, "message": message, "details": []})
 
 
 class LocalSigstore:
@@ -76,21 +57,17 @@ class LocalSigstore:
     """
 
     def __init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self.url = f"http://{HOST}:{self._server.server_port}"
+        self._server = LocalServer(self._answer)
+        self.url = f"http://{HOST}:{self._server.port}"
         self.oidc = Oidc(self.url, system_clock)
         self.fulcio = Fulcio(self.oidc, system_clock)
         self.rekor = Rekor(HOST)
         self.tsa = TimestampAuthority(system_clock)
         self.requests: list[str] = []
         self._start = (system_clock() - CA_AGE).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        )
 
     def __enter__(self) -> LocalSigstore:
-        self._thread.start()
+        self._server.__enter__()
         return self
 
     def __exit__(
@@ -99,8 +76,7 @@ class LocalSigstore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.__exit__(kind, error, trace)
 
     @property
     def job_token_url(self) -> str:
@@ -182,89 +158,60 @@ class LocalSigstore:
 
     # HTTP
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        sandbox = self
+    def _answer(self, request: Request) -> Reply:
+        path, _, query = request.target.partition("?")
+        self.requests.append(f"{request.method} {path}")
+        service = self._services().get((request.method, path))
+        try:
+            if service is not None:
+                return service(request, dict(urllib.parse.parse_qsl(query)))
+            tile = self._tile(path) if request.method == "GET" else None
+            return tile or _failure(404, 5, "not found")
+        except TokenError as error:
+            return _failure(401, 16, str(error))
+        except RequestError as error:
+            return _failure(400, 3, str(error))
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            return _failure(400, 3, "the request is not JSON")
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            # Small answers at once: Nagle's algorithm would hold each back for 40 ms.
-            disable_nagle_algorithm = True
+    def _services(self) -> dict[tuple[str, str], Service]:
+        """Method and path of every service but the log's tiles, which have many paths."""
+        return {
+            ("POST", "/api/v2/signingCert"): lambda request, _: Reply.of_json(
+                201, self.fulcio.signing_certificate(_authorization(request), _object(request))
+            ),
+            ("GET", "/api/v2/trustBundle"): lambda *_: _ok(self.fulcio.trust_bundle()),
+            ("POST", "/api/v2/log/entries"): lambda request, _: Reply.of_json(
+                201, self.rekor.add(_object(request))
+            ),
+            ("POST", "/api/v1/timestamp"): lambda request, _: Reply(
+                201, self.tsa.reply(request.body), "application/timestamp-reply"
+            ),
+            ("GET", "/job-token"): lambda request, query: _ok(
+                {"value": self.oidc.token_for_job(_bearer(request), query.get("audience"))}
+            ),
+            ("GET", "/.well-known/openid-configuration"): lambda *_: _ok(
+                self._openid_configuration()
+            ),
+            ("GET", "/keys"): lambda *_: _ok(self.oidc.jwks(self.url)),
+            ("GET", "/github-keys"): lambda *_: _ok(self.oidc.jwks(GITHUB_ISSUER)),
+            ("GET", "/authorize"): lambda _, query: self._authorize(query),
+            ("POST", "/token"): lambda request, _: self._redeem(request),
+            # For experiments in a shell.
+            ("GET", "/identity-token"): lambda _, query: Reply(
+                200, self.oidc.token(query.get("email", DEVELOPER)).encode(), "text/plain"
+            ),
+        }
 
-            def do_GET(self) -> None:
-                self._answer(b"")
+    def _tile(self, path: str) -> Reply | None:
+        tile = self.rekor.read(path.removeprefix("/api/v2/"))
+        return None if tile is None else Reply(200, tile, "application/octet-stream")
 
-            def do_POST(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
-                if length > MAX_REQUEST:
-                    self.close_connection = True
-                    self._send(_failure(413, 8, "request too large"))
-                    return
-                self._answer(self.rfile.read(length))
-
-            def _answer(self, body: bytes) -> None:
-                path, _, query = self.path.partition("?")
-                sandbox.requests.append(f"{self.command} {path}")
-                authorization = self.headers.get("Authorization") or ""
-                try:
-                    reply = sandbox._reply(self.command, path, query, authorization, body)
-                except TokenError as error:
-                    reply = _failure(401, 16, str(error))
-                except RequestError as error:
-                    reply = _failure(400, 3, str(error))
-                except (UnicodeDecodeError, json.JSONDecodeError):
-                    reply = _failure(400, 3, "the request is not JSON")
-                self._send(reply)
-
-            def _send(self, reply: Reply) -> None:
-                self.send_response(reply.status)
-                self.send_header("Content-Type", reply.content_type)
-                self.send_header("Content-Length", str(len(reply.body)))
-                if reply.location is not None:
-                    self.send_header("Location", reply.location)
-                self.end_headers()
-                self.wfile.write(reply.body)
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                """Says nothing: `requests` remembers."""
-
-        return Handler
-
-    def _reply(self, method: str, path: str, query: str, authorization: str, body: bytes) -> Reply:
-        parameters = dict(urllib.parse.parse_qsl(query))
-        match method, path:
-            case "POST", "/api/v2/signingCert":
-                return _json(201, self.fulcio.signing_certificate(authorization, _object(body)))
-            case "GET", "/api/v2/trustBundle":
-                return _json(200, self.fulcio.trust_bundle())
-            case "POST", "/api/v2/log/entries":
-                return _json(201, self.rekor.add(_object(body)))
-            case "POST", "/api/v1/timestamp":
-                return Reply(201, self.tsa.reply(body), "application/timestamp-reply")
-            case "GET", "/job-token":
-                bearer = authorization.partition(" ")[2]
-                token = self.oidc.token_for_job(bearer, parameters.get("audience"))
-                return _json(200, {"value": token})
-            case "GET", "/.well-known/openid-configuration":
-                return _json(200, self._openid_configuration())
-            case "GET", "/keys":
-                return _json(200, self.oidc.jwks(self.url))
-            case "GET", "/github-keys":
-                return _json(200, self.oidc.jwks(GITHUB_ISSUER))
-            case "GET", "/authorize":
-                return self._authorize(parameters)
-            case "POST", "/token":
-                form = dict(urllib.parse.parse_qsl(body.decode()))
-                token = self.oidc.redeem(form.get("code", ""))
-                # Sigstore's own provider gives the identity token as access token, too.
-                answer = {"id_token": token, "access_token": token, "token_type": "Bearer"}
-                return _json(200, answer)
-            case "GET", "/identity-token":  # for experiments in a shell
-                token = self.oidc.token(parameters.get("email", DEVELOPER))
-                return Reply(200, token.encode(), "text/plain")
-        tile = self.rekor.read(path.removeprefix("/api/v2/")) if method == "GET" else None
-        if tile is not None:
-            return Reply(200, tile, "application/octet-stream")
-        return _failure(404, 5, "not found")
+    def _redeem(self, request: Request) -> Reply:
+        form = dict(urllib.parse.parse_qsl(request.body.decode()))
+        token = self.oidc.redeem(form.get("code", ""))
+        # Sigstore's own provider gives the identity token as access token, too.
+        return _ok({"id_token": token, "access_token": token, "token_type": "Bearer"})
 
     def _openid_configuration(self) -> dict[str, Any]:
         """OpenID Connect Discovery 1.0 section 3."""
@@ -291,8 +238,20 @@ class LocalSigstore:
         return Reply(302, b"", location=f"{redirect}?{answer}")
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    document = json.loads(body)
+def _ok(document: object) -> Reply:
+    return Reply.of_json(200, document)
+
+
+def _authorization(request: Request) -> str:
+    return request.headers.get("Authorization") or ""
+
+
+def _bearer(request: Request) -> str:
+    return _authorization(request).partition(" ")[2]
+
+
+def _object(request: Request) -> dict[str, Any]:
+    document = json.loads(request.body)
     if not isinstance(document, dict):
         raise RequestError("the request is not a JSON object")
     return document

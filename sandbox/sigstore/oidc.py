@@ -14,6 +14,8 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from sandbox.sigstore.errors import TokenError
+
 GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
 AUDIENCE = "sigstore"
 KEY_ID = "sandbox"
@@ -21,10 +23,6 @@ DEVELOPER = "developer@example.test"
 
 Claims = dict[str, Any]
 Clock = Callable[[], datetime]
-
-
-class TokenError(Exception):
-    """An identity token or a request for one that the real service would refuse, too."""
 
 
 class Oidc:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from sandbox.sigstore.fulcio import RequestError
+from sandbox.sigstore.errors import RequestError
 
 TILE_WIDTH = 256
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat import asn1
 
 from model_signing import api
 from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
-from sandbox.sigstore import der, fulcio
+from sandbox.sigstore import fulcio
 from slsa_for_models.attesting import vsa_statement
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence import subjects
@@ -42,7 +43,7 @@ def gitlab_token(
     """As Fulcio certifies a GitLab job that runs the CI file of another project."""
     uris = {1: GITLAB, 8: GITLAB, 9: SHARED_FILE, 11: "gitlab-hosted", 12: f"{GITLAB}/{project}"}
     extensions = {
-        number: value.encode() if number == 1 else der.utf8_string(value)
+        number: value.encode() if number == 1 else asn1.encode_der(value)
         for number, value in uris.items()
         if number != without
     }
