@@ -8,72 +8,12 @@ import signal
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = "model-transparency/model-transparency"
+from sandbox.checkout import PRODUCT, ROOT
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sandbox",
-        description="GitHub Actions and Sigstore on this machine. For demonstrations and tests "
-        "only, never for production.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    sigstore = commands.add_parser(
-        "sigstore", help="keep a Sigstore running until interrupted (Ctrl-C)"
-    )
-    sigstore.add_argument(
-        "--trust-config",
-        type=Path,
-        default=Path("trust-config.json"),
-        metavar="FILE",
-        help="where to write the client trust config (default: %(default)s)",
-    )
-    sigstore.set_defaults(run=run_sigstore)
-
-    rehearsal = commands.add_parser(
-        "rehearse", help="sign and verify a trained model with keys that are thrown away"
-    )
-    rehearsal.add_argument("model", type=Path, metavar="MODEL")
-    rehearsal.add_argument("--training-record", type=Path, required=True, metavar="FILE")
-    rehearsal.add_argument("--workflow-inputs", default="{}", metavar="JSON")
-    rehearsal.add_argument("--summary", type=Path, required=True, metavar="FILE")
-    rehearsal.set_defaults(run=run_rehearse)
-
-    run = commands.add_parser("run", help="run a workflow of this repository")
-    run.add_argument("workflow", metavar="WORKFLOW", help="such as .github/workflows/train.yml")
-    run.add_argument("--event", default="workflow_dispatch", help="default: %(default)s")
-    run.add_argument(
-        "--input", action="append", default=[], metavar="NAME=VALUE", help="of a dispatch"
-    )
-    run.add_argument("--repository", type=Path, default=ROOT, metavar="FOLDER")
-    run.add_argument("--name", default=PRODUCT, metavar="OWNER/NAME", help="default: %(default)s")
-    run.add_argument("--ref", default="refs/heads/main", help="default: %(default)s")
-    run.add_argument(
-        "--other",
-        action="append",
-        default=[],
-        metavar="OWNER/NAME@REF=FOLDER",
-        help="a further repository that the workflow may use",
-    )
-    run.add_argument("--output", type=Path, default=Path("sandbox-run"), metavar="FOLDER")
-    run.set_defaults(run=run_workflow)
-
-    demo = commands.add_parser(
-        "demo", help="train, prove, sign and verify one model: what `make demo` runs"
-    )
-    demo.add_argument("--model", default="pytorch_model.pth", metavar="FORMAT")
-    demo.add_argument("--dataset", choices=("synthetic", "cifar10"), default="synthetic")
-    demo.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="CIFAR-10's binary batches on disk"
-    )
-    demo.add_argument("--epochs", type=int, metavar="N")
-    demo.add_argument("--output", type=Path, default=Path("out"), metavar="DIR")
-    demo.set_defaults(run=run_demo)
-
-    options = parser.parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     try:
         code: int = options.run(options)
     except KeyboardInterrupt:
@@ -83,6 +23,69 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands, each with its options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox",
+        description="GitHub Actions and Sigstore on this machine. For demonstrations and tests "
+        "only, never for production.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (text, configure, run) in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        configure(command)
+        command.set_defaults(run=run)
+    return parser
+
+
+def _configure_sigstore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-config",
+        type=Path,
+        default=Path("trust-config.json"),
+        metavar="FILE",
+        help="where to write the client trust config (default: %(default)s)",
+    )
+
+
+def _configure_rehearse(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL")
+    parser.add_argument("--training-record", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--workflow-inputs", default="{}", metavar="JSON")
+    parser.add_argument("--summary", type=Path, required=True, metavar="FILE")
+
+
+def _configure_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workflow", metavar="WORKFLOW", help="such as .github/workflows/train.yml")
+    parser.add_argument("--event", default="workflow_dispatch", help="default: %(default)s")
+    parser.add_argument(
+        "--input", action="append", default=[], metavar="NAME=VALUE", help="of a dispatch"
+    )
+    parser.add_argument("--repository", type=Path, default=ROOT, metavar="FOLDER")
+    parser.add_argument(
+        "--name", default=PRODUCT, metavar="OWNER/NAME", help="default: %(default)s"
+    )
+    parser.add_argument("--ref", default="refs/heads/main", help="default: %(default)s")
+    parser.add_argument(
+        "--other",
+        action="append",
+        default=[],
+        metavar="OWNER/NAME@REF=FOLDER",
+        help="a further repository that the workflow may use",
+    )
+    parser.add_argument("--output", type=Path, default=Path("sandbox-run"), metavar="FOLDER")
+
+
+def _configure_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="pytorch_model.pth", metavar="FORMAT")
+    parser.add_argument("--dataset", choices=("synthetic", "cifar10"), default="synthetic")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="CIFAR-10's binary batches on disk"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--output", type=Path, default=Path("out"), metavar="DIR")
 
 
 def run_sigstore(options: argparse.Namespace) -> int:
@@ -126,9 +129,7 @@ def run_rehearse(options: argparse.Namespace) -> int:
 
 def run_workflow(options: argparse.Namespace) -> int:
     """Runs a workflow and prints what came of it."""
-    from sandbox.github import Event, run
-    from sandbox.github.repositories import Repository
-    from sandbox.github.workflows import WorkflowError
+    from sandbox.github import Event, Repository, WorkflowError, run
     from sandbox.sigstore import LocalSigstore
 
     def show(event: Event) -> None:
@@ -174,6 +175,25 @@ def run_demo(options: argparse.Namespace) -> int:
 
     return demo(options.model, options.dataset, options.data_dir, options.epochs, options.output)
 
+
+COMMANDS = {
+    "sigstore": (
+        "keep a Sigstore running until interrupted (Ctrl-C)",
+        _configure_sigstore,
+        run_sigstore,
+    ),
+    "rehearse": (
+        "sign and verify a trained model with keys that are thrown away",
+        _configure_rehearse,
+        run_rehearse,
+    ),
+    "run": ("run a workflow of this repository", _configure_run, run_workflow),
+    "demo": (
+        "train, prove, sign and verify one model: what `make demo` runs",
+        _configure_demo,
+        run_demo,
+    ),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

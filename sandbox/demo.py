@@ -17,13 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.github import ROOT, Event, Run, run
-from sandbox.github.repositories import Repository
-from sandbox.github.workflows import WorkflowError
+from sandbox.checkout import PRODUCT, ROOT, programs_of
+from sandbox.github import Event, Repository, Run, WorkflowError, run
 from sandbox.sigstore import LocalSigstore
 from sandbox.sigstore.oidc import GITHUB_ISSUER
 
-PRODUCT = "model-transparency/model-transparency"
 REF = "refs/heads/main"
 WORKFLOW = ".github/workflows/train.yml"
 STAGES = {
@@ -186,11 +184,8 @@ def verify_again(display: Display, model: str, output: Path) -> int:
     programs = programs_of("base")
     command = verify_command(model, output)
     display.line(f"> {'at home':11}verify again, with nothing but the files in {output}/\n")
-    code = subprocess.run(
-        [programs / command[0], *command[1:]],
-        check=False,
-        timeout=1800,
-    ).returncode
+    program = programs / command[0]
+    code = subprocess.run([program, *command[1:]], check=False, timeout=1800).returncode
     if code != 0:
         print("\nThe workflow verified what does not verify at home: a defect.", file=sys.stderr)
         return code
@@ -212,19 +207,6 @@ def verify_again(display: Display, model: str, output: Path) -> int:
     print("\nThen change one byte, verify again, and see it refused:\n")
     print(f"  {tamper_command(output / model)}")
     return 0
-
-
-def programs_of(role: str) -> Path:
-    """The folder of programs of a locked environment, built if there is none yet."""
-    builder = [sys.executable, str(ROOT / "actions/setup/environment.py"), role]
-    result = subprocess.run(
-        builder,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=1800,
-    )
-    return Path(result.stdout.strip())
 
 
 def accuracy(training_record: Path) -> str:

@@ -19,6 +19,16 @@ from slsa_for_models.errors import RecordError
 from slsa_for_models.evidence.training_record import parse
 from slsa_for_models.report import job_page as pages
 
+# A claim of the job's identity, and the variable from which it comes.
+CLAIMS = {
+    "repository": "GITHUB_REPOSITORY",
+    "ref": "GITHUB_REF",
+    "sha": "GITHUB_SHA",
+    "event_name": "GITHUB_EVENT_NAME",
+    "workflow_ref": "GITHUB_WORKFLOW_REF",
+    "run_id": "GITHUB_RUN_ID",
+    "run_attempt": "GITHUB_RUN_ATTEMPT",
+}
 NOTICE = """
 This run belongs to a pull request, which may not sign. The chain was tried out with a Sigstore that
 lived on this runner for a moment; what it signed is deleted.
@@ -44,49 +54,16 @@ def rehearse(
     Returns:
         The exit code of the first command that fails, else 0.
     """
-    claims = {
-        claim: environ[variable]
-        for claim, variable in {
-            "repository": "GITHUB_REPOSITORY",
-            "ref": "GITHUB_REF",
-            "sha": "GITHUB_SHA",
-            "event_name": "GITHUB_EVENT_NAME",
-            "workflow_ref": "GITHUB_WORKFLOW_REF",
-            "run_id": "GITHUB_RUN_ID",
-            "run_attempt": "GITHUB_RUN_ATTEMPT",
-        }.items()
-        if environ.get(variable)
-    }
-    identity = "https://github.com/" + job_claims(**claims)["job_workflow_ref"]
-    with LocalSigstore() as sigstore, tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        trust = ("--trust-config", str(sigstore.write_trust_config(folder / "trust-config.json")))
+    claims = {name: environ[key] for name, key in CLAIMS.items() if environ.get(key)}
+    with LocalSigstore() as sigstore, tempfile.TemporaryDirectory() as folder:
+        trust_config = sigstore.write_trust_config(Path(folder) / "trust-config.json")
         token = {
             "ACTIONS_ID_TOKEN_REQUEST_URL": sigstore.job_token_url,
             "ACTIONS_ID_TOKEN_REQUEST_TOKEN": sigstore.oidc.request_token_for(claims),
         }
-        record = ("--training-record", str(training_record))
-        signature = ("--signature", str(folder / "model.sig"))
-        provenance = str(folder / "provenance.json")
-        repository = job_claims(**claims)["repository"]
-        expected = (
-            *("--source-uri", f"github.com/{repository}"),
-            *("--identity", identity, "--identity-provider", GITHUB_ISSUER),
+        commands = _commands(
+            model, training_record, workflow_inputs, job_claims(**claims), trust_config
         )
-        commands = {
-            "Provenance": (
-                *("slsa_for_models", "provenance", str(model), *record, "--output", provenance),
-                *("--workflow-inputs", workflow_inputs, *trust),
-            ),
-            "Signature": (
-                *("model_signing", "sign", "sigstore", str(model), *signature),
-                *("--use-ambient-credentials", *trust),
-            ),
-            "Verdict": (
-                *("slsa_for_models", "verify", str(model), *signature, "--provenance", provenance),
-                *(*record, *expected, *trust),
-            ),
-        }
         steps: list[str] = []
         for step, command in commands.items():
             done = subprocess.run(
@@ -105,6 +82,39 @@ def rehearse(
     with summary.open("a", encoding="utf-8") as output:
         output.write(page(model, training_record, steps, works=done.returncode == 0))
     return done.returncode
+
+
+def _commands(
+    model: Path,
+    training_record: Path,
+    workflow_inputs: str,
+    claims: Mapping[str, str],
+    trust_config: Path,
+) -> dict[str, tuple[str, ...]]:
+    """What the jobs of train.yml run, by the name of the step; files go beside the trust config."""
+    trust = ("--trust-config", str(trust_config))
+    record = ("--training-record", str(training_record))
+    signature = ("--signature", str(trust_config.with_name("model.sig")))
+    provenance = str(trust_config.with_name("provenance.json"))
+    expected = (
+        *("--source-uri", f"github.com/{claims['repository']}"),
+        *("--identity", f"https://github.com/{claims['job_workflow_ref']}"),
+        *("--identity-provider", GITHUB_ISSUER),
+    )
+    return {
+        "Provenance": (
+            *("slsa_for_models", "provenance", str(model), *record, "--output", provenance),
+            *("--workflow-inputs", workflow_inputs, *trust),
+        ),
+        "Signature": (
+            *("model_signing", "sign", "sigstore", str(model), *signature),
+            *("--use-ambient-credentials", *trust),
+        ),
+        "Verdict": (
+            *("slsa_for_models", "verify", str(model), *signature, "--provenance", provenance),
+            *(*record, *expected, *trust),
+        ),
+    }
 
 
 def page(model: Path, training_record: Path, steps: list[str], *, works: bool) -> str:

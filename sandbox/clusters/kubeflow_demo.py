@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.clusters.tekton_demo import IDENTITY, ISSUER, NAMESPACE, ROOT, TRUST, environment
+from sandbox.checkout import ROOT, programs_of
+from sandbox.clusters.tekton_demo import IDENTITY, ISSUER, NAMESPACE, TRUST
 from sandbox.sigstore import LocalSigstore
 
 
@@ -114,8 +115,8 @@ def main(argv: list[str] | None = None) -> int:
                 args.model,
                 args.output,
                 sigstore=sigstore,
-                kubeflow=environment("kubeflow"),
-                programs=environment(args.model.partition("_")[0]),
+                kubeflow=programs_of("kubeflow"),
+                programs=programs_of(args.model.partition("_")[0]),
                 dataset="synthetic",
                 epochs=args.epochs,
                 processes=args.processes,

@@ -6,7 +6,7 @@ cluster is a process here: an image is a folder of programs, a mount a folder wh
 replaced in the step's arguments. So security contexts, resources and time limits have no effect.
 Whatever field is not known here is refused, so that no part of a document goes untested.
 
-For demonstrations and tests only; `python -m sandbox.clusters.tekton` is `make demo-tekton`.
+For demonstrations and tests only; `make demo-tekton` is `tekton_demo`.
 """
 
 from __future__ import annotations

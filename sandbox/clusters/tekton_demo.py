@@ -29,11 +29,11 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from sandbox.checkout import ROOT, programs_of
 from sandbox.clusters import chains, tekton
 from sandbox.github import repositories
 from sandbox.sigstore import LocalSigstore
 
-ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = "https://github.com/octo-org/models"
 ISSUER = "https://container.googleapis.com/v1/projects/octo/locations/europe-west4/clusters/models"
 NAMESPACE = "models"
@@ -41,6 +41,18 @@ IDENTITY = f"https://kubernetes.io/namespaces/{NAMESPACE}/serviceaccounts/model-
 REGISTRY = "europe-west4-docker.pkg.dev/octo/models"
 BUCKET = "octo-models"
 TRUST = "trust-config.json"
+# Variables of pipelinerun.yaml.
+DEFAULTS = {
+    "NAMESPACE": NAMESPACE,
+    "REPOSITORY": REPOSITORY,
+    "DATASET": "synthetic",
+    "EPOCHS": "3",
+    "BUCKET": BUCKET,
+    "CLUSTER_ISSUER": ISSUER,
+    "CPU": "2",
+    "MEMORY": "8Gi",
+    "GPUS": "0",
+}
 
 Programs = Mapping[str, Path]
 """Role (`gcp`, `pytorch`, `tensorflow`) -> the folder of its programs."""
@@ -97,37 +109,24 @@ def run(
     """
     output.mkdir(parents=True, exist_ok=True)
     trust_config = sigstore.write_trust_config(output / TRUST)
+    images = _images(programs)
     with tempfile.TemporaryDirectory() as scratch, bucket_server() as storage:
         repository = Path(scratch) / "repository"
         commit = repositories.snapshot(ROOT, repository)
-        framework = model.partition("_")[0]
-        images = {
-            f"{REGISTRY}/{role}@sha256:{_stand_in_digest(folder)}": folder
-            for role, folder in programs.items()
-        }
-        by_role = {image.split("@")[0].rpartition("/")[2]: image for image in images}
         document = pipeline_run(
             {
-                "NAMESPACE": NAMESPACE,
-                "REPOSITORY": REPOSITORY,
+                **DEFAULTS,
                 "REVISION": commit,
                 "MODEL": model,
-                "DATASET": "synthetic",
-                "EPOCHS": "3",
-                "BUCKET": BUCKET,
-                "IMAGE": by_role["gcp"],
-                "TRAINING_IMAGE": by_role[framework],
-                "CLUSTER_ISSUER": ISSUER,
-                "CPU": "2",
-                "MEMORY": "8Gi",
-                "GPUS": "0",
+                "IMAGE": images["gcp"],
+                "TRAINING_IMAGE": images[model.partition("_")[0]],
                 **variables,
             },
             training_options,
         )
         cluster = tekton.Cluster(
             repositories={REPOSITORY: repository},
-            images=images,
+            images={image: programs[role] for role, image in images.items()},
             token=functools.partial(_token, sigstore),
             scratch=Path(scratch) / "cluster",
             config_maps={"sigstore": {TRUST: trust_config.read_bytes()}},
@@ -137,27 +136,41 @@ def run(
             },
         )
         finished = tekton.run(document, cluster, say)
-
         key = ec.generate_private_key(ec.SECP256R1())
         signed = chains.envelope(chains.statement(finished), key)
         for name, content in chains.bucket_objects(finished, signed).items():
             _put(storage, BUCKET, name, content)
-        results = finished.results
         model_path, signature, record = (
-            _fetch(storage, results[f"{what}_ARTIFACT_OUTPUTS"], output)
+            _fetch(storage, finished.results[f"{what}_ARTIFACT_OUTPUTS"], output)
             for what in ("model", "signature", "record")
         )
-    provenance = output / f"{model}.chains.json"
-    provenance.write_bytes(signed)
-    annotation = output / f"{model}.chains.txt"
-    annotation.write_bytes(chains.annotation(signed))
-    public_key = output / "chains.pub"
-    public_key.write_bytes(
-        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    )
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return Outcome(
-        finished, model_path, signature, record, provenance, annotation, public_key, trust_config
+        run=finished,
+        model=model_path,
+        signature=signature,
+        record=record,
+        provenance=_write(output / f"{model}.chains.json", signed),
+        annotation=_write(output / f"{model}.chains.txt", chains.annotation(signed)),
+        public_key=_write(output / "chains.pub", public),
+        trust_config=trust_config,
     )
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def _images(programs: Programs) -> dict[str, str]:
+    """The name of the image that each role's programs stand for.
+
+    An image's digest is that of its manifest; a folder has none, so its name's is taken.
+    """
+    return {
+        role: f"{REGISTRY}/{role}@sha256:{hashlib.sha256(str(folder).encode()).hexdigest()}"
+        for role, folder in programs.items()
+    }
 
 
 def pipeline_run(
@@ -209,26 +222,8 @@ def bucket_server() -> Iterator[str]:
         os.environ["STORAGE_EMULATOR_HOST"] = before
 
 
-def environment(role: str) -> Path:
-    """The folder of programs of a role's locked environment; built where there is none yet."""
-    builder = ROOT / "actions/setup/environment.py"
-    done = subprocess.run(
-        [sys.executable, str(builder), role],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=1800,
-    )
-    return Path(done.stdout.strip())
-
-
 def _token(sigstore: LocalSigstore, namespace: str, account: str, audience: str) -> str:
     return sigstore.oidc.service_account_token(ISSUER, namespace, account, audience=audience)
-
-
-def _stand_in_digest(folder: Path) -> str:
-    """An image's digest is that of its manifest; a folder has none, so its name's is taken."""
-    return hashlib.sha256(str(folder).encode()).hexdigest()
 
 
 def redirect_git(url: str, repository: Path) -> dict[str, str]:
@@ -271,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "tekton", metavar="DIR")
     args = parser.parse_args(argv)
     shutil.rmtree(args.output, ignore_errors=True)
-    programs = {role: environment(role) for role in ("gcp", args.model.partition("_")[0])}
+    programs = {role: programs_of(role) for role in ("gcp", args.model.partition("_")[0])}
     with LocalSigstore() as sigstore:
         try:
             outcome = run(
@@ -283,9 +278,7 @@ def main(argv: list[str] | None = None) -> int:
         command = verify_command(outcome)
         print("\n$", " ".join(command), flush=True)
         return subprocess.run(
-            [str(programs["gcp"] / command[0]), *command[1:]],
-            check=False,
-            timeout=1800,
+            [str(programs["gcp"] / command[0]), *command[1:]], check=False, timeout=1800
         ).returncode
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.github.workflows import Job, Source
+from sandbox.github.planner import Job, Source
 
 ACTOR = "developer"
 # What a pull request's workflow runs at.

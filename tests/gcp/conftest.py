@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.checkout import ROOT
 from sandbox.clusters import tekton_demo
 
 TINY = ("--train-images=320", "--test-images=100", "--minimum-accuracy=0")
@@ -18,9 +19,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of programs that stands for every image: this Python, and our code as it is here."""
     folder = tmp_path_factory.mktemp("image")
     for name in ("slsa_for_models", "model_signing"):
-        _script(
-            folder / name, f'PYTHONPATH="{tekton_demo.ROOT}" exec "{sys.executable}" -m {name} "$@"'
-        )
+        _script(folder / name, f'PYTHONPATH="{ROOT}" exec "{sys.executable}" -m {name} "$@"')
     # Without PYTHONPATH: the train step takes the package of the clone that it is started in.
     _script(folder / "python", f'exec "{sys.executable}" "$@"')
     return folder

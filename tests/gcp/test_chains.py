@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
+from sandbox.checkout import ROOT
 from sandbox.clusters import chains, tekton_demo
 from slsa_for_models.cli import main
 from slsa_for_models.models.formats import FORMATS
@@ -355,7 +356,7 @@ def test_keyless_by_another_cluster(keyless):
 
 # The guide's own commands, on the files that it fetches
 
-GUIDE = tekton_demo.ROOT / "slsa_for_models/gcp/README.md"
+GUIDE = ROOT / "slsa_for_models/gcp/README.md"
 
 
 def block(words: str) -> Block:
@@ -396,7 +397,6 @@ def shell(consumer, programs, outcome):
             },
             capture_output=True,
             text=True,
-            timeout=300,
         )
 
     return run
@@ -443,7 +443,7 @@ def test_the_policy_in_the_guide_verifies_the_run(shell, consumer, outcome, comm
 
 
 def test_the_variables_of_the_run_are_those_that_the_guide_sets():
-    text = (tekton_demo.ROOT / "slsa_for_models/gcp/pipelinerun.yaml").read_text()
+    text = (ROOT / "slsa_for_models/gcp/pipelinerun.yaml").read_text()
     guide = GUIDE.read_text()
     for name in set(re.findall(r"\$\{(\w+)\}", text)):
         assert f" {name}=" in guide, name

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.clusters import tekton_demo
+from sandbox.checkout import ROOT
 
-DOCKERFILE = (tekton_demo.ROOT / "slsa_for_models/gcp/Dockerfile").read_text().replace("\\\n", "")
+DOCKERFILE = (ROOT / "slsa_for_models/gcp/Dockerfile").read_text().replace("\\\n", "")
 
 
 def instructions(name: str) -> list[str]:
@@ -37,11 +37,11 @@ def copy_context(target: Path) -> None:
         *sources, destination = line.split()
         for source in sources:
             path = target / destination
-            if (tekton_demo.ROOT / source).is_dir():
-                shutil.copytree(tekton_demo.ROOT / source, path)
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, path)
             else:
                 path.mkdir(parents=True, exist_ok=True)
-                shutil.copy(tekton_demo.ROOT / source, path)
+                shutil.copy(ROOT / source, path)
 
 
 @pytest.mark.full

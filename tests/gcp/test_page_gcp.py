@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sandbox.clusters import tekton_demo
+from sandbox.checkout import ROOT
 from slsa_for_models.models.formats import FORMATS
 from tests.support import npm
 
-FOLDER = tekton_demo.ROOT / "slsa_for_models" / "gcp"
+FOLDER = ROOT / "slsa_for_models" / "gcp"
 TASKS = sorted((FOLDER / "tasks").glob("*.yaml"))
 DOCUMENTS = [*TASKS, FOLDER / "pipeline.yaml", FOLDER / "pipelinerun.yaml"]
 LINT = Path(__file__).parent / "lint"
@@ -60,7 +60,7 @@ def by_name(tmp_path) -> Path:
     pipeline = read(tmp_path / "pipeline.yaml")
     for task in pipeline["spec"]["tasks"]:
         path = next(p["value"] for p in task["taskRef"]["params"] if p["name"] == "pathInRepo")
-        task["taskRef"] = {"name": read(tekton_demo.ROOT / path)["metadata"]["name"]}
+        task["taskRef"] = {"name": read(ROOT / path)["metadata"]["name"]}
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(pipeline))
     return tmp_path
 

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from model_signing.cli import main
+from sandbox.checkout import ROOT, programs_of
 from sandbox.clusters import kubeflow_demo, tekton_demo
 
-FOLDER = tekton_demo.ROOT / "slsa_for_models" / "kubeflow"
+FOLDER = ROOT / "slsa_for_models" / "kubeflow"
 IMAGE = f"europe-west4-docker.pkg.dev/octo/models/kubeflow-pytorch@sha256:{'1' * 64}"
 
 
@@ -20,7 +21,7 @@ IMAGE = f"europe-west4-docker.pkg.dev/octo/models/kubeflow-pytorch@sha256:{'1' *
 def kfp() -> Path:
     """The programs of the locked environment with KFP."""
     try:
-        return tekton_demo.environment("kubeflow")
+        return programs_of("kubeflow")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"no environment with KFP could be built: Kubeflow not tested ({error})")
 
@@ -31,9 +32,7 @@ def programs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("image")
     for name in ("slsa_for_models", "model_signing"):
         path = folder / name
-        path.write_text(
-            f'#!/bin/sh\nPYTHONPATH="{tekton_demo.ROOT}" exec "{sys.executable}" -m {name} "$@"\n'
-        )
+        path.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m {name} "$@"\n')
         path.chmod(0o755)
     return folder
 
@@ -41,7 +40,7 @@ def programs(tmp_path_factory) -> Path:
 def compile_pipeline(kfp: Path, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [kfp / "python", "-m", "slsa_for_models.kubeflow.pipeline", *options, output],
-        cwd=tekton_demo.ROOT,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=1800,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.demo import PRODUCT, WORKFLOW, programs_of, verify_command
+from sandbox.checkout import PRODUCT, programs_of
+from sandbox.demo import WORKFLOW, verify_command
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "tensorflow_model.keras"

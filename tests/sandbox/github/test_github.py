@@ -17,9 +17,10 @@ import pytest
 import requests
 
 from sandbox.github import GENERATOR, STAND_INS, Run, run
+from sandbox.github.planner import Planner, Source
 from sandbox.github.repositories import Repository, snapshot
 from sandbox.github.supervise import marked_processes
-from sandbox.github.workflows import Planner, Source, WorkflowError
+from sandbox.github.workflows import WorkflowError
 from sandbox.sigstore.oidc import GITHUB_ISSUER
 from tests.support.limits import limited
 
@@ -623,7 +624,7 @@ def test_a_pull_request_gets_no_identity(sigstore, tmp_path):
 
 
 def test_a_run_that_does_not_end_is_ended(sigstore, tmp_path, monkeypatch):
-    monkeypatch.setattr("sandbox.github.RUN_SECONDS", 3)
+    monkeypatch.setattr("sandbox.github.act.RUN_SECONDS", 3)
     text = workflow("\n  sleeps:\n    runs-on: ubuntu-latest\n    steps: [{run: sleep 600}]\n")
     folder = make(tmp_path / "caller", {".github/workflows/w.yml": text})
     where = Repository("acme/caller", folder)
