@@ -572,12 +572,12 @@ def test_a_read_only_model_can_be_signed_and_verified(model: Path, signature: Pa
 
 
 def test_two_signers_at_once_leave_one_whole_signature(model: Path, signature: Path) -> None:
-    barrier = threading.Barrier(4, timeout=60)
+    barrier = threading.Barrier(4)
     failures: list[BaseException] = []
 
     def sign() -> None:
         try:
-            barrier.wait()
+            barrier.wait(60)
             for _ in range(10):
                 model_signing.sign(model, signature, SIGN)
                 model_signing.verify(model, signature, VERIFY)
@@ -631,7 +631,7 @@ def test_signing_on_a_full_disk_keeps_the_old_signature(model: Path, signature: 
     (model / "more").write_text("x")
     process = run("resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))", model, signature)
     with limited(process):
-        _, errors = process.communicate()
+        _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors.strip()) == (1, "cannot write the file")
     assert signature.read_bytes() == before
     assert listing(signature.parent) == ["key.pem", "model", "model.sig"]

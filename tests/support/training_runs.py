@@ -61,7 +61,7 @@ def save_twice(framework: str, folder: Path) -> tuple[Path, Path]:
         command = [sys.executable, __file__, framework, str(output)]
         running.append(subprocess.Popen(command, cwd=output, env=environment))
     with limited(running[0], 1800), limited(running[1], 1800):
-        assert [process.wait() for process in running] == [0, 0]
+        assert [process.wait(1800) for process in running] == [0, 0]
     return saved
 
 

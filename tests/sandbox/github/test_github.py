@@ -474,6 +474,7 @@ def test_a_workflow_named_by_an_annotated_tag_cannot_name_its_own_repository(
             cwd=folder,
             check=True,
             capture_output=True,
+            timeout=60,
         )
     called = "octo-org/tools/.github/workflows/nests.yml"
     caller = make(
