@@ -397,6 +397,7 @@ def shell(consumer, programs, outcome):
             },
             capture_output=True,
             text=True,
+            timeout=300,
         )
 
     return run
