@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OFFLINE = SigstoreTrust(offline=True)
 """The public Sigstore instance, by the trust root that is on this machine."""
+NO_PROVENANCE = "no provenance was accepted"
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class Signed:
         return f"{self.authenticated.identity}{f' for {repository}' if repository else ''}"
 
 
-def logged(authenticated: Authenticated) -> str:
-    """Where a signature stands in a transparency log, or ""."""
+def logged(authenticated: Authenticated, before: str = "") -> str:
+    """Where a signature stands in a transparency log, after `before`; "" if in none."""
     log = authenticated.log
-    return f"{log.origin} entry {log.log_index}" if log else ""
+    return f"{before}{log.origin} entry {log.log_index}" if log else ""
 
 
 def claimed(record: TrainingRecord) -> str:
@@ -86,6 +87,34 @@ class Accepted:
     signed: Signed
     provenance: Provenance
     level: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What each piece of the evidence amounted to, before they are compared with each other.
+
+    Attributes:
+        evidence: The files.
+        model: The model as it was hashed.
+        signer: Who signed it, if that was accepted.
+        signature: SHA-256 of the signature file as it was read, hexadecimal.
+        accepted: The provenances of which every step passed.
+        vouched: The level that an accepted verification summary vouches for.
+    """
+
+    evidence: Evidence
+    model: ModelDigests
+    signer: Signed | None
+    signature: str | None
+    accepted: tuple[Accepted, ...]
+    vouched: int | None
+
+    @property
+    def lost(self) -> str:
+        """Why something cannot be checked that provenance would say; "" if all was accepted."""
+        if len(self.accepted) == len(self.evidence.provenance):
+            return ""
+        return "not every provenance was accepted" if self.accepted else NO_PROVENANCE
 
 
 @dataclass(frozen=True)

@@ -31,24 +31,29 @@ def examine(
     model: ModelDigests,
     expected: Expectations,
     trust: SigstoreTrust,
-    read_files: list[tuple[str, str]],
-) -> int | None:
-    """Adds the steps for one summary, and to `read_files` its name and digest.
+) -> tuple[str | None, int | None]:
+    """Adds the steps for one summary.
 
-    Returns the level it vouches for, or None if refused.
+    Returns:
+        The SHA-256, hexadecimal, of the file as it was read; and the level that it vouches for, or
+        None if it was refused.
+
+    Raises:
+        FileError: The file or the trust root cannot be read.
     """
     keys = [item.public_key for item in expected.verifiers if item.public_key is not None]
-    label, refused = path.name, len(table.steps)
+    label, digest, own = path.name, None, Table()
 
     # 1. The signature on the envelope. 3. The predicate type.
     def read() -> tuple[Authenticated, Statement]:
+        nonlocal digest
         (attestation,) = _only_one(path)
-        read_files.append((path.name, attestation.file_sha256))
+        digest = attestation.file_sha256
         authenticated = envelopes.authenticate(attestation, trust, keys)
         versions = {statement_names.VSA: statement.STATEMENT_V1}
         return authenticated, statement.read(authenticated.payload, versions)
 
-    found = table.step(
+    found = own.step(
         label,
         "Signature and predicate type",
         f"{CLAUSE}, 1 and 3",
@@ -56,32 +61,32 @@ def examine(
         lambda result: f"{result[0].method}, {statement_names.VSA}",
     )
     if found is None:
-        table.not_checked(label, "Everything else", CLAUSE, "the summary cannot be used")
-        return None
+        own.not_checked(label, "Everything else", CLAUSE, "the summary cannot be used")
+        table.steps += own.steps
+        return digest, None
     authenticated, said = found
     about, predicate = said.subjects, said.predicate
 
     # 2. The subject. 4. The verifier and its signer. 5. to 7. What it vouches for.
-    table.step(
-        label, "Subject is this model", f"{CLAUSE}, 2", partial(subjects.check, about, model)
-    )
-    table.step(
+    own.step(label, "Subject is this model", f"{CLAUSE}, 2", partial(subjects.check, about, model))
+    own.step(
         label,
         "Verifier",
         f"{CLAUSE}, 4",
         partial(check_verifier, predicate, authenticated, expected),
     )
-    table.step(
+    own.step(
         label, "Resource", f"{CLAUSE}, 5", partial(check_resource, predicate, expected.resource_uri)
     )
-    level = table.step(
+    level = own.step(
         label,
         "Result and level",
         f"{CLAUSE}, 6 and 7",
         partial(check_result, predicate),
         lambda result: f"PASSED, Build L{result}",
     )
-    return None if any(step.outcome == "refused" for step in table.steps[refused:]) else level
+    table.steps += own.steps
+    return digest, None if own.any_refused else level
 
 
 def _only_one(path: Path) -> tuple[envelopes.Attestation, ...]:

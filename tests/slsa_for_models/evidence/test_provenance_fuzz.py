@@ -15,7 +15,7 @@ from model_signing.errors import Error
 from model_signing.methods import Authenticated
 from slsa_for_models.attesting.train_statement import encode
 from slsa_for_models.evidence import claims, kinds, subjects
-from slsa_for_models.verdict import expectations
+from slsa_for_models.verdict import checks, expectations
 from slsa_for_models.verdict.result import Signed
 from tests.support.crafted import (
     Json,
@@ -87,15 +87,15 @@ def test_mutated_statements(kind: str, workshop: Workshop, data: st.DataObject) 
         source_uri="git+https://h/o/r", branch="main", tag="v1", versioned_tag="v1"
     )
     signed = Signed("x", Authenticated(b"", "", "key"), {})
-    checks = [
+    every = [
         lambda: subjects.check(read.subjects, measured),
         lambda: claims.check_claims(signed.facts, read),
-        lambda: expectations.check_builder(expected, read, expected.builders),
-        lambda: expectations.check_source(expected, read),
-        lambda: expectations.check_ref(expected, read),
-        lambda: expectations.check_inputs(expected, read),
+        lambda: checks.check_builder(expected, read, expected.builders),
+        lambda: checks.check_source(expected, read),
+        lambda: checks.check_ref(expected, read),
+        lambda: checks.check_inputs(expected, read),
     ]
-    for check in checks:
+    for check in every:
         refused_or_not(check)
 
 

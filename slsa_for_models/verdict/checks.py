@@ -1,0 +1,182 @@
+"""What one provenance says, compared with what is expected: each check with its own refusal.
+
+SLSA v1.2, verifying-artifacts: the builder and its level (1.4), the expectations (2).
+"""
+
+from __future__ import annotations
+
+from slsa_for_models.errors import BuilderError, ParameterError, SourceError
+from slsa_for_models.evidence.claims import Facts
+from slsa_for_models.evidence.github import GITHUB_RUNNERS, SIGNING_WORKFLOW
+from slsa_for_models.evidence.kinds import KINDS
+from slsa_for_models.evidence.provenance import Provenance
+from slsa_for_models.verdict.expectations import (
+    VERSION,
+    Builder,
+    Expectations,
+    matches,
+    parse_version,
+)
+
+
+def check_builder(
+    expected: Expectations, provenance: Provenance, builders: tuple[Builder, ...]
+) -> Builder:
+    """The root of trust for this builder, among those its signer may speak for (1.4).
+
+    Raises:
+        BuilderError: There is none, or it does not make provenance of this kind.
+    """
+    found = next((item for item in builders if item.accepts(provenance.builder_id)), None)
+    if found is None:
+        name, _, ref = provenance.builder_id.partition("@")
+        short = ref.removeprefix("refs/heads/")
+        is_branch = short != ref and any(one.id == name and short in one.refs for one in builders)
+        raise BuilderError(
+            "not a trusted builder, or not at a trusted version",
+            where="builder.id",
+            expected=" | ".join(str(builder) for builder in expected.builders),
+            found=provenance.builder_id,
+            fix=f"for a branch write @{ref}"
+            if is_branch
+            else "if you trust it, name it with --builder-id or in a policy",
+        )
+    if found.pipeline is not None and not matches(found.pipeline, provenance.pipeline or ""):
+        raise BuilderError(
+            "the builder ran another pipeline",
+            where="externalParameters.buildConfigSource",
+            expected=str(found.pipeline),
+            found=provenance.pipeline or "one written into the run itself",
+        )
+    # A caller of our sign.yml may get hold of its token (docs/private-sigstore.md). Another kind
+    # may come from a workflow of that name in the source's own repository.
+    own = found.id.startswith(f"{provenance.source_uri.removeprefix('git+')}/")
+    signs_only = found.id.endswith(SIGNING_WORKFLOW) and (provenance.kind.trains or not own)
+    only = found.id if any(found.id == kind.only_builder for kind in KINDS) else None
+    if provenance.kind.only_builder != only or signs_only:
+        raise BuilderError(
+            f"this builder does not make provenance of the kind {provenance.kind}",
+            where="buildType",
+            expected="the SLSA generator's kind from it and nobody else; none from sign.yml",
+            found=provenance.builder_id,
+        )
+    return found
+
+
+def level_of(builder: Builder, provenance: Provenance, facts: Facts) -> int:
+    """The SLSA Build level (verifying-artifacts 1.4), never taken from the provenance.
+
+    A GitHub workflow that the caller trusts is Build L2 when GitHub runs it: the platform signs.
+    It is L3 when it belongs to another repository than the source, so that who writes the source
+    cannot change the builder. Everything else is L1 unless a policy says more. No policy says more
+    of a training on a machine of somebody's own.
+
+    Args:
+        builder: The entry that accepted the provenance.
+        provenance: What it accepted.
+        facts: What the certificate says; see `claims.certified_facts`.
+    """
+    if builder.level is not None:
+        return min(builder.level, highest_level(provenance))
+    if facts.get("runner") != "github-hosted":
+        return 1
+    # GitHub's names do not distinguish case.
+    own = builder.id.lower().startswith(f"{facts['repository']}/".lower())
+    return min(2 if own else 3, highest_level(provenance))
+
+
+def highest_level(provenance: Provenance) -> int:
+    """3; but 1 for a training that does not name one of GitHub's standard machines as its runner.
+
+    Whoever owns the machine can change the model, and no certificate says whose it was: only the
+    jobs that sign have one. The label does not prove the contrary (docs/threat-model.md, E).
+    """
+    runner = (provenance.inputs or {}).get("runner")
+    return 3 if not provenance.kind.trains or runner in GITHUB_RUNNERS else 1
+
+
+def check_source(expected: Expectations, provenance: Provenance) -> str:
+    """The canonical repository and the commit.
+
+    Raises:
+        SourceError: Another one.
+    """
+    if expected.source_uri is not None and not matches(expected.source_uri, provenance.source_uri):
+        raise SourceError(
+            "built from another repository",
+            where="source",
+            expected=str(expected.source_uri),
+            found=provenance.source_uri,
+        )
+    if expected.source_commit is not None and expected.source_commit != provenance.source_commit:
+        raise SourceError(
+            "built from another commit",
+            where="source",
+            expected=expected.source_commit,
+            found=provenance.source_commit,
+        )
+    return f"{provenance.source_uri.removeprefix('git+')} at {provenance.source_commit[:12]}"
+
+
+def check_ref(expected: Expectations, provenance: Provenance) -> str:
+    """Branch, tag and versioned tag.
+
+    Raises:
+        SourceError: Another one, or none where one is expected.
+    """
+    branch, tag = (
+        None if ref is None or not ref.startswith(prefix) else ref.removeprefix(prefix)
+        for ref, prefix in ((provenance.branch, "refs/heads/"), (provenance.tag, "refs/tags/"))
+    )
+    for what, wanted, found in (("branch", expected.branch, branch), ("tag", expected.tag, tag)):
+        if wanted is not None and (found is None or not matches(wanted, found)):
+            raise SourceError(
+                f"built from another {what}",
+                where="source reference",
+                expected=str(wanted),
+                found=found or f"no {what}",
+            )
+    if expected.versioned_tag is not None:
+        _check_versioned_tag(expected.versioned_tag, tag)
+    parts = [f"branch {branch}" if branch else "", f"tag {tag}" if tag else ""]
+    return ", ".join(part for part in parts if part) or "no branch or tag named"
+
+
+def _check_versioned_tag(wanted: str, tag: str | None) -> None:
+    """As slsa-verifier: v1 accepts v1.2.3, v1.2 accepts v1.2.3; build metadata is ignored."""
+    expected, found = parse_version(wanted), VERSION.fullmatch(tag or "")
+    # A shortened tag stands for zeros: v1 is v1.0.0.
+    numbers = [int(part or 0) for part in found.group(1, 2, 3)] if found else []
+    given = [int(part) for part in expected.group(1, 2, 3) if part is not None]
+    if (
+        found is None
+        or numbers[: len(given)] != given
+        or (len(given) == 3 and expected[4] != found[4])
+    ):
+        raise SourceError(
+            "built from another version",
+            where="source reference",
+            expected=wanted,
+            found=tag or "no tag",
+        )
+
+
+def check_inputs(expected: Expectations, provenance: Provenance) -> str:
+    """Parameters the caller of the workflow chose.
+
+    Raises:
+        ParameterError: One is absent or different.
+    """
+    inputs = provenance.inputs
+    for name, wanted in expected.inputs.items():
+        found = (inputs or {}).get(name)
+        if found is None or not matches(wanted, found):
+            raise ParameterError(
+                "the workflow was given another input",
+                where=f"input {name}",
+                expected=str(wanted),
+                found="no inputs" if inputs is None else found,
+            )
+    if not inputs:
+        return "none"
+    return ", ".join(f"{name}={value}" for name, value in sorted(inputs.items()))

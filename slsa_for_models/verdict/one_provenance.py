@@ -1,0 +1,219 @@
+"""B. All steps for one provenance: a table, in the order of SLSA v1.2 "Verifying artifacts".
+
+To add a check of what one provenance says, write it in `checks.py` and give it a row in `STEPS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from model_signing.methods import Authenticated
+from model_signing.methods.sigstore_trust import SigstoreTrust
+from slsa_for_models.evidence import claims, envelopes, kinds, subjects
+from slsa_for_models.evidence.envelopes import Attestation
+from slsa_for_models.evidence.provenance import Provenance
+from slsa_for_models.evidence.subjects import ModelDigests
+from slsa_for_models.verdict import checks, signers
+from slsa_for_models.verdict.expectations import Builder, Expectations
+from slsa_for_models.verdict.result import Accepted, Signed, logged
+from slsa_for_models.verdict.table import SLSA, UNFORGEABLE, Step, Table, counted
+
+
+@dataclass(eq=False, repr=False)  # not all of it is set
+class Case:
+    """One attestation under examination.
+
+    What is not set from the beginning is found by the steps, in this order. A step names what it
+    `needs`, and is not run where that was not found.
+    """
+
+    attestation: Attestation
+    model: ModelDigests
+    expected: Expectations
+    trust: SigstoreTrust
+    authenticated: Authenticated = field(init=False)
+    provenance: Provenance = field(init=False)
+    signed: Signed = field(init=False)
+    builder: Builder = field(init=False)
+    level: int = field(init=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step.
+
+    Attributes:
+        title: See `Step`, as `clause`.
+        clause: As there.
+        check: Says what it found, or raises its refusal; what later steps need, it sets.
+        needs: The attribute of the case without which it cannot be run.
+        lost: What to say where it cannot be run; "" where another step says it.
+        compared: Whether there is anything to compare with.
+        ends: Why nothing else is looked at where this refuses; "" if the rest is.
+        remark: A check that it leaves open, and why, if it does.
+    """
+
+    title: str
+    clause: str
+    check: Callable[[Case], str]
+    needs: str = ""
+    lost: str = ""
+    compared: Callable[[Case], bool] = lambda _: True
+    ends: str = ""
+    remark: Callable[[Case], tuple[str, str] | None] = lambda _: None
+
+
+def _authenticate(case: Case) -> str:
+    keys = [builder.public_key for builder in case.expected.builders if builder.public_key]
+    case.authenticated = envelopes.authenticate(case.attestation, case.trust, keys)
+    return f"{case.authenticated.method}{logged(case.authenticated, ', ')}"
+
+
+def _read(case: Case) -> str:
+    case.provenance = kinds.read(case.authenticated.payload)
+    return f"{case.provenance.kind} ({case.provenance.build_type})"
+
+
+def _signer(case: Case) -> str:
+    case.signed = signers.check_provenance_signer(
+        case.attestation.label, case.authenticated, case.provenance, case.expected
+    )
+    return str(case.signed)
+
+
+def _builder(case: Case) -> str:
+    provenance, signed = case.provenance, case.signed
+    case.builder = checks.check_builder(case.expected, provenance, signed.builders)
+    case.level = checks.level_of(case.builder, provenance, signed.facts)
+    return f"{provenance.builder_id}, Build L{case.level}"
+
+
+def _unpinned(case: Case) -> tuple[str, str] | None:
+    if case.builder.pipeline is not None or not case.provenance.kind.runs_a_pipeline:
+        return None
+    return "Pipeline", "none was pinned: whoever may start a run may have written what it did"
+
+
+STEPS = (
+    # 1.1 The envelope: signature, certificate, log entry, time.
+    Row(
+        "Signature and log",
+        f"{SLSA}, 1.1",
+        _authenticate,
+        ends="not looked at: the signature was not accepted",
+    ),
+    # 1.3 The predicate's type. 2. No external parameter that its build type does not define.
+    Row(
+        "Kind of provenance",
+        f"{SLSA}, 1.3 and 2",
+        _read,
+        ends="not looked at: an unusable statement",
+    ),
+    # 1.2 The subject.
+    Row(
+        "Subject is this model",
+        f"{SLSA}, 1.2",
+        lambda case: subjects.check(case.provenance.subjects, case.model),
+    ),
+    # 1.1 The signer, and what the certificate says of it. 1.4 The builder and its level.
+    Row("Signer", f"{SLSA}, 1.1", _signer),
+    Row(
+        "Certificate against predicate",
+        UNFORGEABLE,
+        lambda case: claims.check_claims(case.signed.facts, case.provenance),
+        needs="signed",
+        compared=lambda case: bool(case.provenance.claims),
+    ),
+    Row(
+        "Builder",
+        f"{SLSA}, 1.4",
+        _builder,
+        needs="signed",
+        lost="its signer is refused",
+        remark=_unpinned,
+    ),
+    # 2. Expectations.
+    Row(
+        "Source",
+        f"{SLSA}, 2",
+        lambda case: checks.check_source(case.expected, case.provenance),
+        compared=lambda case: bool(case.expected.source_uri or case.expected.source_commit),
+    ),
+    Row(
+        "Branch or tag",
+        f"{SLSA}, 2",
+        lambda case: checks.check_ref(case.expected, case.provenance),
+        compared=lambda case: bool(
+            case.expected.branch or case.expected.tag or case.expected.versioned_tag
+        ),
+    ),
+    Row(
+        "Inputs",
+        f"{SLSA}, 2",
+        lambda case: checks.check_inputs(case.expected, case.provenance),
+        compared=lambda case: any(case.expected.inputs.values()),
+    ),
+)
+
+
+def examine(case: Case) -> tuple[Sequence[Step], Accepted | None]:
+    """All steps for one attestation; the second result is None unless every one passed."""
+    table, label, run = Table(), case.attestation.label, 0
+    for row in STEPS:
+        if row.needs and not hasattr(case, row.needs):
+            if row.lost:
+                table.not_checked(label, row.title, row.clause, row.lost)
+            continue
+        found = table.step(
+            label, row.title, row.clause, partial(row.check, case), compared=row.compared(case)
+        )
+        if found is None and row.ends:
+            table.not_checked(label, "Everything else", SLSA, row.ends)
+            break
+        remark = None if found is None else row.remark(case)
+        if remark is not None:
+            title, why = remark
+            table.not_checked(label, title, row.clause, why)
+        run += 1
+    if run < len(STEPS) or table.any_refused:
+        return table.steps, None
+    return table.steps, Accepted(case.signed, case.provenance, case.level)
+
+
+def examine_file(
+    table: Table, path: Path, model: ModelDigests, expected: Expectations, trust: SigstoreTrust
+) -> tuple[str | None, Accepted | None]:
+    """One attestation of a file has to satisfy everything; the others get a line each.
+
+    Returns:
+        The SHA-256, hexadecimal, of the file as it was read, if it holds any; and what was
+        accepted.
+
+    Raises:
+        FileError: The file or the trust root cannot be read.
+    """
+    loaded = table.step(
+        path.name,
+        "File format",
+        "DSSE v1, Sigstore bundle",
+        partial(envelopes.load, path),
+        lambda result: counted(len(result), "attestation"),
+    )
+    examined = [(item, *examine(Case(item, model, expected, trust))) for item in loaded or ()]
+    examined.sort(key=lambda entry: _merit(entry[1]), reverse=True)
+    if not examined:
+        return None, None
+    first, best, accepted = examined[0]
+    table.steps += best
+    for item, steps, _ in examined[1:]:
+        refusal = next((step.found for step in steps if step.outcome == "refused"), "it holds, too")
+        table.not_checked(item.label, "Other attestation", SLSA, f"not relied on: {refusal}")
+    return first.file_sha256, accepted
+
+
+def _merit(steps: Sequence[Step]) -> tuple[bool, int]:
+    outcomes = [step.outcome for step in steps]
+    return "refused" not in outcomes, outcomes.count("passed")

@@ -1,0 +1,236 @@
+"""D. All the evidence of a model together: that it is about the same run, commit and signature.
+
+To add a check of what all evidence says together, write it here and call it in `examine`; one of
+the training record or the data set belongs to `training_claims.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from functools import partial
+
+from slsa_for_models.errors import BuilderError, ChainError, DependencyMismatchError
+from slsa_for_models.verdict import checks
+from slsa_for_models.verdict.expectations import Expectations
+from slsa_for_models.verdict.result import Accepted, Found, Signed
+from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, Table
+
+
+def examine(table: Table, found: Found, expected: Expectations) -> Mapping[str, int]:
+    """Adds the steps; what rests on evidence that was refused is not refused again.
+
+    Returns:
+        The SLSA Build level that each builder's provenance earns, by the builder's short name.
+    """
+    accepted, levels = found.accepted, levels_of(found)
+    _add_required(table, found, expected, max(levels.values(), default=0))
+    if not found.evidence.provenance:
+        table.step(
+            TOGETHER,
+            "Expected of the build",
+            f"{SLSA}, 2",
+            partial(check_no_build, expected, found.signer),
+            compared=False,
+        )
+    _add_same(table, found)
+    if len(accepted) > 1:
+        table.step(TOGETHER, "Independent provenance", POLICY, partial(check_distinct, accepted))
+    made = {item.provenance.signature.sha256 for item in accepted if item.provenance.signature}
+    if made and found.signature is not None:
+        check = partial(check_signature, found.signature, made)
+        table.step(TOGETHER, "Same signature", POLICY, check)
+    if expected.dependencies:
+        table.step(
+            TOGETHER,
+            "Dependencies",
+            f"{SLSA}, 3",
+            partial(check_dependencies, expected.dependencies, accepted),
+            unless="" if accepted else found.lost,
+        )
+    return levels
+
+
+def levels_of(found: Found) -> dict[str, int]:
+    """The SLSA Build level that each builder's provenance earns, by the builder's short name."""
+    levels = {} if found.vouched is None else {"verification summary": found.vouched}
+    for item in found.accepted:
+        name = item.provenance.builder_id.partition("@")[0]
+        if item.provenance.kind.only_builder is not None:
+            name = item.provenance.kind.name
+        elif "/.github/workflows/" in name:
+            name = name.rpartition("/")[2]
+        levels[name] = max(item.level, levels.get(name, 0))
+    # A training on a machine of somebody's own is one, whoever else attests it.
+    highest = min((checks.highest_level(item.provenance) for item in found.accepted), default=3)
+    return {name: min(level, highest) for name, level in levels.items()}
+
+
+def _add_required(table: Table, found: Found, expected: Expectations, level: int) -> None:
+    kinds = {item.provenance.kind.name for item in found.accepted}
+    kinds |= {"signature"} if found.signer else set()
+    kinds |= {"vsa"} if found.vouched is not None else set()
+    required = bool(expected.required or expected.minimum_level)
+    table.step(
+        TOGETHER,
+        "Required evidence",
+        POLICY,
+        partial(check_required, expected, kinds, level),
+        lambda said: said if required else f"none was required; accepted: {said}",
+        compared=required,
+        unless="evidence was refused" if required and table.any_refused else "",
+    )
+
+
+def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
+    """The evidence asked for is there and accepted, and the level is reached.
+
+    Raises:
+        ChainError: Not all of it.
+        BuilderError: The level is too low.
+    """
+    if not set(expected.required) <= kinds:
+        raise ChainError(
+            "required evidence is missing or refused",
+            expected=", ".join(expected.required),
+            found=", ".join(sorted(kinds)) or "none accepted",
+        )
+    if level < expected.minimum_level:
+        raise BuilderError(
+            "the SLSA Build level is too low",
+            expected=f"L{expected.minimum_level} or more",
+            found=f"L{level}",
+        )
+    return ", ".join(sorted(kinds)) or "none"
+
+
+def check_no_build(expected: Expectations, signed: Signed | None) -> str:
+    """Without provenance nothing may be expected that only provenance says.
+
+    The source is said by the certificate, too, if a workflow signed; it was compared there. A
+    verification summary says nothing of it: its verifier's policy did.
+
+    Raises:
+        ChainError: Something is.
+    """
+    certified = signed is not None and signed.facts.get("repository")
+    named = {
+        "source": None if certified else expected.source_uri,
+        "branch": expected.branch,
+        "tag": expected.tag,
+        "versioned tag": expected.versioned_tag,
+        "commit": expected.source_commit,
+        "inputs": expected.inputs,
+    }
+    missing = [name for name, value in named.items() if value]
+    if missing:
+        raise ChainError(
+            "no accepted provenance says what is expected of the build",
+            expected=", ".join(missing),
+            found="no accepted provenance",
+            fix="give the provenance with --provenance, or expect nothing of the build",
+        )
+    return "nothing"
+
+
+def _add_same(table: Table, found: Found) -> None:
+    # Pairs, not a mapping: two files may have the same name.
+    runs, commits = [], []
+    for item in found.accepted:
+        run = item.signed.facts.get("run of repository") or item.provenance.invocation
+        runs.append((item.signed.label, run))
+        commits.append((item.signed.label, item.provenance.source_commit))
+    if found.signer is not None:
+        label, facts = found.signer.label, found.signer.facts
+        runs.append((label, facts.get("run of repository") or ""))
+        commits.append((label, facts.get("commit") or ""))
+    for what, said in (("run", runs), ("commit", commits)):
+        known = [(label, value) for label, value in said if value]
+        if len(known) > 1:
+            table.step(TOGETHER, f"Same {what}", POLICY, partial(check_same, known))
+        else:
+            pieces = "only one piece of" if known else "no accepted"
+            why = f"nothing to compare: {pieces} evidence names a {what}"
+            table.not_checked(TOGETHER, f"Same {what}", POLICY, why)
+
+
+def check_same(said: Sequence[tuple[str, str]]) -> str:
+    """All pieces of evidence say the same; attempts of one run may differ.
+
+    Args:
+        said: Label and value of each piece that says one; at least one.
+
+    Raises:
+        ChainError: They do not.
+    """
+    if len({value for _, value in said}) != 1:
+        raise ChainError(
+            "the evidence does not belong together",
+            where=", ".join(label for label, _ in said),
+            expected="the same of all",
+            found=", ".join(f"{label}: {value}" for label, value in said),
+        )
+    return said[0][1]
+
+
+def check_distinct(accepted: Sequence[Accepted]) -> str:
+    """No two provenances say the same thing twice: each is of another builder or another kind.
+
+    Raises:
+        ChainError: Two are of one builder and kind, such as a file and its copy.
+    """
+    said: dict[tuple[str, str], str] = {}
+    for item in accepted:
+        by = (item.provenance.builder_id, item.provenance.kind.name)
+        if by in said:
+            raise ChainError(
+                "two provenances are of one builder and kind, so that the second adds nothing",
+                where=f"{said[by]}, {item.signed.label}",
+                expected="one of each builder and kind",
+                found=" as ".join(by),
+                fix="give one of them, and for a second opinion the provenance of another builder",
+            )
+        said[by] = item.signed.label
+    return f"{len(said)} of different builders or kinds"
+
+
+def check_signature(found: str, made: Set[str | None]) -> str:
+    """The signature file is the one that the attested run made.
+
+    Args:
+        found: SHA-256 of the file that was verified, hexadecimal.
+        made: What accepted provenance names.
+
+    Raises:
+        ChainError: It is of another run.
+    """
+    if made != {found}:
+        raise ChainError(
+            "the signature is not the one that the attested run made",
+            where="signature_ARTIFACT_OUTPUTS of the run, SHA-256 of the signature file",
+            expected=", ".join(sorted(filter(None, made))),
+            found=found,
+        )
+    return found
+
+
+def check_dependencies(wanted: Mapping[str, str], accepted: Sequence[Accepted]) -> str:
+    """Dependencies expected by name: named by some provenance, with that digest and no other.
+
+    Raises:
+        DependencyMismatchError: One is not.
+    """
+    for name, digest in wanted.items():
+        named = {
+            resource.sha256
+            for item in accepted
+            for resource in item.provenance.dependencies
+            if resource.name == name
+        }
+        if named != {digest}:
+            raise DependencyMismatchError(
+                "made with another dependency than the one expected",
+                where=f"resolvedDependencies, {name}",
+                expected=digest,
+                found=", ".join(sorted(map(str, named))) or "none of that name",
+            )
+    return ", ".join(f"{name} {digest[:12]}" for name, digest in wanted.items())
