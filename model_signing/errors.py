@@ -22,6 +22,15 @@ def printable(text: str) -> str:
     return safe.replace("::", r"\x3a:", 1) if safe.lstrip().startswith("::") else safe
 
 
+def innermost(error: BaseException) -> str:
+    """Why a request failed, in one line, without the objects that what wraps it is full of."""
+    while (inner := getattr(error, "reason", None) or error.__context__) and (
+        isinstance(inner, BaseException) and inner is not error
+    ):
+        error = inner
+    return ascii(getattr(error, "strerror", None) or str(error) or type(error).__name__)[1:-1]
+
+
 class Error(Exception):
     """A refusal or a failure that a user can understand; every text in it is made printable.
 

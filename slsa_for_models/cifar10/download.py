@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
+from model_signing.errors import innermost
 from slsa_for_models.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -285,9 +286,9 @@ def _deliver(
                         return
             raise _AgainError("the connection ended early")
         except ValueError as error:  # of an address, also where a server redirects to one
-            raise _GivenUpError(f"not an address: {_cause(error)}") from None
+            raise _GivenUpError(f"not an address: {innermost(error)}") from None
         except (OSError, HTTPException, HTTPError) as error:
-            raise _AgainError(_cause(error)) from None
+            raise _AgainError(innermost(error)) from None
     except Exception as problem:  # the caller is told, whatever it is
         pieces.put(problem)
 
@@ -333,15 +334,6 @@ def _retry_after(header: str | None) -> float | None:
         return None if header is None else Retry().parse_retry_after(header)
     except (InvalidHeader, OverflowError):
         return None
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason, without the addresses of objects that outer ones are full of."""
-    while (inner := getattr(error, "reason", None) or error.__context__) and (
-        isinstance(inner, BaseException) and inner is not error
-    ):
-        error = inner
-    return ascii(getattr(error, "strerror", None) or str(error) or type(error).__name__)[1:-1]
 
 
 def _host(url: str) -> str:

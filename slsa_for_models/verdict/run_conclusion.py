@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import IO
+from http import HTTPStatus
+from urllib.parse import urlsplit
 
+from model_signing.errors import innermost
 from slsa_for_models.errors import RunError
 from slsa_for_models.verdict.result import Verdict
 from slsa_for_models.verdict.table import Table
@@ -138,47 +138,42 @@ def check(run: str, commit: str, api: GitHubApi) -> str:
     return f"{run}: completed, success"
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The token is for the address asked, and for no other."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: object,
-        newurl: str,
-    ) -> None:
-        return None
-
-
 def _get(url: str, token: str) -> dict[str, object]:
     """The JSON object at `url`, bounded in size and time."""
-    request = urllib.request.Request(url)  # noqa: S310 - judged in the next line
-    if request.type not in ("https", "http"):
+    import requests  # not what every verification needs
+
+    if urlsplit(url).scheme not in ("https", "http"):
         raise RunError("the address of GitHub's API is not a web address", found=url)
-    request.add_header("Accept", "application/vnd.github+json")
-    request.add_header("X-GitHub-Api-Version", "2022-11-28")
-    if token:
-        request.add_header("Authorization", f"Bearer {token}")
+    headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
+
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # Given as a function, so that no netrc file says otherwise.
+        if token:
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
     try:
-        opener = urllib.request.build_opener(_NoRedirect)
-        with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
-            body = response.read(MAX_BYTES + 1)
-    except urllib.error.HTTPError as error:
+        with requests.get(
+            url,
+            headers=headers,
+            auth=authorize,
+            allow_redirects=False,  # the token is for the address asked, and for no other
+            stream=True,
+            timeout=TIMEOUT_SECONDS,
+        ) as response:
+            status = response.status_code
+            body: bytes = next(response.iter_content(MAX_BYTES + 1), b"")
+    except OSError as error:
+        raise RunError(
+            "GitHub cannot be asked how the run ended", where=url, found=innermost(error)
+        ) from error
+    if status != HTTPStatus.OK:
         raise RunError(
             "GitHub does not tell how the run ended",
             where=url,
-            found=f"HTTP status {error.code}",
+            found=f"HTTP status {status}",
             fix="grant the job `actions: read`; of another private repository it may not ask",
-        ) from error
-    except OSError as error:
-        raise RunError(
-            "GitHub cannot be asked how the run ended",
-            where=url,
-            found=str(getattr(error, "reason", error)),
-        ) from error
+        )
     try:
         answer = json.loads(body) if len(body) <= MAX_BYTES else None
     except ValueError:

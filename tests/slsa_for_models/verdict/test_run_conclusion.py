@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,6 +113,17 @@ def test_a_public_run_needs_no_token(api: Api) -> None:
     assert api.requests == [(f"{ASKED}/1", None)]
 
 
+def test_nobody_elses_password_is_sent(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    check(api)
+    run_conclusion.check(RUN, COMMIT, GitHubApi(api.url))
+    assert [authorization for _, authorization in api.requests] == ["Bearer secret", None]
+
+
 def test_within_the_run_itself_nobody_is_asked(api: Api) -> None:
     assert "this very run" in check(api, own_run=("octo-org/models", "42"))
     assert api.requests == []
@@ -176,8 +188,9 @@ def test_the_token_does_not_follow_a_redirect(api: Api) -> None:
 
 
 def test_nobody_there(api: Api) -> None:
-    with pytest.raises(RunError, match="cannot be asked"):
+    with pytest.raises(RunError, match="cannot be asked") as refusal:
         run_conclusion.check(RUN, COMMIT, GitHubApi("http://127.0.0.1:1"))
+    assert refusal.value.found and " object at 0x" not in refusal.value.found
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd#", "ftp://127.0.0.1", "127.0.0.1:80"])
