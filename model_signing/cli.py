@@ -424,7 +424,7 @@ def _attributes(of: object, names: str) -> dict[str, Any]:
 
 
 def _show(args: _Args, result: str, fields: dict[str, Any]) -> int:
-    """One result, as JSON (docs/schemas/model_signing-result.schema.json) or as lines."""
+    """One result, as JSON (slsa_for_models/schemas/model_signing-result.v1.json) or as lines."""
     import json
 
     if args.format == "json":

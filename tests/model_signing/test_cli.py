@@ -84,7 +84,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def schema() -> Any:
-    return json.loads((ROOT / "docs/schemas/model_signing-result.schema.json").read_text())
+    return json.loads((ROOT / "slsa_for_models/schemas/model_signing-result.v1.json").read_text())
 
 
 VERIFY = "verify key model --signature model.sig --public-key key.pub"
