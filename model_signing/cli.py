@@ -19,7 +19,6 @@ from model_signing.terminal import command_line
 TYPE_CHECKING = False  # like pathlib, typing costs a tenth of the time that --help may take
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from pathlib import Path
     from typing import Any
 
     from model_signing.api import HashOptions, Signed
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
     _Choices = argparse._SubParsersAction[command_line.Parser]
     _Row = tuple[str, str, Callable[[_Args], Signer | Verifier], str]
 
-# Option -> its value, its help. No value: a flag; "yes", "no": the default of one that can be
-# negated; "FILE...": may be repeated; "a|b": the first is the default.
+# Option -> its value, its help; see `command_line.add_options`.
 _OPTIONS: dict[str, tuple[str, str]] = {
     "model_path": ("FILE", "the model: a file or folder"),
     "bundle": ("FILE", "a signature file"),
@@ -147,40 +145,8 @@ def _add(
     parser = choices.add_parser(name, help=purpose.partition(".")[0], description=description)
     parser.epilog = f"example:\n  model_signing {example}" if example else None
     parser.set_defaults(**more)
-    for option in options.split():
-        name = option.rstrip("!")
-        value, text = _OPTIONS[name]
-        keywords: dict[str, Any] = {"help": text}
-        if value == "":
-            keywords["action"] = "store_true"
-        elif value in ("yes", "no"):
-            keywords.update(action=argparse.BooleanOptionalAction, default=value == "yes")
-        elif "|" in value:
-            keywords.update(choices=value.split("|"), default=value.split("|")[0])
-        else:
-            kind = value.removesuffix("...")
-            keywords["type"] = {"FILE": _path, "N": _number, "BYTES": _number}.get(kind, str)
-            keywords["metavar"] = kind if name[0] == "-" else name.upper()
-            if value.endswith("..."):
-                keywords.update(action="append", default=[])
-        if option.endswith("!"):
-            keywords["required"] = True
-        parser.add_argument(name, **keywords)
+    command_line.add_options(parser, _OPTIONS, options)
     return parser
-
-
-def _path(text: str) -> Path:
-    from pathlib import Path
-
-    return Path(text)
-
-
-def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        message = f"not a whole number, such as 1000000: {text}"
-        raise argparse.ArgumentTypeError(message) from None
 
 
 class _LogLevel(argparse.Action):
@@ -198,7 +164,7 @@ def _default_method(argv: list[str]) -> list[str]:
     if len(argv) < 2 or argv[0] not in _METHODS or argv[1] in ("-h", "--help", *_METHODS[argv[0]]):
         return argv
     command, word, *rest = argv
-    if not word.startswith("-") and not _path(word).exists():
+    if not word.startswith("-") and not command_line.path(word).exists():
         near = command_line.suggestion(word, _METHODS[command])
         if near or (rest and not rest[0].startswith("-")):
             return [command, word]  # argparse refuses it, with the suggestion
@@ -209,7 +175,7 @@ def _sign(args: _Args) -> int:
     from model_signing import inspection, safe_files
     from model_signing.oms import bundle
 
-    signature, signer = args.signature or _path("model.sig"), args.make(args)
+    signature, signer = args.signature or command_line.path("model.sig"), args.make(args)
     with _progress(args) as progress:
         signed = model_signing.sign(
             args.model_path, signature, signer, _hash_options(args), progress=progress

@@ -7,15 +7,21 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from model_signing.errors import Error, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any, NoReturn
 
+    Row = tuple[str, str] | tuple[str, str, Callable[[str], object]]
+
+# What the help calls a value -> how it is read; anything else is text.
+_PATHS = frozenset(("FILE", "DIR", "PATH", "PEM", "MODEL", "SIGNATURE"))
+_NUMBERS = frozenset(("N", "BYTES"))
 _WIDTH = 80  # of help; asking the terminal costs importing three compression libraries
 
 
@@ -63,6 +69,66 @@ class Parser(argparse.ArgumentParser):
                 found=str(value),
                 fix=suggestion(str(value), choices),
             )
+
+
+def add_options(
+    parser: argparse._ActionsContainer, table: Mapping[str, Row], names: str | None = None
+) -> None:
+    """Adds options and arguments as the rows of a table say.
+
+    Args:
+        parser: A parser, or a group of one.
+        table: Name, with further ones behind slashes -> its value, its help, and a function that
+            reads the value where its kind does not say how. The value is "" of a flag; "yes" or
+            "no", the default, of one that can be negated; "a|b" of a choice, the first being the
+            default ("|a|b": none is); else what the help calls it, such as FILE, DIR, N, ID. That
+            may be followed by its default ("N = 2"), by "..." if the option may be repeated, by "+"
+            or "*" if the argument may be, and by "!" if it is required.
+        names: Those that are wanted, in this order, "NAME!" being required; by default all.
+    """
+    for word in list(table) if names is None else names.split():
+        value, text, *read = table[word.rstrip("!")]
+        keywords = _keywords(word.rstrip("!"), value.rstrip("!"), *read)
+        if word.endswith("!") or value.endswith("!"):
+            keywords["required"] = True
+        parser.add_argument(*word.rstrip("!").split("/"), help=text, **keywords)
+
+
+def _keywords(name: str, value: str, read: Callable[[str], object] | None = None) -> dict[str, Any]:
+    if value == "":
+        return {"action": "store_true"}
+    if value in ("yes", "no"):
+        return {"action": argparse.BooleanOptionalAction, "default": value == "yes"}
+    if "|" in value:
+        default, *others = value.split("|")
+        return {"choices": [default, *others] if default else others, "default": default or None}
+    kind, equals, default = value.partition(" = ")
+    keywords: dict[str, Any] = {"default": default} if equals else {}
+    if kind.endswith("..."):
+        keywords.update(action="append", default=[])
+    elif kind[-1] in "+*":
+        keywords["nargs"] = kind[-1]
+    kind = kind.rstrip(".+*")
+    is_path, is_number = kind in _PATHS, kind in _NUMBERS
+    keywords["type"] = read or (path if is_path else _number if is_number else str)
+    # The help calls an argument by its name.
+    keywords["metavar"] = name.upper() if name[0] != "-" and is_path else kind
+    return keywords
+
+
+def path(text: str) -> Path:
+    """A path; importing pathlib costs a tenth of the time that --help may take."""
+    from pathlib import Path
+
+    return Path(text)
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        message = f"not a whole number, such as 1000000: {text}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 class Version(argparse.Action):
