@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from model_signing.terminal import command_line
 from slsa_for_models.cifar10 import archive
-from slsa_for_models.commands.shared_options import Commands, add_mirror_option, say
+from slsa_for_models.commands.shared_options import DATA, say
+
+_OPTIONS: dict[str, command_line.Row] = {
+    "--output-dir": ("DIR = data", "default: data"),
+    "--dataset-url": DATA["--dataset-url"],
+}
 
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
-    parser = commands.add_parser(
-        "dataset",
-        help="fetch CIFAR-10 once, for several trainings",
-        description="Fetch CIFAR-10's binary archive from the first mirror that has it, and check "
-        f"its pinned digest. Writes DIR/{archive.NAME}, for `train --data-dir DIR`.",
-        epilog="example:\n  slsa_for_models dataset --output-dir data",
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = (
+        "Fetch CIFAR-10's binary archive from the first mirror that has it, and check "
+        f"its pinned digest. Writes DIR/{archive.NAME}, for `train --data-dir DIR`."
     )
-    parser.add_argument(
-        "--output-dir", type=Path, default=Path("data"), metavar="DIR", help="default: data"
-    )
-    add_mirror_option(parser)
+    parser.epilog = "example:\n  slsa_for_models dataset --output-dir data"
+    command_line.add_options(parser, _OPTIONS)
     parser.set_defaults(run=run)
 
 

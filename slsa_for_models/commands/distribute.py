@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import argparse
 
+from model_signing.terminal import command_line
 from slsa_for_models.cifar10 import processes
-from slsa_for_models.commands.shared_options import Commands
+
+_OPTIONS: dict[str, command_line.Row] = {
+    "--processes": ("N!", "how many", int),
+    "format": ("FORMAT", "as of `train`"),
+    "training": ("-- OPTIONS*", "of `train`"),
+}
 
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
-    parser = commands.add_parser(
-        "distribute",
-        help="train with several processes on this machine",
-        description="Train with several processes on this machine, each with a part of every "
-        "batch. What follows -- are options of `slsa_for_models train`.",
-        epilog="example:\n  slsa_for_models distribute --processes 2 pytorch_model.pth -- "
-        "--dataset synthetic --threads 1",
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = (
+        "Train with several processes on this machine, each with a part of every "
+        "batch. What follows -- are options of `slsa_for_models train`."
     )
-    parser.add_argument("--processes", type=int, required=True, metavar="N", help="how many")
-    parser.add_argument("format", metavar="FORMAT", help="as of `train`")
-    parser.add_argument("training", nargs="*", metavar="-- OPTIONS", help="of `train`")
+    parser.epilog = (
+        "example:\n  slsa_for_models distribute --processes 2 pytorch_model.pth -- "
+        "--dataset synthetic --threads 1"
+    )
+    command_line.add_options(parser, _OPTIONS)
     parser.set_defaults(run=run)
 
 

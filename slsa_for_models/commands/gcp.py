@@ -3,58 +3,52 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from model_signing.errors import UsageError
-from slsa_for_models.commands.shared_options import Commands
+from model_signing.terminal import command_line
 from slsa_for_models.gcp import steps
 
+_CLONE: dict[str, command_line.Row] = {
+    "url": ("URL", "https://HOST/ORG/REPO"),
+    "--revision": ("REVISION!", "a commit, or a full git reference"),
+    "--output-dir": ("PATH!", "for the files"),
+    "--source-result": ("PATH!", "Tekton result"),
+}
+_UPLOAD: dict[str, command_line.Row] = {
+    "model": ("FILE", "a file"),
+    "--destination": ("gs://BUCKET/FOLDER!", "where to put them"),
+    "--signature": ("PATH!", "of the model"),
+    "--training-record": ("PATH!", "of the model"),
+    "--model-result": ("PATH!", "Tekton result"),
+    "--signature-result": ("PATH!", "Tekton result"),
+    "--record-result": ("PATH!", "Tekton result"),
+    "--dataset-result": ("PATH!", "Tekton result"),
+}
+_DOWNLOAD: dict[str, command_line.Row] = {
+    "references": ("gs://BUCKET/OBJECT@sha256:DIGEST+", "objects, each with its digest"),
+    "--output-dir": ("PATH!", "for the objects"),
+}
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
-    parser = commands.add_parser(
-        "gcp",
-        help="steps of the Tekton pipeline: clone, upload, download",
-        description="Steps of the Tekton pipeline in slsa_for_models/gcp.",
-        epilog="example:\n  slsa_for_models gcp clone https://github.com/ORG/REPO "
-        "\\\n    --revision refs/heads/main --output-dir source --source-result source.json",
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's steps, with their options."""
+    parser.description = "Steps of the Tekton pipeline in slsa_for_models/gcp."
+    parser.epilog = (
+        "example:\n  slsa_for_models gcp clone https://github.com/ORG/REPO "
+        "\\\n    --revision refs/heads/main --output-dir source --source-result source.json"
     )
-    step = parser.add_subparsers(dest="step", metavar="STEP", required=True)
-
-    clone = step.add_parser("clone", help="fetch one commit and report which")
-    clone.add_argument("url", metavar="URL", help="https://HOST/ORG/REPO")
-    clone.add_argument("--revision", required=True, help="a commit, or a full git reference")
-    _add_paths(clone, {"output-dir": "for the files", "source-result": "Tekton result"})
-    clone.set_defaults(run=_run_clone)
-
-    upload = step.add_parser("upload", help="put a model, its signature and record in a bucket")
-    upload.add_argument("model", type=Path, metavar="MODEL", help="a file")
-    upload.add_argument(
-        "--destination", required=True, metavar="gs://BUCKET/FOLDER", help="where to put them"
-    )
-    results = [f"{what}-result" for what in ("model", "signature", "record", "dataset")]
-    evidence = {"signature": "of the model", "training-record": "of the model"}
-    _add_paths(upload, evidence | dict.fromkeys(results, "Tekton result"))
-    upload.set_defaults(run=_run_upload)
-
-    download = step.add_parser("download", help="get objects of known digests from a bucket")
-    download.add_argument(
-        "references",
-        nargs="+",
-        metavar="gs://BUCKET/OBJECT@sha256:DIGEST",
-        help="objects, each with its digest",
-    )
-    _add_paths(download, {"output-dir": "for the objects"})
-    download.set_defaults(run=_run_download)
+    steps_ = parser.add_subparsers(dest="step", metavar="STEP", required=True)
+    for name, purpose, options, run in (
+        ("clone", "fetch one commit and report which", _CLONE, _clone),
+        ("upload", "put a model, its signature and record in a bucket", _UPLOAD, _upload),
+        ("download", "get objects of known digests from a bucket", _DOWNLOAD, _download),
+    ):
+        step = steps_.add_parser(name, help=purpose)
+        command_line.add_options(step, options)
+        step.set_defaults(run=run)
 
 
-def _add_paths(parser: argparse.ArgumentParser, helps: dict[str, str]) -> None:
-    """Options that name a file or a folder, all of them required."""
-    for name, text in helps.items():
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="PATH", help=text)
-
-
-def _run_clone(args: argparse.Namespace) -> int:
+def _clone(args: argparse.Namespace) -> int:
     commit = steps.clone(args.url, args.revision, args.output_dir)
     ref = f"@{args.revision}" if args.revision.startswith("refs/") else ""
     # Chains drops an input that equals the reference of the pipeline itself; the suffix, which
@@ -64,7 +58,7 @@ def _run_clone(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_upload(args: argparse.Namespace) -> int:
+def _upload(args: argparse.Namespace) -> int:
     from slsa_for_models.evidence import training_record
 
     with steps.reading(args.training_record) as file:
@@ -88,7 +82,7 @@ def _run_upload(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_download(args: argparse.Namespace) -> int:
+def _download(args: argparse.Namespace) -> int:
     for reference in args.references:
         print(steps.download(reference, args.output_dir))
     return 0

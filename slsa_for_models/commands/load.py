@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_signing.errors import UsageError
-from slsa_for_models.commands.shared_options import Commands
+from model_signing.terminal import command_line
 from slsa_for_models.models import formats
 
 if TYPE_CHECKING:
     from model_signing.methods import Verifier
 
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
-    parser = commands.add_parser(
-        "load",
-        help="verify a model and load it as safely as its format allows",
-        description="Verify a model's signature, load it from the verified bytes, and say what "
-        "it is. For programs: slsa_for_models.models.load.load returns the loaded model.",
-        epilog="example:\n  slsa_for_models load pytorch_model.pth --public-key publisher.pub",
+_OPTIONS: dict[str, command_line.Row] = {
+    "model": ("FILE", "a file or a directory"),
+    "--signature": ("FILE", "the OMS signature (default: MODEL.sig)"),
+    "--model-format": (
+        "FORMAT",
+        f"where the model's name does not say it: {', '.join(formats.FORMATS)}",
+    ),
+    "--allow-pickle": ("", "load pickles, which can run any code"),
+}
+_SIGNER: dict[str, command_line.Row] = {
+    "--public-key": ("PEM", "of the signer"),
+    "--certificate-chain": ("PEM...", "trusted; repeatable"),
+    "--identity": ("ID", "a workflow or an e-mail address"),
+    "--identity-provider": ("URL", "who vouches for the identity"),
+    "--source-repository": ("ORG/REPO", "the workflow's caller"),
+    "--trust-config": ("FILE", "of a private Sigstore"),
+    "--offline": ("", "do not refresh the trust root"),
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = (
+        "Verify a model's signature, load it from the verified bytes, and say what "
+        "it is. For programs: slsa_for_models.models.load.load returns the loaded model."
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
-    parser.add_argument(
-        "--signature", type=Path, metavar="FILE", help="the OMS signature (default: MODEL.sig)"
-    )
-    parser.add_argument(
-        "--model-format",
-        metavar="FORMAT",
-        help=f"where the model's name does not say it: {', '.join(formats.FORMATS)}",
-    )
-    parser.add_argument(
-        "--allow-pickle", action="store_true", help="load pickles, which can run any code"
-    )
-    signer = parser.add_argument_group("who must have signed (one of)")
-    signer.add_argument("--public-key", type=Path, metavar="PEM", help="of the signer")
-    signer.add_argument(
-        "--certificate-chain", type=Path, metavar="PEM", action="append", help="trusted; repeatable"
-    )
-    signer.add_argument("--identity", metavar="ID", help="a workflow or an e-mail address")
-    signer.add_argument("--identity-provider", metavar="URL", help="who vouches for the identity")
-    signer.add_argument("--source-repository", metavar="ORG/REPO", help="the workflow's caller")
-    signer.add_argument("--trust-config", type=Path, metavar="FILE", help="of a private Sigstore")
-    signer.add_argument("--offline", action="store_true", help="do not refresh the trust root")
+    parser.epilog = "example:\n  slsa_for_models load pytorch_model.pth --public-key publisher.pub"
+    command_line.add_options(parser, _OPTIONS)
+    group = parser.add_argument_group("who must have signed (one of)")
+    command_line.add_options(group, _SIGNER)
     parser.set_defaults(run=run)
 
 
@@ -70,7 +68,7 @@ def _verifier(args: argparse.Namespace) -> Verifier:
     import model_signing
 
     given = [args.public_key, args.certificate_chain, args.identity]
-    if sum(value is not None for value in given) != 1:
+    if sum(map(bool, given)) != 1:
         raise UsageError(
             "who must have signed?",
             fix="give one of --public-key, --certificate-chain and --identity",

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from slsa_for_models.commands.shared_options import Commands
+from model_signing.terminal import command_line
+
+_OPTIONS: dict[str, command_line.Row] = {
+    "--identity-token": ("TOKEN", "read this OpenID Connect token, not the job's"),
+}
 
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
-    parser = commands.add_parser(
-        "may-publish",
-        help="refuse to sign where that would publish a private repository's name",
-        description="Ask for this GitHub Actions job's identity token, and refuse unless it says "
-        "that the repository is public: Sigstore's logs are. The token is sent nowhere.",
-        epilog="example, in a job with `id-token: write`:\n  slsa_for_models may-publish",
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = (
+        "Ask for this GitHub Actions job's identity token, and refuse unless it says "
+        "that the repository is public: Sigstore's logs are. The token is sent nowhere."
     )
-    parser.add_argument(
-        "--identity-token", metavar="TOKEN", help="read this OpenID Connect token, not the job's"
-    )
+    parser.epilog = "example, in a job with `id-token: write`:\n  slsa_for_models may-publish"
+    command_line.add_options(parser, _OPTIONS)
     parser.set_defaults(run=run)
 
 

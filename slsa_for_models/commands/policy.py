@@ -5,37 +5,30 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
+from model_signing.terminal import command_line
 from slsa_for_models.commands import verify
-from slsa_for_models.commands.shared_options import Commands, check_writable
+from slsa_for_models.commands.shared_options import check_writable
 from slsa_for_models.errors import PolicyError
 
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
-    policy = commands.add_parser(
-        "policy",
-        help="write down what to expect of a model",
-        description="Write a policy: a TOML file of expectations, for `verify --policy`.",
-        epilog="example:\n  slsa_for_models policy init --help",
-    )
-    actions = policy.add_subparsers(title="actions", metavar="ACTION", required=True)
-    parser = actions.add_parser(
-        "init",
-        help="from a model that was verified",
-        description="Verify a model, then write a policy that it and its next versions satisfy.",
-        epilog="example:\n"
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's actions, with their options."""
+    parser.description = "Write a policy: a TOML file of expectations, for `verify --policy`."
+    parser.epilog = "example:\n  slsa_for_models policy init --help"
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    init = actions.add_parser("init", help="from a model that was verified")
+    init.description = "Verify a model, then write a policy that it and its next versions satisfy."
+    init.epilog = (
+        "example:\n"
         "  slsa_for_models policy init pytorch_model.pth --output policy.toml \\\n"
         "    --provenance pytorch_model.pth.provenance.sigstore.json \\\n"
         "    --source-uri github.com/ORG/REPO \\\n"
-        "    --identity https://github.com/ORG/REPO/.github/workflows/FILE.yml@refs/tags/v1",
+        "    --identity https://github.com/ORG/REPO/.github/workflows/FILE.yml@refs/tags/v1"
     )
-    verify.add_options(parser)
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="the policy to write"
-    )
-    parser.set_defaults(run=run)
+    verify.add_options(init)
+    command_line.add_options(init, {"--output": ("FILE!", "the policy to write")})
+    init.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

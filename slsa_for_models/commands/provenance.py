@@ -4,82 +4,45 @@ from __future__ import annotations
 
 import argparse
 from datetime import datetime, timezone
-from pathlib import Path
 
-from slsa_for_models.commands.shared_options import (
-    Commands,
-    add_trust_options,
-    check_writable,
-    moment,
-    trust,
-)
+from model_signing.terminal import command_line
+from slsa_for_models.commands.shared_options import TRUST, check_writable, moment, trust
+
+_OPTIONS: dict[str, command_line.Row] = {
+    "model": ("FILE", "a file or a directory"),
+    "--training-record": ("FILE!", "the training.json that `train` wrote"),
+    "--output": ("FILE!", "the provenance to write"),
+    "--workflow-inputs": ("JSON = {}", "what the caller of the workflow chose: toJSON(inputs)"),
+    "--requirements": (
+        "FILE...",
+        "a locked requirements file of this workflow's commit; training must name one of them",
+    ),
+    "--base-model": ("SIGNATURE...", "the OMS signature of a model that training started from"),
+    "--expected": ("BASE64", "refuse a model with other subjects than these"),
+    "--expected-sha256": (
+        "HEX",
+        "refuse a file with another digest, or a directory with another OMS statement",
+    ),
+    "--started-on": ("TIME", "when the run started (RFC 3339)", moment),
+    "--predicate-only": ("", "write the bare predicate, unsigned, for actions/attest to sign"),
+    "--identity-token": ("TOKEN", "use this OpenID Connect token, not the job's own"),
+}
 
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
-    parser = commands.add_parser(
-        "provenance",
-        help="say verifiably how a model was trained",
-        description="Write SLSA v1 provenance of a trained model, signed with the identity of this "
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = (
+        "Write SLSA v1 provenance of a trained model, signed with the identity of this "
         "GitHub Actions job (a Sigstore bundle). The model is hashed, never loaded; the training "
-        "record is recorded as the training job's own claim.",
-        epilog="example, in a job with `id-token: write`:\n"
+        "record is recorded as the training job's own claim."
+    )
+    parser.epilog = (
+        "example, in a job with `id-token: write`:\n"
         "  slsa_for_models provenance pytorch_model.pth --training-record training.json \\\n"
-        "    --output pytorch_model.pth.provenance.sigstore.json",
+        "    --output pytorch_model.pth.provenance.sigstore.json"
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
-    parser.add_argument(
-        "--training-record",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the training.json that `train` wrote",
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="the provenance to write"
-    )
-    parser.add_argument(
-        "--workflow-inputs",
-        default="{}",
-        metavar="JSON",
-        help="what the caller of the workflow chose: toJSON(inputs)",
-    )
-    parser.add_argument(
-        "--requirements",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a locked requirements file of this workflow's commit; training must name one of them",
-    )
-    parser.add_argument(
-        "--base-model",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="SIGNATURE",
-        help="the OMS signature of a model that training started from",
-    )
-    parser.add_argument(
-        "--expected", metavar="BASE64", help="refuse a model with other subjects than these"
-    )
-    parser.add_argument(
-        "--expected-sha256",
-        metavar="HEX",
-        help="refuse a file with another digest, or a directory with another OMS statement",
-    )
-    parser.add_argument(
-        "--started-on", type=moment, metavar="TIME", help="when the run started (RFC 3339)"
-    )
-    parser.add_argument(
-        "--predicate-only",
-        action="store_true",
-        help="write the bare predicate, unsigned, for actions/attest to sign",
-    )
-    parser.add_argument(
-        "--identity-token", metavar="TOKEN", help="use this OpenID Connect token, not the job's own"
-    )
-    add_trust_options(parser)
+    command_line.add_options(parser, _OPTIONS)
+    command_line.add_options(parser.add_argument_group("Sigstore"), TRUST)
     parser.set_defaults(run=run)
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_signing.errors import UsageError
+from model_signing.terminal import command_line
 from slsa_for_models.commands.shared_options import (
-    Commands,
-    add_mirror_option,
+    DATA,
+    MOST_IMAGES,
     check_data_options,
     load_data,
     say,
 )
 from slsa_for_models.errors import RecordError
-from slsa_for_models.training.run import MOST_IMAGES
 
 if TYPE_CHECKING:
     from slsa_for_models.cifar10.dataset import Data
@@ -23,28 +22,25 @@ if TYPE_CHECKING:
     from slsa_for_models.training.run import Say
 
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
-    parser = commands.add_parser(
-        "reproduce",
-        help="train again from a training record and compare the bytes",
-        description="Train again with the data, seed, threads and parameters that the record "
-        "names, and compare the result with the model, byte for byte.",
-        epilog="example:\n"
-        "  slsa_for_models reproduce out/pytorch_model.pth --training-record out/training.json",
+_OPTIONS: dict[str, command_line.Row] = {
+    "model": ("FILE", "a file or a directory"),
+    "--training-record": ("FILE!", "the training.json that `train` wrote"),
+    "--data-dir": ("DIR", "CIFAR-10's binary batches or archive on disk"),
+    "--dataset-url": DATA["--dataset-url"],
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = (
+        "Train again with the data, seed, threads and parameters that the record "
+        "names, and compare the result with the model, byte for byte."
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
-    parser.add_argument(
-        "--training-record",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the training.json that `train` wrote",
+    parser.epilog = (
+        "example:\n"
+        "  slsa_for_models reproduce out/pytorch_model.pth --training-record out/training.json"
     )
-    parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="CIFAR-10's binary batches or archive on disk"
-    )
-    add_mirror_option(parser)
+    command_line.add_options(parser, _OPTIONS)
     parser.set_defaults(run=run)
 
 

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from model_signing.errors import FileError, UsageError
+from model_signing.terminal import command_line
 from slsa_for_models.cifar10 import archive
 
 if TYPE_CHECKING:
@@ -20,26 +21,58 @@ if TYPE_CHECKING:
     from slsa_for_models.cifar10.dataset import Data
     from slsa_for_models.training.run import Say
 
-# argparse has no public name for it, and its own annotation does not admit our Parser.
-Commands = Any
+MOST_IMAGES = 1_000_000  # of each split of the synthetic set
 
 
-def add_trust_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which Sigstore, for `trust`."""
-    group = parser.add_argument_group("Sigstore")
-    group.add_argument(
-        "--trust-config",
-        type=Path,
-        metavar="FILE",
-        help="the client trust configuration of a private Sigstore",
-    )
-    group.add_argument(
-        "--offline", action="store_true", help="use the trust root on this machine as it is"
-    )
+def number(least: float, most: float, kind: type = int) -> Callable[[str], float]:
+    """An argparse type: a number in a range."""
+
+    def convert(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            value: float = kind(text)
+            if least <= value <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+
+    return convert
+
+
+TRUST: dict[str, command_line.Row] = {
+    "--trust-config": ("FILE", "the client trust configuration of a private Sigstore"),
+    "--offline": ("", "use the trust root on this machine as it is"),
+}
+"""Which Sigstore, for `trust`."""
+
+DATA: dict[str, command_line.Row] = {
+    "--dataset": (
+        "cifar10|synthetic",
+        "photographs, or made-up images of shapes (default: cifar10)",
+    ),
+    "--data-dir": (
+        "DIR",
+        "CIFAR-10's binary archive or unpacked batches on disk, instead of a download",
+    ),
+    "--dataset-url": (
+        "URL",
+        "mirrors of CIFAR-10's binary archive, in the order in which they are tried, with "
+        "spaces between them; its digest is checked all the same (default: the authors', copies)",
+    ),
+    "--train-images": (
+        "N = 6000",
+        "size of the synthetic set (default: 6000)",
+        number(10, MOST_IMAGES),
+    ),
+    "--test-images": (
+        "N = 1000",
+        "size of the synthetic set (default: 1000)",
+        number(10, MOST_IMAGES),
+    ),
+}
+"""Which images, for `load_data`."""
 
 
 def trust(args: argparse.Namespace) -> SigstoreTrust:
-    """The Sigstore instance that the options of `add_trust_options` name."""
+    """The Sigstore instance that the options of `TRUST` name."""
     from model_signing.methods.sigstore_trust import SigstoreTrust
 
     return SigstoreTrust(trust_config=args.trust_config, offline=args.offline)
@@ -93,58 +126,8 @@ def moment(text: str) -> datetime:
     return found
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which images, for `load_data`."""
-    from slsa_for_models.training.run import MOST_IMAGES
-
-    parser.add_argument(
-        "--dataset",
-        choices=["cifar10", "synthetic"],
-        default="cifar10",
-        help="photographs, or made-up images of shapes (default: cifar10)",
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="CIFAR-10's binary archive or unpacked batches on disk, instead of a download",
-    )
-    add_mirror_option(parser)
-    for split, images in (("train", 6000), ("test", 1000)):
-        parser.add_argument(
-            f"--{split}-images",
-            type=number(10, MOST_IMAGES),
-            default=images,
-            metavar="N",
-            help=f"size of the synthetic set (default: {images})",
-        )
-
-
-def add_mirror_option(parser: argparse.ArgumentParser) -> None:
-    """Where to fetch CIFAR-10 from, for `archive.mirrors`."""
-    parser.add_argument(
-        "--dataset-url",
-        metavar="URL",
-        help="mirrors of CIFAR-10's binary archive, in the order in which they are tried, with "
-        "spaces between them; its digest is checked all the same (default: the authors', copies)",
-    )
-
-
-def number(least: float, most: float, kind: type = int) -> Callable[[str], float]:
-    """An argparse type: a number in a range."""
-
-    def convert(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            value: float = kind(text)
-            if least <= value <= most:
-                return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
-
-    return convert
-
-
 def check_data_options(args: argparse.Namespace) -> None:
-    """One source of images, and an address that is one; see `add_data_options`.
+    """One source of images, and an address that is one; see `DATA`.
 
     Raises:
         UsageError: Several, of which all but one would be ignored; or no address.
@@ -161,7 +144,7 @@ def check_data_options(args: argparse.Namespace) -> None:
 
 
 def load_data(args: argparse.Namespace, say: Say) -> Data:
-    """The data set that the options of `add_data_options` ask for."""
+    """The data set that the options of `DATA` ask for."""
     from slsa_for_models.cifar10 import dataset
 
     default = Path.home() / ".cache" / "model-transparency"

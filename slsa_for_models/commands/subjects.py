@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from slsa_for_models.commands.shared_options import Commands
+from model_signing.terminal import command_line
+
+_OPTIONS: dict[str, command_line.Row] = {
+    "path": ("PATH+", "a file or a directory"),
+    "--format": ("base64|text|json", "base64 (default), text as sha256sum prints it, or json"),
+    "--expected": ("BASE64", "refuse models with other subjects than these"),
+}
 
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
-    parser = commands.add_parser(
-        "subjects",
-        help="list what provenance of a model is about",
-        description="Print the SHA-256 of every file of the models, as sha256sum lines in base64 "
-        "on one line: the input `base64-subjects` of slsa-github-generator.",
-        epilog="example:\n  slsa_for_models subjects out/pytorch_model.pth --format text",
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = (
+        "Print the SHA-256 of every file of the models, as sha256sum lines in base64 "
+        "on one line: the input `base64-subjects` of slsa-github-generator."
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file or a directory")
-    parser.add_argument(
-        "--format",
-        choices=["base64", "text", "json"],
-        default="base64",
-        help="base64 (default), text as sha256sum prints it, or json",
-    )
-    parser.add_argument(
-        "--expected", metavar="BASE64", help="refuse models with other subjects than these"
-    )
+    parser.epilog = "example:\n  slsa_for_models subjects out/pytorch_model.pth --format text"
+    command_line.add_options(parser, _OPTIONS)
     parser.set_defaults(run=run)
 
 
@@ -35,9 +29,7 @@ def run(args: argparse.Namespace) -> int:
     """The command."""
     from slsa_for_models.evidence import subjects
 
-    found = [
-        subject for path in args.paths for subject in subjects.of_model(subjects.measure(path))
-    ]
+    found = [subject for path in args.path for subject in subjects.of_model(subjects.measure(path))]
     if args.expected is not None:
         subjects.check_encoded(args.expected, found)
     if args.format == "json":
@@ -49,6 +41,3 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(subjects.encode(found))
     return 0
-
-
-# may-publish --------------------------------------------------------------------------------------

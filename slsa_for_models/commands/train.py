@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
+from model_signing.terminal import command_line
 from slsa_for_models.cifar10 import processes, recipe
 from slsa_for_models.commands.shared_options import (
-    Commands,
-    add_data_options,
+    DATA,
     check_data_options,
     load_data,
     number,
@@ -18,50 +17,42 @@ from slsa_for_models.commands.shared_options import (
 from slsa_for_models.models import formats
 from slsa_for_models.training import run as training
 
+_OPTIONS: dict[str, command_line.Row] = {
+    "format": ("FORMAT", "a format below: the model's file name"),
+    "--output-dir": ("DIR = out", "default: out"),
+    **DATA,
+    "--epochs": (
+        "N",
+        "passes over the training images (default: 6 on photographs, 3 on synthetic ones)",
+        number(1, training.MOST_EPOCHS),
+    ),
+    "--seed": ("N = 0", "default: 0", number(0, training.MOST_SEED)),
+    "--threads": (
+        "N = 2",
+        "default: 2, on any machine: another number gives other bytes",
+        number(1, training.MOST_THREADS),
+    ),
+    "--minimum-accuracy": (
+        "FRACTION",
+        "fail below this accuracy on the test images (default: what guessing will not reach)",
+        number(0, 1, float),
+    ),
+    "--requirements": (
+        "FILE",
+        "the hash-locked requirements this was installed from; its digest is recorded",
+    ),
+}
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = "Train a CIFAR-10 classifier. Writes DIR/FORMAT and DIR/training.json."
     rows = "\n".join(f"  {row.name:<28}{row.holds}" for row in formats.FORMATS.values())
-    parser = commands.add_parser(
-        "train",
-        help="train a CIFAR-10 classifier and write it with its training record",
-        description="Train a CIFAR-10 classifier. Writes DIR/FORMAT and DIR/training.json.",
-        epilog=f"formats:\n{rows}\n\nexample:\n"
-        "  slsa_for_models train pytorch_model.pth --dataset synthetic --output-dir out",
+    parser.epilog = (
+        f"formats:\n{rows}\n\nexample:\n"
+        "  slsa_for_models train pytorch_model.pth --dataset synthetic --output-dir out"
     )
-    parser.add_argument("format", metavar="FORMAT", help="a format below: the model's file name")
-    parser.add_argument(
-        "--output-dir", type=Path, default=Path("out"), metavar="DIR", help="default: out"
-    )
-    add_data_options(parser)
-    parser.add_argument(
-        "--epochs",
-        type=number(1, training.MOST_EPOCHS),
-        metavar="N",
-        help="passes over the training images (default: 6 on photographs, 3 on synthetic ones)",
-    )
-    parser.add_argument(
-        "--seed", type=number(0, training.MOST_SEED), default=0, metavar="N", help="default: 0"
-    )
-    parser.add_argument(
-        "--threads",
-        type=number(1, training.MOST_THREADS),
-        default=2,
-        metavar="N",
-        help="default: 2, on any machine: another number gives other bytes",
-    )
-    parser.add_argument(
-        "--minimum-accuracy",
-        type=number(0, 1, float),
-        metavar="FRACTION",
-        help="fail below this accuracy on the test images (default: what guessing will not reach)",
-    )
-    parser.add_argument(
-        "--requirements",
-        type=Path,
-        metavar="FILE",
-        help="the hash-locked requirements this was installed from; its digest is recorded",
-    )
+    command_line.add_options(parser, _OPTIONS)
     parser.set_defaults(run=run)
 
 

@@ -6,100 +6,75 @@ import argparse
 import os
 import sys
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_signing.errors import UsageError
+from model_signing.terminal import command_line
 from slsa_for_models.commands import expectation_options
-from slsa_for_models.commands.shared_options import (
-    Commands,
-    add_trust_options,
-    check_writable,
-    read_key,
-    trust,
-)
+from slsa_for_models.commands.shared_options import TRUST, check_writable, read_key, trust
 
 if TYPE_CHECKING:
     from slsa_for_models.verdict.expectations import Expectations
     from slsa_for_models.verdict.result import Verdict
 
 
-def configure(commands: Commands) -> None:
-    """Adds the command; imports nothing heavy."""
-    parser = commands.add_parser(
-        "verify",
-        help="verify a model, its signature and its provenance: one verdict",
-        description="Verify a model together with its signature and every provenance it came "
-        "with. Options named as in slsa-verifier mean the same.",
-        epilog="example:\n"
+_MODEL: dict[str, command_line.Row] = {"model": ("FILE", "a file or a directory")}
+_EVIDENCE: dict[str, command_line.Row] = {
+    "--provenance/--provenance-path": (
+        "FILE...",
+        "how the model was made: a bundle, an envelope, or lines of them; repeatable",
+    ),
+    "--signature": ("FILE", "the model's OMS signature"),
+    "--training-record": ("FILE", "the training.json beside the model"),
+    "--vsa": ("FILE", "a summary by a verifier that the policy trusts"),
+    "--base-model": (
+        "MODEL...",
+        "a model this one starts from, with its .sig and provenance beside it; repeatable",
+    ),
+    "--base-policy": (
+        "FILE...",
+        "what is expected of each --base-model, in the same order; by default the same as of "
+        "the model",
+    ),
+}
+_OUTPUT: dict[str, command_line.Row] = {
+    "--format": ("text|json", "of the verdict (default: text)"),
+    "--summary": ("FILE", "append the verdict as Markdown"),
+    "--attest-verdict": (
+        "FILE",
+        "write a signed verification summary (SLSA VSA); needs --policy, --resource-uri and "
+        "--verifier-id",
+    ),
+    "--verifier-id": ("URI", "what this verifier is called in it"),
+    "--private-key": ("PEM", "sign it with this key, not keyless"),
+    "--identity-token": ("TOKEN", "sign it keyless with this OpenID Connect token"),
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.description = (
+        "Verify a model together with its signature and every provenance it came "
+        "with. Options named as in slsa-verifier mean the same."
+    )
+    parser.epilog = (
+        "example:\n"
         "  slsa_for_models verify pytorch_model.pth --signature pytorch_model.pth.sig \\\n"
         "    --provenance pytorch_model.pth.provenance.sigstore.json \\\n"
         "    --source-uri github.com/ORG/REPO \\\n"
-        "    --identity https://github.com/ORG/REPO/.github/workflows/FILE.yml@refs/tags/v1",
+        "    --identity https://github.com/ORG/REPO/.github/workflows/FILE.yml@refs/tags/v1"
     )
     add_options(parser)
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--format", choices=["text", "json"], default="text", help="of the verdict (default: text)"
-    )
-    output.add_argument(
-        "--summary", type=Path, metavar="FILE", help="append the verdict as Markdown"
-    )
-    output.add_argument(
-        "--attest-verdict",
-        type=Path,
-        metavar="FILE",
-        help="write a signed verification summary (SLSA VSA); needs --policy, --resource-uri and "
-        "--verifier-id",
-    )
-    output.add_argument("--verifier-id", metavar="URI", help="what this verifier is called in it")
-    output.add_argument(
-        "--private-key", type=Path, metavar="PEM", help="sign it with this key, not keyless"
-    )
-    output.add_argument(
-        "--identity-token", metavar="TOKEN", help="sign it keyless with this OpenID Connect token"
-    )
+    command_line.add_options(parser.add_argument_group("output"), _OUTPUT)
     parser.set_defaults(run=run)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """A model, its evidence and what is expected of it."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a file or a directory")
-    files = parser.add_argument_group("evidence")
-    files.add_argument(
-        *("--provenance", "--provenance-path"),
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="how the model was made: a bundle, an envelope, or lines of them; repeatable",
-    )
-    files.add_argument("--signature", type=Path, metavar="FILE", help="the model's OMS signature")
-    files.add_argument(
-        "--training-record", type=Path, metavar="FILE", help="the training.json beside the model"
-    )
-    files.add_argument(
-        "--vsa", type=Path, metavar="FILE", help="a summary by a verifier that the policy trusts"
-    )
-    files.add_argument(
-        "--base-model",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="MODEL",
-        help="a model this one starts from, with its .sig and provenance beside it; repeatable",
-    )
-    files.add_argument(
-        "--base-policy",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="what is expected of each --base-model, in the same order; by default the same as of "
-        "the model",
-    )
+    command_line.add_options(parser, _MODEL)
+    command_line.add_options(parser.add_argument_group("evidence"), _EVIDENCE)
     expectation_options.add(parser)
-    add_trust_options(parser)
+    command_line.add_options(parser.add_argument_group("Sigstore"), TRUST)
 
 
 def run(args: argparse.Namespace) -> int:

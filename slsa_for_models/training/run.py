@@ -33,7 +33,6 @@ RECORD = "training.json"
 MOST_EPOCHS = 1000
 MOST_THREADS = 1024
 MOST_SEED = 2**32 - 1
-MOST_IMAGES = 1_000_000  # of each split of the synthetic set
 
 Say = Callable[[str], None]
 

@@ -121,7 +121,7 @@ def test_every_option_that_can_change_the_verdict_is_repeated(action: argparse.A
     given = (
         [action.option_strings[0]] if action.nargs == 0 else [f"{action.option_strings[0]}={value}"]
     )
-    if action.type is Path:
+    if action.metavar in ("FILE", "MODEL", "PEM"):
         given = [f"{action.option_strings[0]}=folder/{value}"]
     given *= 2 if isinstance(action.default, list) else 1
     wanted = vars(cli.build_parser().parse_args(["verify", "m", *given]))[action.dest]
