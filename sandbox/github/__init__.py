@@ -26,7 +26,7 @@ from sandbox.github.planner import Job, Plan, Planner, Source, parse_reports
 from sandbox.github.repositories import Repository, snapshot, tag_object
 from sandbox.github.rest_api import github_api, workflow_run
 from sandbox.github.result import Annotation, Event, JobResult, Run
-from sandbox.github.run_context import PULL_REQUEST_REF, Context
+from sandbox.github.run_context import Context, ref_of
 from sandbox.github.workflows import WorkflowError, workflow_name
 from sandbox.sigstore import LocalSigstore
 
@@ -50,6 +50,7 @@ def run(
     output: Path,
     *,
     event_name: str = "workflow_dispatch",
+    event: Mapping[str, Any] | None = None,
     inputs: Mapping[str, str] | None = None,
     others: Sequence[Repository] = (),
     earlier: Sequence[Run] = (),
@@ -65,6 +66,7 @@ def run(
         sigstore: Gives identities to jobs with `id-token: write`, and signs what they send.
         output: A folder for the log and the artifacts; made if missing.
         event_name: What triggers it.
+        event: What its payload has instead of the usual, by its topmost names.
         inputs: Of a `workflow_dispatch`.
         others: Further repositories that `uses:` in the workflow may name.
         earlier: Runs whose artifacts jobs may download, and of which GitHub's API tells.
@@ -75,8 +77,7 @@ def run(
     Raises:
         WorkflowError: GitHub would not start the run, or the sandbox lacks something it uses.
     """
-    if event_name == "pull_request":
-        repository = replace(repository, ref=PULL_REQUEST_REF)
+    repository = replace(repository, ref=ref_of(event_name, repository.ref))
     with _scratch() as scratch, github_api(_api_answers(earlier)) as api_url:
         caller, *sources = _sources([repository, *others], scratch)
         context = Context(
@@ -86,8 +87,12 @@ def run(
             event_name,
             run_id or str(10**10 + secrets.randbelow(10**10)),
             run_attempt,
+            event or {},
         )
-        with _job_tokens(sigstore, context) as job_environment:
+        with (
+            _job_tokens(sigstore, context) as job_environment,
+            _sigstore_of_github(sigstore, scratch) as attesting_environment,
+        ):
             planner = Planner(
                 caller=caller,
                 others=[*sources, _generator(scratch)],
@@ -104,6 +109,7 @@ def run(
                 **context.environment(),
                 **_stand_in_environment(output / "artifacts", earlier),
                 **_product_environment(scratch, sigstore),
+                **attesting_environment,
                 "GITHUB_API_URL": api_url,
             }
             _describe_repositories(scratch, [caller, *sources])
@@ -149,6 +155,17 @@ def _job_tokens(
     finally:
         for bearer in bearers:
             sigstore.oidc.revoke(bearer)
+
+
+@contextmanager
+def _sigstore_of_github(sigstore: LocalSigstore, scratch: Path) -> Iterator[Mapping[str, str]]:
+    """Where `actions/attest` signs what is not known to be of a public repository.
+
+    It takes the same identities, and what it signs never verifies against the public one's root.
+    """
+    with LocalSigstore(sigstore.oidc) as private:
+        path = private.write_trust_config(scratch / "trust-config-of-github.json")
+        yield {"SANDBOX_SIGSTORE_OF_GITHUB": str(path)}
 
 
 def _stand_in_environment(artifacts: Path, earlier: Sequence[Run]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sandbox.github.workflows import (
     DEFAULT_PERMISSIONS,
+    FROM_FORKS,
     LEVELS,
     Document,
     Permissions,
@@ -22,6 +23,7 @@ from sandbox.github.workflows import (
     check_call,
     check_event,
     dump,
+    least_cache_mode,
     load,
     permissions_of,
     read_only,
@@ -72,12 +74,14 @@ class Job:
         permissions: Granted to its token; a scope that is absent is `none`.
         workflow_ref: `OWNER/NAME/PATH@REF` of the workflow that defines it.
         workflow_sha: What the reference to that workflow leads to: its commit, or a tag object.
+        cache_mode: What it may do to the Actions cache: a key of `CACHE_MODES`.
     """
 
     path: str
     permissions: Permissions
     workflow_ref: str
     workflow_sha: str
+    cache_mode: str = "write"
 
     @property
     def may_have_identity(self) -> bool:
@@ -142,7 +146,7 @@ class Planner:
         checked = check_event(document, self.event_name, inputs)
         workflow_ref = f"{self.caller.name}/{workflow}@{self.caller.ref}"
         target = self._workflow(
-            self.caller, workflow, workflow_ref, path="", granted=None, name=None
+            self.caller, workflow, workflow_ref, path="", calling=None, name=None
         )
         return Plan(target, checked, self._jobs, self._local)
 
@@ -153,29 +157,32 @@ class Planner:
         workflow_ref: str,
         *,
         path: str,
-        granted: Permissions | None,
+        calling: Job | None,
         name: str | None,
     ) -> Path:
-        """Writes one call's copy of a workflow; `granted` and `name` are the caller's, if any."""
+        """Writes one call's copy of a workflow; `calling` and `name` are the caller's, if any."""
         document = load(source.original / file)
         name = name or workflow_name(source.original / file)
         document["name"] = name  # on GitHub a called workflow runs under its caller's name
-        inherited = DEFAULT_PERMISSIONS if granted is None else granted
+        inherited = DEFAULT_PERMISSIONS if calling is None else calling.permissions
         default = permissions_of(document.pop("permissions", None), inherited)
+        granted_cache = "write" if calling is None else calling.cache_mode
+        default_cache = document.pop("cache-mode", "write")
         jobs: dict[str, Document] = document["jobs"]
         for job_id, job in jobs.items():
             requested = permissions_of(job.pop("permissions", None), default)
-            planned = Job(f"{path}{job_id}", requested, workflow_ref, source.commit)
-            if granted is not None:
-                _check_granted(planned, requested, granted)
+            cache_mode = least_cache_mode(granted_cache, job.pop("cache-mode", default_cache))
+            planned = Job(f"{path}{job_id}", requested, workflow_ref, source.commit, cache_mode)
+            if calling is not None:
+                _check_granted(planned, requested, calling.permissions)
             if "uses" in job:
                 self._call(source, workflow_ref, job, planned, name)
             else:
                 # In a pull request (GitHub: from a fork) a token can read, and nothing else. That
                 # cuts it down at run time; calls are compared as the files declare them
                 # (actions/runner, WorkflowParser/Conversion/PermissionsHelper.cs).
-                if self.event_name == "pull_request":
-                    planned = Job(planned.path, read_only(requested), workflow_ref, source.commit)
+                if self.event_name in FROM_FORKS:
+                    planned = replace(planned, permissions=read_only(requested))
                 self._job(source, job, planned)
             job["name"] = f"{PATH_MARK}{planned.path}"
             jobs[job_id] = substitute(job, self._literals(planned))
@@ -236,7 +243,7 @@ class Planner:
             file,
             f"{callee.name}/{file}@{ref}",
             path=f"{planned.path}/",
-            granted=planned.permissions,
+            calling=planned,
             name=name,
         )
         self._local[f"{callee.name}@{callee.commit}"] = callee.copy

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.github.planner import Job, Source
+from sandbox.github.workflows import FROM_FORKS
 
 ACTOR = "developer"
-# What a pull request's workflow runs at.
-PULL_REQUEST_REF = "refs/pull/1/merge"
 IDS = {"repository_id": "1001", "repository_owner_id": "2002", "actor_id": "3003"}
 
 
@@ -29,6 +28,7 @@ class Context:
         event_name: What triggered the run.
         run_id: `github.run_id`.
         run_attempt: `github.run_attempt`.
+        different: What the event's payload has instead of the usual, by its topmost names.
     """
 
     caller: Source
@@ -37,6 +37,7 @@ class Context:
     event_name: str
     run_id: str
     run_attempt: int
+    different: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def workflow_ref(self) -> str:
@@ -59,7 +60,7 @@ class Context:
     def environment(self) -> dict[str, str]:
         """Variables that GitHub sets; `SHA_REF` is act's name for `github.sha`."""
         owner = self.caller.name.partition("/")[0]
-        is_pull_request = self.event_name == "pull_request"
+        is_pull_request = self.event_name in (*FROM_FORKS, "pull_request_target")
         variables = {
             "SHA_REF": self.caller.commit,
             "GITHUB_REPOSITORY": self.caller.name,
@@ -118,8 +119,23 @@ class Context:
             payload |= {"inputs": dict(inputs), "workflow": self.workflow}
         elif self.event_name == "push":
             payload |= {"after": self.caller.commit, "deleted": False, "forced": False}
-        elif self.event_name == "pull_request":
+        elif self.event_name == "schedule":
+            payload |= {"schedule": "0 0 * * 1", "workflow": self.workflow}
+        elif self.event_name == "merge_group":
+            group = {"head_sha": self.caller.commit, "head_ref": self.caller.ref}
+            group |= {"base_sha": "0" * 40, "base_ref": "refs/heads/main"}
+            payload |= {"action": "checks_requested", "merge_group": group}
+        elif self.event_name.startswith("pull_request"):
             head = {"ref": "change", "sha": self.caller.commit, "repo": {"fork": True}}
             base = {"ref": "main", "repo": repository}
             payload |= {"number": 1, "pull_request": {"number": 1, "head": head, "base": base}}
-        return payload
+        return payload | dict(self.different)
+
+
+def ref_of(event_name: str, ref: str) -> str:
+    """What a workflow runs at, in a repository that is looked at at `ref`."""
+    if event_name in FROM_FORKS:
+        return "refs/pull/1/merge"
+    if event_name == "merge_group":
+        return f"refs/heads/gh-readonly-queue/main/pr-1-{'0' * 40}"
+    return ref

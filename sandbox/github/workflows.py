@@ -35,6 +35,14 @@ SCOPES = (
     "statuses",
 )
 LEVELS = ("none", "read", "write")
+CACHE_MODES = {
+    "none": frozenset[str](),
+    "read": frozenset({"restore"}),
+    "write-only": frozenset({"save"}),
+    "write": frozenset({"restore", "save"}),
+}
+# Events that a fork's pull request triggers: at its merge commit, with a token that only reads.
+FROM_FORKS = ("pull_request", "pull_request_review", "pull_request_review_comment")
 
 
 class WorkflowError(Exception):
@@ -54,9 +62,9 @@ def check_event(document: Document, event_name: str, inputs: Mapping[str, str]) 
     triggers = _triggers(document)
     if event_name not in triggers:
         raise WorkflowError(f"the workflow has no '{event_name}' trigger")
-    declared = (triggers[event_name] or {}).get("inputs") or {}
-    if event_name != "workflow_dispatch":
-        declared = {}
+    declared: Document = {}
+    if event_name == "workflow_dispatch":
+        declared = (triggers[event_name] or {}).get("inputs") or {}
     unknown = [name for name in inputs if name not in declared]
     if unknown:
         raise WorkflowError(f"unexpected inputs provided: {', '.join(unknown)}")
@@ -145,6 +153,21 @@ def read_only(permissions: Permissions) -> Permissions:
         scope: "none" if scope == "id-token" else min(level, "read", key=LEVELS.index)
         for scope, level in permissions.items()
     }
+
+
+# The Actions cache
+
+
+def least_cache_mode(granted: str, asked: object) -> str:
+    """What a job may do to the cache: what it asks for, and its caller has.
+
+    Raises:
+        WorkflowError: There is no such mode.
+    """
+    if asked not in CACHE_MODES:
+        raise WorkflowError(f"cache-mode: {asked!r} is none of {', '.join(CACHE_MODES)}")
+    both = CACHE_MODES[granted] & CACHE_MODES[str(asked)]
+    return next(name for name, may in CACHE_MODES.items() if may == both)
 
 
 # Expressions and YAML

@@ -45,7 +45,8 @@ def _failure(status: int, grpc_code: int, message: str) -> Reply:
 class LocalSigstore:
     """All services of a Sigstore instance, on 127.0.0.1 at a free port, while in its context.
 
-    Two instances share nothing: to one, the other is a foreign Sigstore.
+    Two instances share nothing: to one, the other is a foreign Sigstore; unless the second is given
+    the first one's `oidc`: then it certifies the same identities, with keys of its own.
 
     Attributes:
         url: Of every service, and the issuer of people's tokens.
@@ -56,10 +57,10 @@ class LocalSigstore:
         requests: What was asked of it, such as `POST /api/v2/signingCert`, oldest first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, oidc: Oidc | None = None) -> None:
         self._server = LocalServer(self._answer)
         self.url = f"http://{HOST}:{self._server.port}"
-        self.oidc = Oidc(self.url, system_clock)
+        self.oidc = oidc or Oidc(self.url, system_clock)
         self.fulcio = Fulcio(self.oidc, system_clock)
         self.rekor = Rekor(HOST)
         self.tsa = TimestampAuthority(system_clock)

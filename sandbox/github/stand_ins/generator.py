@@ -24,6 +24,12 @@ BUILD_TYPE = "https://github.com/slsa-framework/slsa-github-generator/generic@v1
 
 def main() -> None:
     """Writes the signed provenance of the subjects into the working folder."""
+    # It asks GitHub's API (.github/actions/privacy-check), for which internal is private, too.
+    if value("GITHUB_REPOSITORY_VISIBILITY") != "public" and value("PRIVATE") != "true":
+        raise StepError(
+            f"{value('GITHUB_REPOSITORY')} is not public, and its name would be in the public log: "
+            "see 'private-repository'"
+        )
     subjects = parse_subjects(value("SUBJECTS"))
     path = provenance_path(value("PROVENANCE_NAME"), subjects)
     claims = jwt.decode(

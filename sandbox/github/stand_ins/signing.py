@@ -46,9 +46,14 @@ def identity_token(audience: str) -> str:
         return str(json.load(reply)["value"])
 
 
-def sign(statement: dict[str, Any]) -> str:
-    """A Sigstore bundle of the statement, JSON on one line, signed as this job."""
-    config = Path(os.environ["MODEL_TRANSPARENCY_TRUST_CONFIG"]).read_text(encoding="utf-8")
+def sign(statement: dict[str, Any], trust_config: str = "MODEL_TRANSPARENCY_TRUST_CONFIG") -> str:
+    """A Sigstore bundle of the statement, JSON on one line, signed as this job.
+
+    Args:
+        statement: What is signed.
+        trust_config: The variable with the path of the Sigstore's client trust configuration.
+    """
+    config = Path(os.environ[trust_config]).read_text(encoding="utf-8")
     context = SigningContext.from_trust_config(ClientTrustConfig.from_json(config))
     token = IdentityToken(identity_token("sigstore"))
     payload = json.dumps(statement, separators=(",", ":")).encode()

@@ -429,6 +429,11 @@ REFUSED = {
     ),
     "container": (workflow("  a: {runs-on: x, container: debian, steps: []}"), {}, "no containers"),
     "not YAML": ("a: [", {}, "not YAML"),
+    "unknown cache mode": (
+        workflow("  a: {runs-on: x, cache-mode: all, steps: []}"),
+        {},
+        "cache-mode: 'all' is none of none, read, write-only, write",
+    ),
 }
 
 
@@ -527,6 +532,42 @@ def test_in_train_yml_only_the_jobs_that_sign_have_an_identity(tmp_path):
     assert jobs["train"].permissions == {}
 
 
+def test_a_called_workflow_gets_no_more_of_the_cache_than_its_caller_has(tmp_path):
+    modes = ("none", "read", "write-only", "write")
+    calls = "".join(
+        f"  {mode}: {{cache-mode: {mode}, uses: ./.github/workflows/inner.yml}}\n" for mode in modes
+    )
+    inner = "".join(f"  {mode}: {{cache-mode: {mode}, runs-on: x, steps: []}}\n" for mode in modes)
+    text = workflow(calls + STEP).replace("permissions", "cache-mode: read\npermissions")
+    files = {
+        ".github/workflows/w.yml": text,
+        ".github/workflows/inner.yml": workflow(inner + STEP, "on: workflow_call"),
+    }
+    make(tmp_path / "original", files)
+    caller = Source("a/b", "refs/heads/main", "0" * 40, tmp_path / "original", tmp_path / "copy")
+    planner = Planner(
+        caller=caller,
+        others=[],
+        stand_ins=STAND_INS,
+        event_name="workflow_dispatch",
+        contexts={},
+        job_environment=lambda job: {},
+        reports=tmp_path,
+    )
+    jobs = planner.plan(".github/workflows/w.yml", {}).jobs
+    found = {path: job.cache_mode for path, job in jobs.items()}
+    assert found.pop("a") == "read"
+    expected = {
+        "none": ("none", "none", "none", "none", "none"),
+        "read": ("none", "read", "none", "read", "read"),
+        "write-only": ("none", "none", "write-only", "write-only", "write-only"),
+        "write": ("none", "read", "write-only", "write", "write"),
+    }
+    for mode, row in expected.items():
+        assert tuple(found.pop(f"{mode}/{inner}") for inner in (*modes, "a")) == row
+    assert found == {}
+
+
 # Runs that fail, or read only
 
 
@@ -595,7 +636,60 @@ def test_failures_show(sigstore, tmp_path):
         assert any(job == where and message in text for where, text in errors), errors
 
 
-def test_a_pull_request_gets_no_identity(sigstore, tmp_path):
+@pytest.mark.parametrize(
+    ("event", "ref", "named"),
+    [
+        ("schedule", "refs/heads/main", "0 0 * * 1"),
+        ("merge_group", f"refs/heads/gh-readonly-queue/main/pr-1-{'0' * 40}", "checks_requested"),
+        ("pull_request_target", "refs/heads/main", "1"),
+        ("push", "refs/heads/main", "false"),
+    ],
+)
+def test_what_triggers_a_run_shows(sigstore, tmp_path, event, ref, named):
+    """In reference, payload and identity; and these events have one."""
+    text = workflow(
+        """
+  a:
+    permissions: {id-token: write}
+    runs-on: ubuntu-latest
+    outputs:
+      seen: ${{ steps.s.outputs.seen }}
+    steps:
+      - id: s
+        env:
+          EVENT: >-
+            ${{ github.event.schedule || github.event.action || github.event.number
+            || github.event.forced }}
+          VISIBILITY: ${{ github.event.repository.visibility }}
+        run: |
+          GET_TOKEN
+          echo "seen=$GITHUB_REF|$EVENT|$VISIBILITY" >> "$GITHUB_OUTPUT"
+      - uses: actions/upload-artifact@v7
+        with: {name: token, path: token}
+""".replace("GET_TOKEN", GET_TOKEN.replace("\n", "\n          ")),
+        f"on: {{{event}: }}" if event != "schedule" else "on: {schedule: [{cron: 0 0 * * 1}]}",
+    )
+    folder = make(tmp_path / "caller", {".github/workflows/w.yml": text})
+    result = run(
+        ".github/workflows/w.yml",
+        Repository("acme/caller", folder),
+        sigstore,
+        tmp_path / "out",
+        event_name=event,
+        event={"repository": {}} if event == "schedule" else None,
+    )
+    assert result.conclusion == "success", result.log.read_text()
+    visibility = "" if event == "schedule" else "public"
+    assert result.jobs["a"].outputs["seen"] == f"{ref}|{named}|{visibility}"
+    claims = _token(result, "token", tmp_path)
+    assert (claims["ref"], claims["event_name"]) == (ref, event)
+    assert claims["repository_visibility"] == "public"
+
+
+@pytest.mark.parametrize(
+    "event", ["pull_request", "pull_request_review", "pull_request_review_comment"]
+)
+def test_a_pull_request_gets_no_identity(sigstore, tmp_path, event):
     text = workflow(
         """
   a:
@@ -608,7 +702,7 @@ def test_a_pull_request_gets_no_identity(sigstore, tmp_path):
         env: {WORKFLOW: "${{ job.workflow_ref }}"}
         run: echo "seen=${ACTIONS_ID_TOKEN_REQUEST_TOKEN:-none} $WORKFLOW" >> "$GITHUB_OUTPUT"
 """,
-        "on: pull_request",
+        f"on: {event}",
     )
     folder = make(tmp_path / "caller", {".github/workflows/w.yml": text})
     result = run(
@@ -616,7 +710,7 @@ def test_a_pull_request_gets_no_identity(sigstore, tmp_path):
         Repository("acme/caller", folder),
         sigstore,
         tmp_path / "out",
-        event_name="pull_request",
+        event_name=event,
     )
     assert result.jobs["a"].outputs["seen"].split() == [
         "none",

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from sigstore.errors import VerificationError
 from sigstore.models import Bundle
 
 from sandbox.github import Run, run
 from sandbox.github.repositories import Repository
 from sandbox.github.stand_ins.commands import StepError
 from sandbox.github.stand_ins.generator import parse_subjects, provenance_path
+from sandbox.sigstore import LocalSigstore
 from sandbox.sigstore.oidc import GITHUB_ISSUER
 from tests.support.stock import verify
 
@@ -49,12 +51,21 @@ jobs:
 """
 
 
-def generate(sigstore, folder: Path, *, on="push", subjects=SUBJECTS, more="", **options) -> Run:
+def generate(
+    sigstore,
+    folder: Path,
+    *,
+    on="push",
+    subjects=SUBJECTS,
+    more="",
+    visibility="public",
+    **options,
+) -> Run:
     workflow = CALL.format(ON=on, SUBJECTS=subjects, MORE=more)
     path = folder / "caller/.github/workflows/build.yml"
     path.parent.mkdir(parents=True)
     path.write_text(workflow)
-    repository = Repository("octo-org/models", folder / "caller", "refs/tags/v14.2")
+    repository = Repository("octo-org/models", folder / "caller", "refs/tags/v14.2", visibility)
     return run(".github/workflows/build.yml", repository, sigstore, folder / "out", **options)
 
 
@@ -266,6 +277,19 @@ def test_the_generator_names_and_bounds_its_file(tmp_path, monkeypatch):
         provenance_path("../x.intoto.jsonl", one)
 
 
+@pytest.mark.parametrize(
+    ("visibility", "more", "conclusion"),
+    [("internal", "", "failure"), ("private", "private-repository: true", "success")],
+)
+def test_the_generator_publishes_a_private_name_only_if_told_to(
+    sigstore, tmp_path, visibility, more, conclusion
+):
+    made = generate(sigstore, tmp_path, more=more, visibility=visibility, event_name="push")
+    assert made.conclusion == conclusion
+    assert ("see 'private-repository'" in made.log.read_text()) == (conclusion == "failure")
+    assert made.artifact_names() == ([] if conclusion == "failure" else ["model.bin.intoto.jsonl"])
+
+
 # Artifacts, checkout, Python, attestations: as steps, in a workspace of their own
 
 
@@ -437,28 +461,69 @@ DIGEST = hashlib.sha256(b"d.txt").hexdigest()
         {"SUBJECT_CHECKSUMS": f"{DIGEST}  d.txt\n"},
     ],
 )
-def test_attest_signs_the_predicate_as_the_job(sigstore, trust_config, steps, subjects):
-    bearer = sigstore.oidc.request_token_for({"repository": "a/b"})
-    code, output, outputs = steps(
-        "attest",
-        PREDICATE_TYPE="https://example.test/predicate",
-        PREDICATE='{"a": 1}',
-        ACTIONS_ID_TOKEN_REQUEST_URL=sigstore.job_token_url,
-        ACTIONS_ID_TOKEN_REQUEST_TOKEN=bearer,
-        MODEL_TRANSPARENCY_TRUST_CONFIG=str(trust_config),
-        **subjects,
-    )
-    assert code == 0, output
-    bundle = Bundle.from_json(Path(outputs["bundle-path"]).read_bytes())
+def test_attest_signs_the_predicate_as_the_job(sigstore, attest, subjects):
+    predicate = {"PREDICATE_TYPE": "https://example.test/predicate", "PREDICATE": '{"a": 1}'}
+    bundle = attest(**predicate, **subjects)
     identity = "https://github.com/a/b/.github/workflows/release.yml@refs/heads/main"
     payload = json.loads(verify(bundle, sigstore.trust_config(), identity, GITHUB_ISSUER))
     assert payload["subject"] == [{"name": "d.txt", "digest": {"sha256": DIGEST}}]
     assert payload["predicate"] == {"a": 1}
 
 
-def test_attest_refuses_without_identity_or_subject(steps, trust_config):
+def test_attest_signs_provenance_of_the_running_job_if_not_told_otherwise(sigstore, attest):
+    bundle = attest(SUBJECT_PATH="d.txt")
+    identity = "https://github.com/a/b/.github/workflows/release.yml@refs/heads/main"
+    payload = json.loads(verify(bundle, sigstore.trust_config(), identity, GITHUB_ISSUER))
+    assert payload["predicateType"] == "https://slsa.dev/provenance/v1"
+    build = payload["predicate"]["buildDefinition"]
+    assert build["buildType"] == "https://actions.github.io/buildtypes/workflow/v1"
+    assert build["externalParameters"]["workflow"]["repository"] == "https://github.com/a/b"
+    assert payload["predicate"]["runDetails"]["builder"]["id"] == identity
+
+
+@pytest.mark.parametrize(
+    "event", [{"repository": {"visibility": "private"}}, {"repository": {}}, {}]
+)
+def test_attest_signs_elsewhere_unless_the_event_says_public(sigstore, attest, event):
+    """With GitHub's own Sigstore, which the public root does not know."""
+    bundle = attest(event, SUBJECT_PATH="d.txt")
+    identity = "https://github.com/a/b/.github/workflows/release.yml@refs/heads/main"
+    with pytest.raises(VerificationError):
+        verify(bundle, sigstore.trust_config(), identity, GITHUB_ISSUER)
+
+
+@pytest.fixture
+def attest(sigstore, trust_config, steps, tmp_path):
+    """Runs actions/attest's stand-in; gives the bundle."""
+
+    def run(event: dict | None = None, **inputs: str) -> Bundle:
+        public = {"repository": {"visibility": "public"}}
+        (tmp_path / "event.json").write_text(json.dumps(public if event is None else event))
+        with LocalSigstore(sigstore.oidc) as private:
+            other = private.write_trust_config(tmp_path / "private.json")
+            code, output, outputs = steps(
+                "attest",
+                ACTIONS_ID_TOKEN_REQUEST_URL=sigstore.job_token_url,
+                ACTIONS_ID_TOKEN_REQUEST_TOKEN=sigstore.oidc.request_token_for(
+                    {"repository": "a/b"}
+                ),
+                GITHUB_EVENT_PATH=str(tmp_path / "event.json"),
+                GITHUB_SERVER_URL="https://github.com",
+                MODEL_TRANSPARENCY_TRUST_CONFIG=str(trust_config),
+                SANDBOX_SIGSTORE_OF_GITHUB=str(other),
+                **inputs,
+            )
+        assert code == 0, output
+        return Bundle.from_json(Path(outputs["bundle-path"]).read_bytes())
+
+    return run
+
+
+def test_attest_refuses_without_identity_or_subject(steps, trust_config, tmp_path):
     inputs = {"PREDICATE_TYPE": "https://example.test/predicate", "PREDICATE": "{}"}
     inputs["MODEL_TRANSPARENCY_TRUST_CONFIG"] = str(trust_config)
+    (tmp_path / "event.json").write_text('{"repository": {"visibility": "public"}}')
+    inputs["GITHUB_EVENT_PATH"] = str(tmp_path / "event.json")
     code, output, _ = steps("attest", SUBJECT_PATH="d.txt", **inputs)
     assert (code, "no id-token: write" in output) == (1, True)
     assert "One of subject-path" in steps("attest", **inputs)[1]
