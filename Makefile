@@ -87,7 +87,7 @@ lock: ## Resolve the requirements again and write the hash-locked files
 
 .PHONY: tables
 tables: ## Write the tables of inputs, outputs and permissions into the READMEs
-	@bin=$(call environment,dev); "$$bin/python" -m tests.workflows.tables
+	@bin=$(call environment,dev); "$$bin/python" .github/tables.py
 
 .PHONY: dist
 dist: ## Build the wheel and the source archive, twice, and compare them byte for byte

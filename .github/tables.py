@@ -1,6 +1,6 @@
 """Writes what the READMEs of workflows and actions say about inputs, outputs and permissions.
 
-usage: python -m tests.workflows.tables
+usage: python .github/tables.py
 
 A README has a pair of comments, and what stands between them is made from the YAML:
 
@@ -20,9 +20,11 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from sandbox.github.workflows import Document, load
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-ROOT = Path(__file__).resolve().parents[2]
+from sandbox.github.workflows import Document, load  # noqa: E402 - after the path to it
+
 BLOCK = re.compile(
     r"(<!-- made from the YAML: (?P<kind>\w+) (?P<what>\S+) -->\n).*?(<!-- end -->)", re.DOTALL
 )
