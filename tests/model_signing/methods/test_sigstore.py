@@ -6,7 +6,6 @@ import base64
 import json
 import webbrowser
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from model_signing.errors import (
     SigningError,
     UsageError,
 )
-from model_signing.methods import fulcio, sigstore, sigstore_trust
+from model_signing.methods import sigstore, sigstore_trust
 from model_signing.methods.fulcio import certificate_claims
 from model_signing.methods.key import key_verifier
 from model_signing.methods.sigstore import (
@@ -51,7 +50,6 @@ from tests.support.material import (
     key_bundle,
     leaf,
     new_key,
-    shared,
     statement,
 )
 
@@ -306,54 +304,6 @@ class TestSigningFailures:
         assert isinstance(self.refusal(config, staging=True, identity_token="x"), UsageError)
 
 
-class TestTrustRoot:
-    """The public instances: offline, and what happens without a network."""
-
-    @pytest.fixture(autouse=True)
-    def _fresh(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):
-            monkeypatch.setenv(name, str(tmp_path / name))
-        for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
-            monkeypatch.setenv(name, "http://127.0.0.1:1")
-        sigstore_trust._load.cache_clear()
-        yield
-        sigstore_trust._load.cache_clear()
-
-    def test_a_failed_refresh_names_the_option(self) -> None:
-        data = shared(
-            "oms", "test-cases", "verify", "historical", "historical-v1.1.0-sigstore", "bundle.sig"
-        ).read_bytes()
-        with pytest.raises(FileError, match="could not be refreshed") as refusal:
-            authenticate_sigstore(data, SigstoreTrust())
-        assert "--offline" in (refusal.value.fix or "")
-
-    def test_offline_is_the_root_that_ships(self) -> None:
-        data = shared(
-            "oms", "test-cases", "verify", "historical", "historical-v1.1.0-sigstore", "bundle.sig"
-        ).read_bytes()
-        found = authenticate_sigstore(data, SigstoreTrust(offline=True))
-        assert found.identity == "stefanb@us.ibm.com"
-        assert found.time_source == "transparency log"
-        assert found.signed_at is not None
-        assert found.signed_at.timestamp() == 1760062340  # its log entry's integratedTime
-        assert found.log is not None
-        assert found.log.log_index == 598151086
-        with pytest.raises(SignatureError):
-            authenticate_sigstore(data, SigstoreTrust(staging=True, offline=True))
-
-    def test_an_unwritable_cache_is_an_error(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (tmp_path / "file").write_text("")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-        with pytest.raises(FileError, match="could not be read"):
-            sigstore_trust.load(SigstoreTrust(offline=True))
-
-    def test_a_private_instance_is_not_the_public_one(self, good: bytes) -> None:
-        with pytest.raises(LogError, match="another Sigstore instance"):
-            authenticate_sigstore(good, SigstoreTrust(offline=True))
-
-
 class TestIdentity:
     """A valid signature by somebody else."""
 
@@ -397,6 +347,10 @@ class TestIdentity:
         verifier = sigstore_verifier(PERSON, issuer, None, SigstoreTrust(trust_config))
         with pytest.raises(IdentityError, match="another identity provider"):
             verifier(good)
+
+    def test_a_private_instance_is_not_the_public_one(self, good: bytes) -> None:
+        with pytest.raises(LogError, match="another Sigstore instance"):
+            authenticate_sigstore(good, SigstoreTrust(offline=True))
 
     def test_the_same_name_at_a_foreign_instance(
         self, sigstore: LocalSigstore, trust_config: Path, own: tuple[LocalSigstore, Path]
@@ -654,63 +608,3 @@ class TestLog:
         instance.tsa.clock = lambda: clock() + timedelta(hours=hours)
         data = sign_unchecked(instance, config)
         self.refuse(data, config, (CertificateError, LogError))  # type: ignore[arg-type]
-
-
-class TestClaims:
-    """Fulcio's extensions."""
-
-    def test_those_of_a_real_workflow(self) -> None:
-        path = shared("slsa", "binary-linux-amd64-push-v14.2.intoto.jsonl")
-        found = authenticate_sigstore(path.read_bytes(), SigstoreTrust(offline=True))
-        claims = certificate_claims(found.certificate or b"")
-        builder = "https://github.com/slsa-framework/slsa-github-generator/.github/workflows/"
-        assert claims.identity == f"{builder}generator_generic_slsa3.yml@refs/tags/v2.1.0"
-        assert claims.build_signer_uri == claims.identity
-        assert claims.issuer == GITHUB
-        assert claims.source_repository_uri == "https://github.com/slsa-framework/example-package"
-        assert claims.source_repository_ref == "refs/tags/v14.2"
-        assert claims.runner_environment == "github-hosted"
-        assert claims.build_trigger == "push"
-        assert all(value is not None for value in asdict(claims).values())
-
-    @staticmethod
-    def with_extensions(*values: tuple[str, bytes], names: int = 1) -> bytes:
-        san = [x509.RFC822Name(f"{n}@example.test") for n in range(names)]
-        extensions: list[Any] = [x509.SubjectAlternativeName(san)] if names else []
-        extensions += [
-            x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.3.6.1.4.1.57264.1.{n}"), value)
-            for n, value in values
-        ]
-        return der(certify("x", None, extensions).certificate)
-
-    def test_the_old_issuer_extension(self) -> None:
-        claims = certificate_claims(self.with_extensions(("1", b"https://issuer")))
-        assert claims.issuer == "https://issuer"
-        both = self.with_extensions(("1", b"https://issuer"), ("8", b"\x0c\x02no"))
-        with pytest.raises(CertificateError, match="one issuer"):
-            certificate_claims(both)
-
-    def test_what_is_no_fulcio_certificate(self) -> None:
-        good = ("8", b"\x0c\x02ok")
-        long = b"\x0c\x81\xc8" + b"x" * 200
-        assert certificate_claims(self.with_extensions(("8", long))).issuer == "x" * 200
-        for data, words in (
-            (b"junk", "malformed"),
-            (self.with_extensions(good, names=0), "one identity"),
-            (self.with_extensions(good, names=2), "one identity"),
-            (self.with_extensions(), "one issuer"),
-            (self.with_extensions(("8", b"ok")), "UTF8String"),
-            (self.with_extensions(("8", b"\x0c\x03ok")), "UTF8String"),
-            (self.with_extensions(("8", b"\x0c\x01ok")), "UTF8String"),
-            (self.with_extensions(("8", b"\x13\x02ok")), "UTF8String"),
-            (self.with_extensions(("8", b"\x0c\x02\xff\xfe")), "UTF8String"),
-            (self.with_extensions(("8", b"\x0c\x80ok\0\0")), "UTF8String"),
-            (self.with_extensions(("8", b"\x0c\x81\x02ok")), "UTF8String"),
-            (self.with_extensions(("8", b"")), "UTF8String"),
-            (self.with_extensions(good, ("12", b"junk")), "UTF8String"),
-        ):
-            with pytest.raises(CertificateError, match=words):
-                certificate_claims(data)
-
-    def test_repositories(self) -> None:
-        assert fulcio.repository_uri("a/b") == "https://github.com/a/b"

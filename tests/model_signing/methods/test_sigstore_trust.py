@@ -1,0 +1,56 @@
+"""The public instances' trust roots: offline, and what happens without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from model_signing.errors import FileError, SignatureError
+from model_signing.methods import sigstore_trust
+from model_signing.methods.sigstore import authenticate_sigstore
+from model_signing.methods.sigstore_trust import SigstoreTrust
+from tests.support.material import shared
+
+
+@pytest.fixture(autouse=True)
+def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    sigstore_trust._load.cache_clear()
+    yield
+    sigstore_trust._load.cache_clear()
+
+
+def test_a_failed_refresh_names_the_option() -> None:
+    data = shared(
+        "oms", "test-cases", "verify", "historical", "historical-v1.1.0-sigstore", "bundle.sig"
+    ).read_bytes()
+    with pytest.raises(FileError, match="could not be refreshed") as refusal:
+        authenticate_sigstore(data, SigstoreTrust())
+    assert "--offline" in (refusal.value.fix or "")
+
+
+def test_offline_is_the_root_that_ships() -> None:
+    data = shared(
+        "oms", "test-cases", "verify", "historical", "historical-v1.1.0-sigstore", "bundle.sig"
+    ).read_bytes()
+    found = authenticate_sigstore(data, SigstoreTrust(offline=True))
+    assert found.identity == "stefanb@us.ibm.com"
+    assert found.time_source == "transparency log"
+    assert found.signed_at is not None
+    assert found.signed_at.timestamp() == 1760062340  # its log entry's integratedTime
+    assert found.log is not None
+    assert found.log.log_index == 598151086
+    with pytest.raises(SignatureError):
+        authenticate_sigstore(data, SigstoreTrust(staging=True, offline=True))
+
+
+def test_an_unwritable_cache_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(FileError, match="could not be read"):
+        sigstore_trust.load(SigstoreTrust(offline=True))
