@@ -92,8 +92,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def expectations(args: argparse.Namespace) -> Expectations:
     """The policy's, and those of the options; what both state has to be the same."""
-    from dataclasses import replace
-
     from slsa_for_models.evidence.github import is_github
     from slsa_for_models.verdict import expectations as policy
     from slsa_for_models.verdict import policy_file
@@ -113,22 +111,8 @@ def expectations(args: argparse.Namespace) -> Expectations:
         "minimum_level": int(args.minimum_level or 0),
         "resource_uri": args.resource_uri,
     }
-    stated = {name: value for name, value in stated.items() if value}
-    base = policy.Expectations() if args.policy is None else policy_file.load(args.policy)
-    # A workflow that is named as the model's signer speaks for itself, too.
-    workflow = policy.builder_from_identity(args.identity)
-    if workflow is not None and "builders" not in {*stated, *base.stated}:
-        stated["builders"] = (*base.builders, workflow)
-    for name, value in stated.items():
-        if name in base.stated and getattr(base, name) != value:
-            raise UsageError(
-                "an option contradicts the policy",
-                where=name,
-                expected=str(getattr(base, name)),
-                found=str(value),
-                fix="state it in one of them only",
-            )
-    return replace(base, **stated)  # type: ignore[arg-type]
+    base = policy.Expectations() if args.policy is None else policy_file.load_policy(args.policy)
+    return base.stating(**stated)
 
 
 def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:

@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.description = (
         "Verify a model's signature, load it from the verified bytes, and say what "
-        "it is. For programs: slsa_for_models.models.load.load returns the loaded model."
+        "it is. For programs: slsa_for_models.load_model returns the loaded model."
     )
     parser.epilog = "example:\n  slsa_for_models load pytorch_model.pth --public-key publisher.pub"
     command_line.add_options(parser, _OPTIONS)
@@ -48,10 +48,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    from slsa_for_models.models.load import load
+    from slsa_for_models.models.load import load_model
 
     signature = args.signature or args.model.with_name(f"{args.model.name}.sig")
-    model = load(
+    model = load_model(
         args.model,
         signature,
         _verifier(args),

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         path and os.path.relpath(path, args.output.parent)
         for path in (args.public_key, args.builder_key or args.public_key)
     )
-    text = policy_file.from_verdict(verdict, expected, key, builder_key)
+    text = policy_file.policy_from(verdict, expected, key, builder_key)
     write_atomic(args.output, text.encode())
     print(f"wrote {args.output}: read it, then verify with --policy {args.output}")
     return 0

@@ -102,15 +102,12 @@ def run(args: argparse.Namespace) -> int:
 
 def verified(args: argparse.Namespace) -> tuple[Verdict, Expectations]:
     """Runs the verification that the options ask for."""
-    from slsa_for_models.verdict import policy_file
-    from slsa_for_models.verdict.base_models import BaseModel
-    from slsa_for_models.verdict.run_conclusion import GitHubApi
-    from slsa_for_models.verdict.verification import verify
+    from slsa_for_models import BaseModel, GitHubApi, load_policy, verify
 
     if args.base_policy and len(args.base_policy) != len(args.base_model):
         raise UsageError("give one --base-policy for each --base-model, or none")
     expected = expectation_options.expectations(args)
-    of_bases: list[Expectations | None] = [policy_file.load(path) for path in args.base_policy]
+    of_bases: list[Expectations | None] = [load_policy(path) for path in args.base_policy]
     of_bases = of_bases or [None] * len(args.base_model)
     verdict = verify(
         args.model,

@@ -1,18 +1,8 @@
-"""A model in memory, from the bytes that were verified.
-
-from pathlib import Path
-from model_signing import key_verifier
-from slsa_for_models.models.load import load
-
-model = load(
-    Path("pytorch_model.pth"),
-    Path("pytorch_model.pth.sig"),
-    key_verifier(Path("publisher.pub").read_bytes()),
-)
-"""
+"""A model in memory, from the bytes that were verified."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,15 +17,18 @@ if TYPE_CHECKING:
     from slsa_for_models.models.formats import Format
 
 
-def load(
-    model: Path,
-    signature: Path,
+def load_model(
+    model: str | os.PathLike[str],
+    signature: str | os.PathLike[str],
     verifier: Verifier,
     *,
     format: str | None = None,
     allow_pickle: bool = False,
 ) -> Any:  # noqa: ANN401 - each framework has its own classes
     """Verify a model, then load it with the safest loader its format has.
+
+        verifier = model_signing.key_verifier("publisher.pub")
+        model = load_model("pytorch_model.pth", "pytorch_model.pth.sig", verifier)
 
     Args:
         model: A file, or a directory for `tensorflow_saved_model`.
@@ -57,6 +50,7 @@ def load(
     """
     import model_signing
 
+    model = Path(model)
     # 1. The format decides the loader, and whether loading is safe at all.
     row = formats.find(format or model.name)
     if row.runs_code and not allow_pickle:

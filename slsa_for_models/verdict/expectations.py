@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from model_signing.errors import UsageError
 from slsa_for_models.evidence.github import GITHUB_ISSUER, names_workflow
@@ -120,13 +120,33 @@ def builder_from_option(text: str, public_key: bytes | None = None) -> Builder:
     return Builder(name, (ref, f"refs/tags/{ref}") if at else (), level)
 
 
-def builder_from_identity(identity: str | None) -> Builder | None:
+def builder_from_identity(identity: str) -> Builder | None:
     """The workflow that a caller names as the model's signer, trusted for its own provenance too.
 
     None where the identity is not a workflow at a git reference.
     """
-    name, _, ref = (identity or "").partition("@")
+    name, _, ref = identity.partition("@")
     return Builder(name, (ref,)) if names_workflow(name) and ref and "@" not in ref else None
+
+
+def workflow(identity: str) -> Builder:
+    """A GitHub workflow at one git reference, trusted for the provenance it makes.
+
+    Args:
+        identity: `https://github.com/ORG/REPO/.github/workflows/FILE.yml@REF`, as it stands in
+            certificates: the reference in full, such as `refs/tags/v1.2.3`, or a commit.
+
+    Raises:
+        UsageError: Another form.
+    """
+    builder = builder_from_identity(identity)
+    if builder is None:
+        raise UsageError(
+            "not a workflow at a git reference",
+            expected="https://github.com/ORG/REPO/.github/workflows/FILE.yml@REF",
+            found=identity,
+        )
+    return builder
 
 
 @dataclass(frozen=True)
@@ -154,7 +174,7 @@ class Expectations:
     """Everything that is compared with evidence. None or empty: not expected.
 
     Attributes:
-        source_uri: The canonical repository, `git+https://HOST/ORG/REPO`.
+        source_uri: The repository, `git+https://HOST/ORG/REPO`; see `source_uri` for shorter forms.
         issuer: Whose tokens its workflows have: GitHub's, or an enterprise's own below it.
         source_commit: Its commit, hexadecimal.
         branch: A branch's name, without `refs/heads/`.
@@ -194,6 +214,47 @@ class Expectations:
     resource_uri: str | None = None
     policy_sha256: str | None = field(default=None, compare=False)
     stated: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.source_uri, str):
+            object.__setattr__(self, "source_uri", source_uri(self.source_uri))
+
+    def stating(self, **more: object) -> Expectations:
+        """These expectations and more, of what they leave open.
+
+        A workflow that signs the model speaks for itself, too: it is a builder besides the default
+        one, unless builders are stated.
+
+        Args:
+            more: Attributes and their values; None or empty: not expected.
+
+        Raises:
+            UsageError: Not an attribute, or something else is stated already.
+        """
+        open_ = {item.name: item for item in fields(self) if item.compare}
+        unknown = ", ".join(sorted(more.keys() - open_.keys()))
+        if unknown:
+            raise UsageError("not an expectation", expected=", ".join(open_), found=unknown)
+        given = {name: value for name, value in more.items() if value}
+        result, nothing = replace(self, **given), Expectations()  # type: ignore[arg-type]
+        stated = self.stated | {
+            name for name in open_ if getattr(self, name) != getattr(nothing, name)
+        }
+        for name in (name for name in given if name in stated):
+            mine, wanted = getattr(self, name), getattr(result, name)
+            if mine != wanted:
+                raise UsageError(
+                    "an option contradicts the policy",
+                    where=name,
+                    expected=str(mine),
+                    found=str(wanted),
+                    fix="state it in one of them only",
+                )
+        identity = result.signer.identity if "signer" in given and result.signer else None
+        signing = builder_from_identity(identity) if isinstance(identity, str) else None
+        if signing is not None and "builders" not in stated | given.keys():
+            return replace(result, builders=(*self.builders, signing))
+        return result
 
 
 def source_uri(text: str) -> str:

@@ -6,6 +6,7 @@ A policy is read only where it is named; nothing that came with a model is ever 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -42,13 +43,17 @@ MAX_KEY_BYTES = 64 * 1024
 Toml = Mapping[str, Any]
 
 
-def load(path: Path) -> Expectations:
-    """Reads a policy.
+def load_policy(path: str | os.PathLike[str]) -> Expectations:
+    """What a policy expects.
+
+    Args:
+        path: A TOML file; the keys it names lie relative to it.
 
     Raises:
         FileError: It, or a key it names, cannot be read.
         PolicyError: Not TOML, not what the schema describes, or it contradicts itself.
     """
+    path = Path(path)
     data = read_bounded(path, MAX_BYTES)
     try:
         document = tomllib.loads(data.decode())
@@ -210,8 +215,11 @@ def _required(value: Any) -> Expected:  # noqa: ANN401 - a text or {pattern}, by
 # Writing ------------------------------------------------------------------------------------------
 
 
-def from_verdict(
-    verdict: Verdict, expected: Expectations, public_key: str | None, builder_key: str | None
+def policy_from(
+    verdict: Verdict,
+    expected: Expectations,
+    public_key: str | None = None,
+    builder_key: str | None = None,
 ) -> str:
     """The policy that a verified model, and its next versions, satisfy.
 
@@ -223,8 +231,15 @@ def from_verdict(
         expected: What it was verified against.
         public_key: Relative to the policy, the file of the key that signed the model, if one did.
         builder_key: The same of the builder's key.
+
+    Raises:
+        Error: The verdict's first refusal, of a model that is not verified.
+        PolicyError: No provenance was accepted, or TOML cannot hold what it says.
+        UsageError: A key signed, and its file is not named.
     """
-    accepted = verdict.accepted
+    accepted = verdict.require().accepted
+    if not accepted:
+        raise PolicyError("a policy is made of accepted provenance", found="none")
     first, model = accepted[0].provenance, printable(verdict.model.name)
     lines = [
         f'# Made from the verified model "{model}"; read before you rely on it.',
@@ -265,7 +280,9 @@ def from_verdict(
 def _who(signed: Signed, public_key: str | None) -> list[str]:
     authenticated = signed.authenticated
     if authenticated.method == "key":
-        return [f"public_key = {_text(public_key or '')}"]
+        if public_key is None:
+            raise UsageError("the policy has to name the file of the key", where=signed.label)
+        return [f"public_key = {_text(public_key)}"]
     return [
         f"identity = {_text(authenticated.identity or '')}",
         f"issuer = {_text(authenticated.issuer or '')}",

@@ -29,7 +29,7 @@ from slsa_for_models.errors import TrainingError, UnsafeModelError
 from slsa_for_models.evidence import json_schema
 from slsa_for_models.evidence import training_record as record
 from slsa_for_models.models import formats
-from slsa_for_models.models.load import load, load_unverified
+from slsa_for_models.models.load import load_model, load_unverified
 from slsa_for_models.training import run
 from tests.support import training_runs as runs
 from tests.support.limits import limited
@@ -299,7 +299,7 @@ def test_reproduce_says_what_differs(trained, tmp_path: Path):
 @pytest.mark.parametrize("name", runs.names("pytorch"))
 def test_load_after_verification(saved: tuple[Path, Path], name: str):
     model = saved[0] / name
-    loaded = load(model, runs.sign(model), runs.VERIFIER, allow_pickle=True)
+    loaded = load_model(model, runs.sign(model), runs.VERIFIER, allow_pickle=True)
     images = dataset.load_synthetic(10, 10, 0, Path("/dev/null")).test.images
     module = recipe(formats.FORMATS[name])
     reference = torch.load(saved[0] / "pytorch_model.pth", weights_only=True)
@@ -322,7 +322,7 @@ def test_load_takes_the_verified_bytes(saved: tuple[Path, Path], tmp_path: Path)
 
     original, module.load_state_dict = module.load_state_dict, spy
     try:
-        assert "0.running_mean" in load(model, signature, runs.VERIFIER)
+        assert "0.running_mean" in load_model(model, signature, runs.VERIFIER)
     finally:
         module.load_state_dict = original
     assert read[0] != model

@@ -26,7 +26,7 @@ from slsa_for_models.cifar10 import dataset, recipe
 from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.evidence import training_record
 from slsa_for_models.models import formats
-from slsa_for_models.models.load import load, load_unverified
+from slsa_for_models.models.load import load_model, load_unverified
 from tests.support import training_runs as runs
 
 module = recipe(formats.FORMATS["tensorflow_model.keras"])
@@ -123,7 +123,7 @@ def test_training_that_diverges(tmp_path: Path):
 @pytest.mark.parametrize("name", runs.names("tensorflow"))
 def test_load_after_verification(saved: tuple[Path, Path], name: str):
     model = saved[0] / name
-    loaded = load(model, runs.sign(model), runs.VERIFIER)
+    loaded = load_model(model, runs.sign(model), runs.VERIFIER)
     images = dataset.load_synthetic(10, 10, 0, Path("/dev/null")).test.images
     reference = load_unverified(
         saved[0] / "tensorflow_hdf5.weights.h5", formats.FORMATS["tensorflow_hdf5.weights.h5"]

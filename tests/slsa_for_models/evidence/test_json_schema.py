@@ -44,7 +44,7 @@ def read_policy(document: dict[str, Any], folder: Path) -> None:
             lines.append(f"{table}.{name} = {inner or '{' + ', '.join(pairs) + '}'}")
     path = folder / "policy.toml"
     path.write_text("\n".join(lines), encoding="utf-8")
-    policy_file.load(path)
+    policy_file.load_policy(path)
 
 
 def read_record(document: dict[str, Any], folder: Path) -> None:

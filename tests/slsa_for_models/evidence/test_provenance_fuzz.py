@@ -30,7 +30,7 @@ VALUES = st.one_of(
     st.booleans(),
     st.integers(-1, 2**63),
     st.text(max_size=8),
-    st.sampled_from(["", "a" * 64, "git+https://h/o/r@x", "refs/tags/v1.0.0", "v1.0.0@x@y"]),
+    st.sampled_from(["", "a" * 64, "git+https://h.test/o/r@x", "refs/tags/v1.0.0", "v1.0.0@x@y"]),
     st.lists(st.integers(), max_size=2),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )
@@ -84,7 +84,7 @@ def test_mutated_statements(kind: str, workshop: Workshop, data: st.DataObject) 
         return
     measured = subjects.measure(model)
     expected = expectations.Expectations(
-        source_uri="git+https://h/o/r", branch="main", tag="v1", versioned_tag="v1"
+        source_uri="git+https://h.test/o/r", branch="main", tag="v1", versioned_tag="v1"
     )
     signed = Signed("x", Authenticated(b"", "", "key"), {})
     every = [

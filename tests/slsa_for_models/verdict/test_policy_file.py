@@ -218,7 +218,7 @@ def test_no_policy_is_read_unless_named(
 def test_refused_policies(workshop: Workshop, text: str) -> None:
     path = workshop.write("policy.toml", text.encode("latin-1"))
     with pytest.raises(PolicyError) as caught:
-        policy_file.load(path)
+        policy_file.load_policy(path)
     assert caught.value.message
 
 
@@ -230,8 +230,10 @@ def test_a_key_that_the_policy_names_and_nobody_has(workshop: Workshop) -> None:
 
 
 def test_defaults(workshop: Workshop) -> None:
-    assert policy_file.load(write(workshop, "version = 1")) == Expectations()
-    loaded = policy_file.load(write(workshop, "version = 1\n[source]\nuri = { pattern = '.*' }"))
+    assert policy_file.load_policy(write(workshop, "version = 1")) == Expectations()
+    loaded = policy_file.load_policy(
+        write(workshop, "version = 1\n[source]\nuri = { pattern = '.*' }")
+    )
     assert loaded.source_uri == Pattern(".*")
 
 
@@ -290,7 +292,7 @@ def fenced(document: str, language: str) -> str:
 def test_the_documents_example_says_everything(workshop: Workshop) -> None:
     workshop.write("chains.pub", public_pem(new_key()))
     text = fenced("docs/policy.md", "toml")
-    loaded = policy_file.load(write(workshop, text))
+    loaded = policy_file.load_policy(write(workshop, text))
     assert loaded.branch == "main"
     assert (loaded.minimum_level, loaded.base_models) == (2, True)
     for name in json_schema.load("policy.v1.json")["properties"]:
@@ -324,7 +326,7 @@ def test_init_from_a_verified_model(workshop: Workshop) -> None:
     again = ("policy", "init", model, *evidence, "--output", output, "--source-uri", SOURCE)
     assert workshop.run(*again)[0] == 1  # it may have been edited since
     assert output.read_text() == written
-    made = policy_file.load(output)
+    made = policy_file.load_policy(output)
     assert made.source_uri == f"git+https://{SOURCE}"
     assert made.branch == "main"
     assert {builder.id for builder in made.builders} == {TRAIN, GENERATOR.id}
@@ -372,7 +374,7 @@ def test_init_from_the_generators_provenance(workshop: Workshop) -> None:
     output = workshop.folder / "made.toml"
     stated = ("--source-uri", SOURCE, "--build-workflow-input", "release=yes")
     assert workshop.run("policy", "init", model, *provenance, *stated, "--output", output)[0] == 0
-    made = policy_file.load(output)
+    made = policy_file.load_policy(output)
     assert (made.inputs, made.dataset_sha256) == ({"release": "yes"}, None)
     assert workshop.verify(model, *provenance, "--policy", output)[0] == 0
 
@@ -388,7 +390,7 @@ def test_init_keeps_patterns_of_inputs(workshop: Workshop) -> None:
         *("--policy", write(workshop, text)),
     )
     assert code == 0
-    assert policy_file.load(output).inputs == {"model": Pattern("pytorch_.*")}
+    assert policy_file.load_policy(output).inputs == {"model": Pattern("pytorch_.*")}
 
 
 def test_init_with_a_key_each_for_model_and_builder(workshop: Workshop) -> None:
@@ -410,7 +412,7 @@ def test_init_with_a_key_each_for_model_and_builder(workshop: Workshop) -> None:
     assert code == 0
     code, verdict = workshop.verify(model, *evidence, "--policy", output)
     assert (code, refusals(verdict)) == (0, [])
-    made = policy_file.load(output).builders[0].pipeline
+    made = policy_file.load_policy(output).builders[0].pipeline
     assert made == Pattern(
         r"git\+https://github\.com/octo\-org/models@(sha1|sha256):[0-9a-f]+#pipeline\.yaml"
     )
@@ -432,7 +434,7 @@ def test_init_from_a_run_with_several_inputs(workshop: Workshop) -> None:
         *("--builder-key", builder, "--builder-id", CHAINS, "--source-uri", SOURCE),
     )
     assert code == 0
-    assert policy_file.load(output).dataset_sha256 is None
+    assert policy_file.load_policy(output).dataset_sha256 is None
     assert workshop.verify(model, "--provenance", attestation, "--policy", output)[0] == 0
 
 
@@ -443,7 +445,7 @@ def test_init_writes_toml_of_every_branch(workshop: Workshop, branch: str) -> No
     output = workshop.folder / "made.toml"
     stated = ("--source-uri", SOURCE, "--builder-id", TRAIN)
     assert workshop.run("policy", "init", model, *provenance, *stated, "--output", output)[0] == 0
-    assert policy_file.load(output).branch == branch
+    assert policy_file.load_policy(output).branch == branch
     assert workshop.verify(model, *provenance, "--policy", output)[0] == 0
 
 
@@ -452,7 +454,7 @@ def test_a_policy_made_is_read_as_it_was_meant(
     accepting: Verdict, name: str, value: str, regex: str
 ) -> None:
     inputs = {name: value, f"{name} by pattern": Pattern(regex)}
-    text = policy_file.from_verdict(accepting, Expectations(inputs=inputs), None, None)
+    text = policy_file.policy_from(accepting, Expectations(inputs=inputs), None, None)
     read = tomllib.loads(text.encode().decode())["build"]["inputs"]
     assert read == {name: value, f"{name} by pattern": {"pattern": regex}}
 

@@ -199,7 +199,7 @@ def test_a_verifier_in_an_enterprise(acme: Workshop) -> None:
     model = acme.model()
     identity = f"{TRAIN}@{REF}"
     with pytest.raises(PolicyError, match="needs source_uri"):
-        policy_file.load(verifier_policy(acme, identity, ENTERPRISE, None))
+        policy_file.load_policy(verifier_policy(acme, identity, ENTERPRISE, None))
     for caller, code in (("octo-org/models", 0), ("octo-org/intern", 1)):
         verdict_file = summary(acme, model, acme.token(iss=ENTERPRISE, repository=caller))
         consumer = verifier_policy(acme, identity, ENTERPRISE, SOURCE)
