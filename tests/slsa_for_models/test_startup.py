@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from slsa_for_models import cli
+from tests.support.material import ROOT
 
 SCRIPT = """
 import sys
@@ -24,7 +25,12 @@ WITH = {"policy": {"verify"}}
 
 def loaded(*arguments: str) -> set[str]:
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     code, *modules = run.stderr.splitlines()[-1].split()
     assert code == "0"
