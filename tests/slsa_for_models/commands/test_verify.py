@@ -1,0 +1,145 @@
+"""The command line of `verify`: its options and their mistakes."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from slsa_for_models import cli
+from slsa_for_models.cli import main
+from tests.support.crafted import COMMIT, DATASET, SOURCE, TRAIN, Workshop
+
+EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--source-uri", "octo-org"),
+        ("--source-uri", f"{SOURCE}/"),
+        ("--source-uri", f"{SOURCE}.git"),
+        ("--source-uri", f"{SOURCE}@main"),
+        ("--source-uri", "octo-org/models"),
+        ("--source-uri", f"https://{SOURCE}/tree"),
+        ("--source-commit", COMMIT[:12]),
+        ("--source-commit", "main"),
+        ("--dataset-digest", DATASET.upper()),
+        ("--dataset-digest", f"sha256:{DATASET}"),
+        ("--source-tag", "v1.2.3", "--source-versioned-tag", "v1"),
+        ("--source-versioned-tag", "v\u0661.2.3"),
+        ("--source-versioned-tag", f"v{'9' * 5000}.0.0"),
+        ("--builder-id", "train.yml"),
+        ("--builder-id", f"{TRAIN}@a@b"),
+        ("--builder-id", f"{TRAIN}@"),
+        ("--build-workflow-input", "novalue"),
+        ("--build-workflow-input", "=novalue"),
+        ("--source-versioned-tag", "1.2.3"),
+        ("--identity-provider", "https://accounts.example"),
+        ("--identity", "a@b.example", "--public-key", __file__),
+        ("--base-policy", "x.toml"),
+        ("--attest-verdict", "vsa.json"),
+        ("--builder-id", TRAIN, "--builder-key", __file__),
+        ("--minimum-level", "4"),
+    ],
+)
+def test_usage_errors(workshop: Workshop, arguments: tuple[str, ...]) -> None:
+    code, verdict = workshop.verify(workshop.model(), "--provenance", "p.json", *arguments)
+    assert (code, verdict["error"]) == (2, "UsageError")
+
+
+def verify_parser() -> argparse.ArgumentParser:
+    (commands,) = [item for item in cli.build_parser()._actions if item.nargs == argparse.PARSER]
+    return commands.choices["verify"]  # type: ignore[index, no-any-return, call-overload]
+
+
+OPTIONS = [
+    action.option_strings[0]
+    for action in verify_parser()._actions
+    if action.option_strings and action.nargs is None and not action.choices
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("form", ["{} ", "{}="])
+def test_an_empty_value_is_an_unset_variable(workshop: Workshop, option: str, form: str) -> None:
+    model = workshop.model()
+    evidence = ("--provenance", workshop.train_provenance(model), *EXPECTED)
+    name, *value = form.format(option).split(" ")
+    code, error = workshop.verify(model, *evidence, name, *value)
+    assert (code, error["error"]) == (2, "UsageError")
+    assert error["message"].startswith(option) and error["message"].endswith(" is empty")
+    assert "unset" in error["fix"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "", "--provenance", "p.json"),
+        ("subjects", ""),
+        ("subjects", "model", "--expected", ""),
+        ("provenance", "model", "--training-record", "", "--output", "p.json"),
+        ("train", "pytorch_model.pth", "--output-dir", ""),
+        ("policy", "init", "model", "--output", ""),
+        ("load", ""),
+    ],
+)
+def test_an_empty_value_of_any_command(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert "is empty" in capsys.readouterr().err
+
+
+def test_nothing_to_verify_against(workshop: Workshop) -> None:
+    code, error = workshop.verify(workshop.model(), *EXPECTED)
+    assert (code, error["error"]) == (2, "UsageError")
+
+
+@pytest.mark.parametrize("name", ["missing", "folder"])
+@pytest.mark.parametrize(
+    "option", ["--provenance", "--signature", "--training-record", "--vsa", "--policy"]
+)
+def test_what_cannot_be_read_is_no_verdict(workshop: Workshop, option: str, name: str) -> None:
+    model = workshop.model()
+    (workshop.folder / "folder").mkdir()
+    options = ("--provenance", workshop.train_provenance(model), *EXPECTED)
+    code, error = workshop.verify(model, *options, option, workshop.folder / name)
+    assert (code, error["error"]) == (1, "FileError")
+    assert error["where"].endswith(name)
+
+
+def test_without_a_trust_root_there_is_no_verdict(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = workshop.model()
+    options = ["--provenance", str(workshop.train_provenance(model)), *EXPECTED]
+    broken = workshop.write("trust.json", b"{}")
+    for config, message in (
+        ("none.json", "there is no such file"),
+        (str(broken), "not a Sigstore client trust configuration"),
+    ):
+        assert main(["verify", str(model), *options, "--trust-config", config]) == 1
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert message in output.err
+    # No network: the public trust root cannot be refreshed.
+    for variable in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    assert main(["verify", str(model), *options]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "--offline" in output.err
+
+
+@pytest.mark.parametrize("option", ["--summary", "--attest-verdict"])
+def test_an_output_that_cannot_be_written_is_refused_first(
+    workshop: Workshop, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"--policy": "p.toml", "--resource-uri": "r", "--verifier-id": "v"}
+    options = [word for pair in given.items() for word in pair] if "attest" in option else []
+    for place in (workshop.folder / "none" / "x.md", workshop.folder):
+        assert main(["verify", "m", "--vsa", "v", *options, option, str(place)]) == 1
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert "the output cannot be written" in output.err

@@ -1,0 +1,124 @@
+"""What pieces of evidence hold one by one, but not together."""
+
+from __future__ import annotations
+
+import pytest
+
+from model_signing import api
+from model_signing.methods.key import key_signer
+from slsa_for_models.evidence.kinds import slsa_generator
+from tests.support.crafted import (
+    REF,
+    SOURCE,
+    TRAIN,
+    Workshop,
+    github_statement,
+    new_key,
+    private_pem,
+    public_pem,
+    refusals,
+)
+
+EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
+
+
+def test_provenance_of_another_model(workshop: Workshop) -> None:
+    model, other = workshop.model(), workshop.model(b"other", "other.pth")
+    code, verdict = workshop.verify(
+        model,
+        *("--signature", workshop.sign_model(model)),
+        *("--provenance", workshop.train_provenance(other), *EXPECTED),
+    )
+    assert (code, refusals(verdict)) == (1, ["SubjectError"])
+
+
+def test_signature_and_provenance_of_different_runs(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.train_provenance(model)
+    for changes, refused in (
+        ({"run_id": "78"}, ["ChainError"]),
+        ({"sha": "e" * 40}, ["ChainError"]),
+        ({"run_attempt": "2"}, []),  # a re-run of failed jobs
+    ):
+        signature = workshop.sign_model(model, **changes)
+        _, verdict = workshop.verify(
+            model, "--signature", signature, "--provenance", provenance, *EXPECTED
+        )
+        assert refusals(verdict) == refused
+    assert verdict["chain"]["run"].count("/attempts/") == 2
+
+
+@pytest.mark.parametrize("names", [("1.json", "2.json"), ("1/p.json", "2/p.json")])
+def test_two_provenances_of_different_runs(workshop: Workshop, names: tuple[str, str]) -> None:
+    model = workshop.model()
+    for number in "12":
+        (workshop.folder / number).mkdir()
+    first = workshop.train_provenance(model, names[0])
+    second = workshop.generator_provenance(model, name=names[1], run_id="78")
+    both = (
+        "--provenance",
+        first,
+        "--provenance",
+        second,
+        "--builder-id",
+        slsa_generator.BUILDER_ID,
+    )
+    code, verdict = workshop.verify(model, *both, *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["ChainError"])
+
+
+@pytest.mark.parametrize("copy", ["as it is", "signed again"])
+def test_a_provenance_given_twice_is_one(workshop: Workshop, copy: str) -> None:
+    model = workshop.model()
+    first = workshop.train_provenance(model)
+    if copy == "as it is":
+        second = workshop.write("model.intoto.jsonl", first.read_bytes())
+    else:
+        second = workshop.train_provenance(model, "2.json", run_attempt="2")
+    code, verdict = workshop.verify(model, "--provenance", first, "--provenance", second, *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["ChainError"])
+    assert "one builder and kind" in verdict["refusal"]["message"]
+
+
+def test_one_builder_may_attest_in_two_kinds(workshop: Workshop) -> None:
+    model = workshop.model()
+    github = workshop.write("a.json", workshop.sign(github_statement(model), workshop.token()))
+    both = ("--provenance", workshop.train_provenance(model), "--provenance", github)
+    code, verdict = workshop.verify(model, *both, *EXPECTED)
+    assert (code, refusals(verdict)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--source-branch", "other"),
+        ("--source-tag", "v1"),
+        ("--source-versioned-tag", "v1"),
+        ("--source-commit", "e" * 40),
+        ("--build-workflow-input", "epochs=6"),
+    ],
+)
+def test_what_a_signature_alone_cannot_show_is_not_taken_for_shown(
+    workshop: Workshop, option: tuple[str, str]
+) -> None:
+    model = workshop.model()
+    signer = ("--identity", f"{TRAIN}@{REF}", "--source-uri", SOURCE)
+    evidence = ("--signature", workshop.sign_model(model), *signer)
+    assert workshop.verify(model, *evidence)[0] == 0
+    code, verdict = workshop.verify(model, *evidence, *option)
+    assert (code, refusals(verdict)) == (1, ["ChainError"])
+
+
+def test_a_key_says_nothing_about_the_source(workshop: Workshop) -> None:
+    model, key = workshop.model(), new_key()
+    signature = workshop.folder / "model.sig"
+    api.sign(model, signature, key_signer(private_pem(key)))
+    evidence = (
+        "--signature",
+        signature,
+        "--public-key",
+        workshop.write("key.pub", public_pem(key)),
+    )
+    assert workshop.verify(model, *evidence)[0] == 0
+    code, verdict = workshop.verify(model, *evidence, "--source-uri", SOURCE)
+    assert (code, refusals(verdict)) == (1, ["ChainError"])

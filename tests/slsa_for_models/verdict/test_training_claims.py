@@ -1,0 +1,115 @@
+"""What training says of itself: the record and the data set."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import pytest
+
+from slsa_for_models.verdict import expectations
+from tests.support.crafted import (
+    DATASET,
+    SOURCE,
+    TRAIN,
+    Json,
+    Workshop,
+    generator_statement,
+    refusals,
+)
+
+EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
+
+
+def test_a_record_whose_provenance_was_not_accepted(workshop: Workshop) -> None:
+    """The generator's provenance is trusted without being named, ours is not."""
+    model = workshop.model()
+    generator, record = workshop.generator_provenance(model), workshop.record_file(model)
+    options = ("--provenance", generator, "--source-uri", SOURCE, "--training-record", record)
+    code, verdict = workshop.verify(model, *options)
+    assert (code, refusals(verdict)) == (1, ["RecordError"])
+    assert verdict["refusal"]["expected"] == "a record that a provenance names"
+    assert verdict["refusal"]["found"] == sha256(record.read_bytes()).hexdigest()
+    assert "model.pth.provenance.sigstore.json" in verdict["refusal"]["fix"]
+    train = ("--provenance", workshop.train_provenance(model), "--dataset-digest", DATASET)
+    code, verdict = workshop.verify(model, *options, *train)
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
+    found = {step["check"]: step["found"] for step in verdict["steps"]}
+    for check in ("Training record", "Data set"):
+        assert found[check] == "not checked: not every provenance was accepted"
+
+
+def test_records_that_nobody_attested_or_of_another_model(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.train_provenance(model)
+    unattested = workshop.record_file(model, train_images=101)
+    options = ("--provenance", provenance, *EXPECTED, "--training-record", unattested)
+    code, verdict = workshop.verify(model, *options)
+    assert (code, refusals(verdict)) == (1, ["RecordError"])
+
+    other = workshop.model(b"other", "other.pth")
+    record = workshop.record(other)
+    statement = workshop.train_statement(model, record)
+    data = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+    code, verdict = workshop.verify(model, "--provenance", data, *EXPECTED)
+    assert (code, refusals(verdict)) == (1, ["RecordError"])
+
+
+def test_a_record_that_is_a_subject_of_the_generators_provenance(workshop: Workshop) -> None:
+    model = workshop.model()
+    record = workshop.record_file(model)
+    statement = generator_statement(model)
+    digest = {"sha256": sha256(record.read_bytes()).hexdigest()}
+    statement["subject"].append({"name": "training.json", "digest": digest})
+    provenance = workshop.generator_provenance(model, statement)
+    options = ("--provenance", provenance, "--source-uri", SOURCE)
+    options = (*options, "--training-record", record)
+    for dataset, refused in ((DATASET, []), ("e" * 64, ["DependencyMismatchError"])):
+        _, verdict = workshop.verify(model, *options, "--dataset-digest", dataset)
+        assert refusals(verdict) == refused
+
+
+@pytest.mark.parametrize(
+    ("others", "code"),
+    [
+        ([], 0),
+        ([{"sha256": DATASET}], 0),
+        ([{"sha256": "e" * 64}], 1),
+        ([{"sha512": "e" * 128}], 1),
+        ([{}], 1),
+    ],
+)
+@pytest.mark.parametrize("with_record", [True, False])
+def test_a_data_set_besides_the_expected_one(
+    workshop: Workshop, others: list[Json], code: int, *, with_record: bool
+) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    if not with_record:
+        statement["predicate"]["runDetails"]["byproducts"] = []
+    statement["predicate"]["buildDefinition"]["resolvedDependencies"] += [
+        {"name": "dataset", "digest": digest} for digest in others
+    ]
+    provenance = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+    options = ("--provenance", provenance, *EXPECTED, "--dataset-digest", DATASET)
+    found, verdict = workshop.verify(model, *options)
+    assert (found, refusals(verdict)) == (code, ["DependencyMismatchError"][:code])
+
+
+def test_cifar10_is_pinned(workshop: Workshop) -> None:
+    from slsa_for_models.cifar10 import archive as cifar10
+
+    assert expectations.CIFAR10_SHA256 == cifar10.SHA256
+    model = workshop.model()
+    for digest, code in ((DATASET, 1), (cifar10.SHA256, 0)):
+        record = workshop.record(model, name="cifar10", sha256=digest)
+        statement = workshop.train_statement(model, record)
+        data = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+        assert workshop.verify(model, "--provenance", data, *EXPECTED)[0] == code
+
+
+def test_data_set_expected_where_no_provenance_names_one(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.generator_provenance(model)
+    options = ("--provenance", provenance, "--source-uri", SOURCE)
+    code, verdict = workshop.verify(model, *options, "--dataset-digest", DATASET)
+    assert (code, refusals(verdict)) == (1, ["DependencyMismatchError"])
