@@ -100,6 +100,7 @@ def release(github: GitHub, *arguments: str, root: Path = ROOT) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
 
 
@@ -144,7 +145,13 @@ def test_what_a_release_has_to_be(
 def git(root: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.test"]
     command = ["git", "-C", str(root), *identity, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    ).stdout.strip()
 
 
 @pytest.mark.parametrize("before", ["", "lightweight", "annotated", "another commit"])
