@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import slsa_for_models
+from model_signing.errors import MismatchError
 from slsa_for_models import (
     BaseModel,
     Expectations,
@@ -154,3 +156,28 @@ def test_a_builder_is_named_as_certificates_do() -> None:
 def test_a_pickle_is_not_loaded_by_accident(tmp_path: Path) -> None:
     with pytest.raises(UnsafeModelError, match="pickle"):
         load_model(str(tmp_path / "pytorch_full_model.pth"), "m.sig", lambda data: data)
+
+
+@pytest.mark.parametrize("document", ["README.md", "slsa_for_models/README.md"])
+def test_the_lines_of_a_document(
+    document: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they stand there; but that the repository and its Sigstore are the sandbox's."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = lines.replace("https://github.com/ORG/REPO/.github/workflows/FILE.yml@", f"{TRAIN}@")
+    lines = lines.replace("github.com/ORG/REPO", SOURCE)
+    trust = SigstoreTrust(trust_config=workshop.trust_config, offline=True)
+    monkeypatch.setitem(verify.__kwdefaults__, "trust", trust)
+    model = workshop.model(name="model.keras")
+    evidence = {
+        "signature": workshop.sign_model(model),
+        "provenance": [workshop.generator_provenance(model, name="model.keras.intoto.jsonl")],
+    }
+    verdict = verify(model, EXPECTED, **evidence)
+    workshop.write("policy.toml", policy_from(verdict, EXPECTED).encode())
+    monkeypatch.chdir(workshop.folder)
+    exec(lines, {})
+    model.write_bytes(b"Weights")
+    with pytest.raises(MismatchError, match="not what was signed"):
+        exec(lines, {})
