@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from model_signing.errors import UsageError
-from sandbox.clusters import tekton_demo
+from sandbox.checkout import ROOT
 from slsa_for_models.cifar10.processes import Place, place
 from slsa_for_models.cli import main
 
@@ -74,7 +74,7 @@ def train(output: Path, *command: str) -> dict:
     ]
     done = subprocess.run(
         [sys.executable, "-m", "slsa_for_models", *command, *options],
-        cwd=tekton_demo.ROOT,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=1800,
@@ -107,7 +107,7 @@ def test_a_process_that_fails_ends_all(name, tmp_path):
     command = ["distribute", "--processes=2", name, "--", "--data-dir=/nonexistent"]
     done = subprocess.run(
         [sys.executable, "-m", "slsa_for_models", *command, f"--output-dir={tmp_path}"],
-        cwd=tekton_demo.ROOT,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=1800,
