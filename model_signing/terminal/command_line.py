@@ -94,6 +94,11 @@ def add_options(
         parser.add_argument(*word.rstrip("!").split("/"), help=text, **keywords)
 
 
+def attribute(name: str) -> str:
+    """Where the parsed arguments have what `add_options` calls by that name."""
+    return name.partition("/")[0].lstrip("-").replace("-", "_")
+
+
 def _keywords(name: str, value: str, read: Callable[[str], object] | None = None) -> dict[str, Any]:
     if value == "":
         return {"action": "store_true"}

@@ -3,135 +3,79 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from model_signing.errors import UsageError
-from slsa_for_models.commands.shared_options import digest, read_key
+from model_signing.terminal import command_line
+from slsa_for_models.evidence.github import is_github, names_workflow
+from slsa_for_models.verdict.expectation_table import ROWS, read_key
+from slsa_for_models.verdict.expectations import (
+    Builder,
+    Expectations,
+    Signer,
+    builder_from_option,
+)
 
-if TYPE_CHECKING:
-    from slsa_for_models.verdict.expectations import Builder, Expectations, Signer
+_FIELDS: dict[str, command_line.Row] = {
+    row.option: (row.value, row.help, row.read) if row.read else (row.value, row.help)
+    for row in ROWS
+    if row.option
+}
+_MORE: dict[str, command_line.Row] = {
+    "--policy": ("FILE", "expectations in TOML"),
+    "--run-conclusion": (
+        "",
+        "ask GitHub whether the run that made the model has succeeded (needs a network; reads "
+        "GITHUB_TOKEN and GITHUB_API_URL)",
+    ),
+}
+_EXCLUSIVE = ("--source-tag", "--source-versioned-tag")
+
+OPTIONS = {**_FIELDS, **_MORE}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """What is expected of a model, as options."""
-    expected = parser.add_argument_group("expectations")
-    expected.add_argument(
-        "--source-uri",
-        type=_source_uri,
-        metavar="github.com/ORG/REPO",
-        help="the repository, exactly; needed wherever a workflow signed",
-    )
-    expected.add_argument("--source-branch", metavar="BRANCH", help="its branch, exactly")
-    tag = expected.add_mutually_exclusive_group()
-    tag.add_argument("--source-tag", metavar="TAG", help="its tag, exactly")
-    tag.add_argument(
-        "--source-versioned-tag",
-        type=_version,
-        metavar="vX[.Y[.Z]]",
-        help="its version tag, as far as it is given",
-    )
-    expected.add_argument(
-        "--source-commit",
-        type=partial(digest, "--source-commit", 40),
-        metavar="HEX",
-        help="its commit",
-    )
-    expected.add_argument(
-        "--builder-id",
-        type=_builder_id,
-        action="append",
-        default=[],
-        metavar="ID[@REF]",
-        help="trust this builder, and no other unless repeated; by default the generic SLSA "
-        "generator at a full version tag, and the workflow named by --identity",
-    )
-    expected.add_argument(
-        "--build-workflow-input",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="what the caller of the workflow chose; repeatable",
-    )
-    expected.add_argument(
-        "--identity", metavar="ID", help="who must have signed the model: a workflow or an e-mail"
-    )
-    expected.add_argument("--identity-provider", metavar="URL", help="and who vouches for them")
-    expected.add_argument(
-        "--public-key",
-        type=Path,
-        metavar="PEM",
-        help="of a model signed with a key, and of the builder where that is no workflow",
-    )
-    expected.add_argument(
-        "--builder-key",
-        type=Path,
-        metavar="PEM",
-        help="of the builder named by --builder-id, such as Tekton Chains, where its key is not "
-        "the model's",
-    )
-    expected.add_argument(
-        "--dataset-digest",
-        type=partial(digest, "--dataset-digest", 64),
-        metavar="SHA256",
-        help="of the training data",
-    )
-    expected.add_argument("--minimum-level", choices=["1", "2", "3"], help="SLSA Build level")
-    expected.add_argument(
-        "--resource-uri", metavar="URI", help="what a verification summary must be about"
-    )
-    expected.add_argument("--policy", type=Path, metavar="FILE", help="expectations in TOML")
-    expected.add_argument(
-        "--run-conclusion",
-        action="store_true",
-        help="ask GitHub whether the run that made the model has succeeded (needs a network; reads "
-        "GITHUB_TOKEN and GITHUB_API_URL)",
-    )
+    group = parser.add_argument_group("expectations")
+    one_of = group.add_mutually_exclusive_group()
+    for option in OPTIONS:
+        command_line.add_options(one_of if option in _EXCLUSIVE else group, OPTIONS, option)
 
 
 def expectations(args: argparse.Namespace) -> Expectations:
     """The policy's, and those of the options; what both state has to be the same."""
-    from slsa_for_models.evidence.github import is_github
-    from slsa_for_models.verdict import expectations as policy
     from slsa_for_models.verdict import policy_file
 
-    provider = args.identity_provider
-    stated: dict[str, object] = {
-        "source_uri": args.source_uri,
-        "issuer": provider if is_github(provider or "") else None,
-        "source_commit": args.source_commit,
-        "branch": args.source_branch,
-        "tag": args.source_tag,
-        "versioned_tag": args.source_versioned_tag,
-        "inputs": dict(_key_value(item) for item in args.build_workflow_input),
-        "signer": _signer(args),
-        "builders": _builders(args),
-        "dataset_sha256": args.dataset_digest,
-        "minimum_level": int(args.minimum_level or 0),
-        "resource_uri": args.resource_uri,
-    }
-    base = policy.Expectations() if args.policy is None else policy_file.load_policy(args.policy)
+    composed = {"inputs": _inputs, "builders": _builders, "signer": _signer, "issuer": _issuer}
+    stated: dict[str, object] = {}
+    for row in ROWS:
+        if row.option and row.parse is not None:
+            value = getattr(args, command_line.attribute(row.option))
+            make = composed.get(row.field)
+            stated[row.field] = make(args) if make else value and row.parse(value)
+    base = Expectations() if args.policy is None else policy_file.load_policy(args.policy)
     return base.stating(**stated)
 
 
-def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
-    from slsa_for_models.evidence.github import names_workflow
-    from slsa_for_models.verdict import expectations as policy
+def _inputs(args: argparse.Namespace) -> dict[str, str]:
+    return dict(_key_value(item) for item in args.build_workflow_input)
 
+
+def _issuer(args: argparse.Namespace) -> str | None:
+    """Of a workflow's tokens; that of anybody else is part of the signer."""
+    return args.identity_provider if is_github(args.identity_provider or "") else None
+
+
+def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
     if args.builder_key is not None and not args.builder_id:
         raise UsageError("--builder-key needs --builder-id: whose key is it?")
     if args.builder_key is not None and all(map(names_workflow, args.builder_id)):
         raise UsageError("--builder-key: a GitHub workflow signs with its own identity, not a key")
     path = args.builder_key or args.public_key
     key = None if path is None else read_key(path)
-    return tuple(policy.builder_from_option(text, key) for text in args.builder_id)
+    return tuple(builder_from_option(text, key) for text in args.builder_id)
 
 
 def _signer(args: argparse.Namespace) -> Signer | None:
-    from slsa_for_models.evidence.github import is_github
-    from slsa_for_models.verdict.expectations import Signer
-
     if args.identity is not None and args.public_key is not None:
         raise UsageError("--identity and --public-key exclude each other")
     if (
@@ -152,23 +96,3 @@ def _key_value(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise UsageError("not NAME=VALUE", where="--build-workflow-input", found=text)
     return name, value
-
-
-def _source_uri(text: str) -> str:
-    from slsa_for_models.verdict import expectations as policy
-
-    return policy.source_uri(text)
-
-
-def _builder_id(text: str) -> str:
-    from slsa_for_models.verdict import expectations as policy
-
-    policy.builder_from_option(text)
-    return text
-
-
-def _version(text: str) -> str:
-    from slsa_for_models.verdict import expectations as policy
-
-    policy.parse_version(text)
-    return text

@@ -1,11 +1,10 @@
-"""Options of several commands: trust, output, keys, digests, times, numbers, the data set."""
+"""Options of several commands: trust, output, times, numbers, the data set."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -86,29 +85,6 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise FileError("the output cannot be written", where=str(path))
-
-
-def read_key(path: Path) -> bytes:
-    """A PEM file's bytes.
-
-    Raises:
-        FileError: It cannot be read, or is no key by its size.
-    """
-    from model_signing.safe_files import read_bounded
-
-    return read_bounded(path, 64 * 1024)
-
-
-def digest(option: str, digits: int, text: str) -> str:
-    """An argparse type, with its first arguments: a whole digest.
-
-    Raises:
-        UsageError: Another form.
-    """
-    if re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is None:
-        expected = f"{digits} hexadecimal digits, lower case"
-        raise UsageError("not a full digest", where=option, expected=expected, found=text)
-    return text
 
 
 def moment(text: str) -> datetime:

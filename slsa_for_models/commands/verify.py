@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from model_signing.errors import UsageError
 from model_signing.terminal import command_line
 from slsa_for_models.commands import expectation_options
-from slsa_for_models.commands.shared_options import TRUST, check_writable, read_key, trust
+from slsa_for_models.commands.shared_options import TRUST, check_writable, trust
 
 if TYPE_CHECKING:
     from slsa_for_models.verdict.expectations import Expectations
@@ -96,8 +96,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"slsa_for_models: {plain.cause(verdict)}", file=sys.stderr)
     if args.summary is not None:
         with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
-            file.write(job_page.page(verdict, args.model, vars(args)))
+            file.write(job_page.page(verdict, args.model, repeated(args)))
     return verdict.exit_code
+
+
+def repeated(args: argparse.Namespace) -> dict[str, object]:
+    """The options that decide a verdict, by name: whoever repeats it has to choose them alike.
+
+    Not what becomes of the verdict: among that are the secrets that sign it.
+    """
+    names = (*_EVIDENCE, *expectation_options.OPTIONS, *TRUST)
+    return {name.partition("/")[0]: getattr(args, command_line.attribute(name)) for name in names}
 
 
 def verified(args: argparse.Namespace) -> tuple[Verdict, Expectations]:
@@ -127,6 +136,7 @@ def _attest_verdict(args: argparse.Namespace, verdict: Verdict, expected: Expect
     import model_signing
     from model_signing.safe_files import write_atomic
     from slsa_for_models.attesting import signing_job, train_statement, vsa_statement
+    from slsa_for_models.verdict.expectation_table import read_key
 
     if args.private_key is not None:
         sign = model_signing.key_signer(read_key(args.private_key))

@@ -17,25 +17,20 @@ from slsa_for_models.report.plain import chain_of
 from slsa_for_models.verdict.result import Verdict
 
 MAX_EPOCHS_SHOWN = 50
-# Whoever repeats a verification has to choose every other option alike. These are the model and the
-# command themselves, and what becomes of the verdict: also the secrets that sign it.
-_NOT_REPEATED = {"model", "run"} | {
-    *("format", "summary", "attest_verdict", "verifier_id", "private_key", "identity_token")
-}
 
 
-def page(verdict: Verdict, model: Path, options: dict[str, object]) -> str:
+def page(verdict: Verdict, model: Path, options: Mapping[str, object]) -> str:
     """The whole page, in Markdown.
 
     Args:
         verdict: The verdict. What training says of itself is shown of a model that was accepted,
             and where its record was given.
         model: The model.
-        options: The command line's options by name, as argparse has them.
+        options: The options that decide a verdict, by name, with their values.
     """
     if not verdict.verified:
         return markdown(verdict)
-    record = verdict.record if options.get("training_record") else None
+    record = verdict.record if options.get("--training-record") else None
     shown = "" if record is None else training(record)
     return markdown(verdict, shown) + at_home(model, options, run_on_github(chain_of(verdict)))
 
@@ -65,7 +60,7 @@ def training(record: TrainingRecord) -> str:
     return "\n".join(lines)
 
 
-def at_home(model: Path, options: dict[str, object], run: tuple[str, str] | None) -> str:
+def at_home(model: Path, options: Mapping[str, object], run: tuple[str, str] | None) -> str:
     """The commands that give the same verdict, with the files in the current folder.
 
     Args:
@@ -74,9 +69,8 @@ def at_home(model: Path, options: dict[str, object], run: tuple[str, str] | None
         run: The repository and number of the run that has the files as artifacts, if one has.
     """
     given = [
-        (f"--{name.replace('_', '-')}", value)
+        (name, value)
         for name, values in options.items()
-        if name not in _NOT_REPEATED
         for value in (values if isinstance(values, list) else [values])
         if value not in (None, "", False)
     ]

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,17 +18,9 @@ from model_signing.errors import UsageError, printable
 from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence import json_schema
-from slsa_for_models.evidence.github import GITHUB_ISSUER, is_github
-from slsa_for_models.evidence.kinds import slsa_generator
-from slsa_for_models.verdict import expectations
-from slsa_for_models.verdict.expectations import (
-    Builder,
-    Expectations,
-    Expected,
-    Pattern,
-    Signer,
-    SummaryVerifier,
-)
+from slsa_for_models.evidence.github import GITHUB_ISSUER
+from slsa_for_models.verdict.expectation_table import ROWS, Toml
+from slsa_for_models.verdict.expectations import Expectations, Expected, Pattern
 from slsa_for_models.verdict.result import Accepted, Signed, Verdict
 
 if sys.version_info >= (3, 11):
@@ -38,9 +29,6 @@ else:
     import tomli as tomllib
 
 MAX_BYTES = 1024 * 1024
-MAX_KEY_BYTES = 64 * 1024
-
-Toml = Mapping[str, Any]
 
 
 def load_policy(path: str | os.PathLike[str]) -> Expectations:
@@ -61,155 +49,43 @@ def load_policy(path: str | os.PathLike[str]) -> Expectations:
         raise PolicyError("the policy is not TOML", where=str(path), found=str(error)) from None
     json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")
     try:
-        found = _expectations(document, path.parent)
+        found = _expectations(_located(document, path.parent))
     except UsageError as error:  # what would be a usage error on the command line
         raise PolicyError(error.message, where=str(path), found=error.found) from None
     return replace(found, policy_sha256=sha256(data).hexdigest())
 
 
-def _expectations(document: Toml, folder: Path) -> Expectations:
-    source, build, require, vsa = (
-        document.get(name, {}) for name in ("source", "build", "require", "vsa")
-    )
-    # Field -> the table and the name it stands under, and what to make of it.
-    table: dict[str, tuple[Toml, str, Callable[[Any], object]]] = {
-        "source_uri": (source, "uri", _source),
-        "issuer": (source, "issuer", _issuer),
-        "source_commit": (source, "commit", str),
-        "branch": (source, "branch", _required),
-        "tag": (source, "tag", _required),
-        "versioned_tag": (source, "versioned_tag", _versioned),
-        "builders": (document, "builder", lambda all: tuple(_builder(one, folder) for one in all)),
-        "inputs": (build, "inputs", lambda all: {k: _required(v) for k, v in all.items()}),
-        "runners": (build, "runners", tuple),
-        "signer": (document, "signer", lambda one: _signer(one, folder)),
-        "dataset_sha256": (build, "dataset_sha256", str),
-        "dependencies": (build, "dependencies", dict),
-        "minimum_level": (require, "level", int),
-        "required": (require, "evidence", tuple),
-        "base_models": (require, "base_models", bool),
-        "verifiers": (vsa, "verifier", lambda all: _verifiers(all, folder)),
-        "resource_uri": (vsa, "resource_uri", str),
-    }
+def _expectations(document: Toml) -> Expectations:
+    found = ((row, _at(document, row.key)) for row in ROWS if row.parse is not None)
     stated: dict[str, Any] = {
-        field: make(part[name]) for field, (part, name, make) in table.items() if name in part
+        row.field: row.parse(value) for row, value in found if row.parse and value is not None
     }
     return Expectations(**stated, stated=frozenset(stated))
 
 
-def _issuer(value: str) -> str:
-    if not is_github(value):
-        raise PolicyError("not an issuer of GitHub's tokens", where="source.issuer", found=value)
-    return value
+def _at(document: Toml, key: str) -> object:
+    """What stands under `TABLE.NAME`, or None."""
+    table, _, name = key.partition(".")
+    return document.get(table, {}).get(name) if name else document.get(table)
 
 
-def _versioned(value: str) -> str:
-    expectations.parse_version(value)
-    return value
+def _located(document: Toml, folder: Path) -> Toml:
+    """The policy, with the keys it names where they are: relative to it."""
 
+    def locate(entry: Toml) -> Toml:
+        if "public_key" not in entry:
+            return entry
+        return {**entry, "public_key": folder / entry["public_key"]}
 
-def _builder(entry: Toml, folder: Path) -> Builder:
-    if "@" in entry["id"]:
-        raise PolicyError("git references of a builder stand in `refs`", found=entry["id"])
-    _check_method(entry, "builder", needs_issuer=True)
-    if is_github(entry.get("issuer", "")):
-        raise PolicyError(
-            "a GitHub workflow is named by the builder's id; it needs no identity",
-            found=entry["id"],
-        )
-    level = entry.get("level")
-    if level is None and entry["id"] == slsa_generator.BUILDER_ID:
-        level = expectations.GENERATOR.level
-    by_workflow = "identity" not in entry and "public_key" not in entry
-    if "pipeline" in entry and by_workflow:
-        raise PolicyError(
-            "a pipeline is Tekton's, and GitHub's workflows have none", where="builder"
-        )
-    if level == 3 and not by_workflow and "pipeline" not in entry:
-        raise PolicyError(
-            "a builder that runs any pipeline cannot reach Build L3",
-            where="builder",
-            expected='pipeline = "URI@sha1:COMMIT#PATH"',
-            found=entry["id"],
-        )
-    return Builder(
-        id=entry["id"],
-        refs=tuple(_required(ref) for ref in entry.get("refs", ())),
-        level=level,
-        public_key=_key(entry, folder),
-        identity=_expected(entry.get("identity")),
-        issuer=entry.get("issuer"),
-        pipeline=_expected(entry.get("pipeline")),
-    )
-
-
-def _signer(entry: Toml, folder: Path) -> Signer:
-    _check_method(entry, "signer", needs_issuer=False)
-    if "identity" not in entry and "public_key" not in entry:
-        raise PolicyError("the signer has neither an identity nor a key", where="signer")
-    return Signer(_expected(entry.get("identity")), entry.get("issuer"), _key(entry, folder))
-
-
-def _verifiers(entries: list[Toml], folder: Path) -> tuple[SummaryVerifier, ...]:
-    names = [entry["id"] for entry in entries]
-    if len(set(names)) != len(names):
-        raise PolicyError("two verifiers have the same id", where="vsa.verifier")
-    return tuple(_verifier(entry, folder) for entry in entries)
-
-
-def _verifier(entry: Toml, folder: Path) -> SummaryVerifier:
-    _check_method(entry, "vsa.verifier", needs_issuer=False)
-    if "identity" not in entry and "public_key" not in entry:
-        raise PolicyError("a verifier has neither an identity nor a key", where=entry["id"])
-    on_github = "identity" in entry and is_github(entry.get("issuer", GITHUB_ISSUER))
-    if on_github and "source_uri" not in entry:
-        raise PolicyError(
-            "a verifier that is a GitHub workflow needs source_uri: whoever calls a reusable "
-            "workflow has its identity",
-            where=entry["id"],
-        )
-    return SummaryVerifier(
-        id=entry["id"],
-        identity=_expected(entry.get("identity")),
-        issuer=entry.get("issuer"),
-        public_key=_key(entry, folder),
-        source_uri=_source(entry.get("source_uri")),
-    )
-
-
-def _check_method(entry: Toml, where: str, *, needs_issuer: bool) -> None:
-    if "identity" in entry and "public_key" in entry:
-        raise PolicyError("identity and public_key exclude each other", where=where)
-    if "issuer" in entry and "identity" not in entry:
-        raise PolicyError("an issuer without an identity says nothing", where=where)
-    if needs_issuer and "identity" in entry and "issuer" not in entry:
-        raise PolicyError("an identity needs its issuer", where=where)
-
-
-def _key(entry: Toml, folder: Path) -> bytes | None:
-    name = entry.get("public_key")
-    return None if name is None else read_bounded(folder / name, MAX_KEY_BYTES)
-
-
-def _source(value: object) -> Expected | None:
-    """An exact repository in the form that provenance has; a pattern is taken as it stands."""
-    return expectations.source_uri(value) if isinstance(value, str) else _expected(value)
-
-
-def _expected(value: object) -> Expected | None:
-    return None if value is None else _required(value)
-
-
-def _required(value: Any) -> Expected:  # noqa: ANN401 - a text or {pattern}, by the schema
-    if isinstance(value, str):
-        return value
-    try:
-        re.compile(value["pattern"])
-    except re.error as error:
-        raise PolicyError(
-            "not a regular expression", where=value["pattern"], found=str(error)
-        ) from None
-    return Pattern(value["pattern"])
+    found = dict(document)
+    if "signer" in found:
+        found["signer"] = locate(found["signer"])
+    if "builder" in found:
+        found["builder"] = [locate(entry) for entry in found["builder"]]
+    if "verifier" in found.get("vsa", {}):
+        verifiers = [locate(entry) for entry in found["vsa"]["verifier"]]
+        found["vsa"] = {**found["vsa"], "verifier": verifiers}
+    return found
 
 
 # Writing ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slsa_for_models import cli
+from slsa_for_models.commands import verify
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.evidence.training_record import (
     Dataset,
@@ -73,12 +74,12 @@ def test_a_hostile_record_is_text(field: str) -> None:
 
 
 def test_a_refused_model_is_not_praised() -> None:
-    given = {"training_record": Path("training.json")}
+    given = {"--training-record": Path("training.json")}
     for found, options, praised in (
         (verdict("passed"), given, True),
         (verdict("refused"), given, False),
         (verdict("passed", None), given, False),
-        (verdict("passed"), {"training_record": None}, False),
+        (verdict("passed"), {"--training-record": None}, False),
     ):
         assert ("What was trained" in job_page.page(found, Path("m"), dict(options))) is praised
 
@@ -92,7 +93,7 @@ def command_of(page: str) -> list[str]:
 def repeated(*given: str) -> argparse.Namespace:
     """What the page of `verify GIVEN...` asks for."""
     args = cli.build_parser().parse_args(["verify", *given])
-    page = job_page.at_home(args.model, vars(args), None)
+    page = job_page.at_home(args.model, verify.repeated(args), None)
     return cli.build_parser().parse_args(command_of(page))
 
 

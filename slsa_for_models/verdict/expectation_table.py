@@ -1,0 +1,313 @@
+"""One row for each expectation: where a policy states it, and which option does.
+
+The reader of policies and the options of the command line are made from these rows; the schema of
+policies and docs/policy.md are compared with them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from model_signing.errors import UsageError
+from slsa_for_models.errors import PolicyError
+from slsa_for_models.evidence.github import GITHUB_ISSUER, is_github
+from slsa_for_models.evidence.kinds import slsa_generator
+from slsa_for_models.verdict import expectations
+from slsa_for_models.verdict.expectations import (
+    Builder,
+    Expected,
+    Pattern,
+    Signer,
+    SummaryVerifier,
+)
+
+MAX_KEY_BYTES = 64 * 1024
+
+Toml = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An expectation, or a part of one.
+
+    Attributes:
+        field: The attribute of `Expectations`.
+        key: Where a policy states it: `TABLE.NAME`, or the whole table.
+        option: The option that states it, or "" where only a policy can.
+        value: What the help calls the option's value; see `command_line.add_options`.
+        help: What is expected, as the help and the document say it.
+        parse: Makes the attribute of what the policy or a plain option states; None where the
+            row of the whole table does.
+        read: Takes the option's text, and refuses what can be no value of it; None if any can.
+    """
+
+    field: str
+    key: str
+    option: str
+    value: str
+    help: str
+    parse: Callable[[Any], object] | None
+    read: Callable[[str], object] | None = None
+
+
+# What a policy states -> attributes of `Expectations` ---------------------------------------------
+
+
+def expected(value: Any) -> Expected:  # noqa: ANN401 - a text or {pattern}, by the schema
+    """A text that has to be the same, or a pattern.
+
+    Raises:
+        PolicyError: Not a regular expression.
+    """
+    if isinstance(value, str):
+        return value
+    try:
+        re.compile(value["pattern"])
+    except re.error as error:
+        raise PolicyError(
+            "not a regular expression", where=value["pattern"], found=str(error)
+        ) from None
+    return Pattern(value["pattern"])
+
+
+def _maybe(value: object) -> Expected | None:
+    return None if value is None else expected(value)
+
+
+def _source(value: object) -> Expected:
+    """An exact repository in the form that provenance has; a pattern is taken as it stands."""
+    return expectations.source_uri(value) if isinstance(value, str) else expected(value)
+
+
+def _issuer(value: str) -> str:
+    if not is_github(value):
+        raise PolicyError("not an issuer of GitHub's tokens", where="source.issuer", found=value)
+    return value
+
+
+def _versioned(value: str) -> str:
+    expectations.parse_version(value)
+    return value
+
+
+def _builders(entries: list[Toml]) -> tuple[Builder, ...]:
+    return tuple(map(_builder, entries))
+
+
+def _builder(entry: Toml) -> Builder:
+    if "@" in entry["id"]:
+        raise PolicyError("git references of a builder stand in `refs`", found=entry["id"])
+    _check_method(entry, "builder", needs_issuer=True)
+    if is_github(entry.get("issuer", "")):
+        raise PolicyError(
+            "a GitHub workflow is named by the builder's id; it needs no identity",
+            found=entry["id"],
+        )
+    level = entry.get("level")
+    if level is None and entry["id"] == slsa_generator.BUILDER_ID:
+        level = expectations.GENERATOR.level
+    by_workflow = "identity" not in entry and "public_key" not in entry
+    if "pipeline" in entry and by_workflow:
+        raise PolicyError(
+            "a pipeline is Tekton's, and GitHub's workflows have none", where="builder"
+        )
+    if level == 3 and not by_workflow and "pipeline" not in entry:
+        raise PolicyError(
+            "a builder that runs any pipeline cannot reach Build L3",
+            where="builder",
+            expected='pipeline = "URI@sha1:COMMIT#PATH"',
+            found=entry["id"],
+        )
+    return Builder(
+        id=entry["id"],
+        refs=tuple(expected(ref) for ref in entry.get("refs", ())),
+        level=level,
+        public_key=_key(entry),
+        identity=_maybe(entry.get("identity")),
+        issuer=entry.get("issuer"),
+        pipeline=_maybe(entry.get("pipeline")),
+    )
+
+
+def _signer(entry: Toml) -> Signer:
+    _check_method(entry, "signer", needs_issuer=False)
+    if "identity" not in entry and "public_key" not in entry:
+        raise PolicyError("the signer has neither an identity nor a key", where="signer")
+    return Signer(_maybe(entry.get("identity")), entry.get("issuer"), _key(entry))
+
+
+def _verifiers(entries: list[Toml]) -> tuple[SummaryVerifier, ...]:
+    names = [entry["id"] for entry in entries]
+    if len(set(names)) != len(names):
+        raise PolicyError("two verifiers have the same id", where="vsa.verifier")
+    return tuple(map(_verifier, entries))
+
+
+def _verifier(entry: Toml) -> SummaryVerifier:
+    _check_method(entry, "vsa.verifier", needs_issuer=False)
+    if "identity" not in entry and "public_key" not in entry:
+        raise PolicyError("a verifier has neither an identity nor a key", where=entry["id"])
+    on_github = "identity" in entry and is_github(entry.get("issuer", GITHUB_ISSUER))
+    if on_github and "source_uri" not in entry:
+        raise PolicyError(
+            "a verifier that is a GitHub workflow needs source_uri: whoever calls a reusable "
+            "workflow has its identity",
+            where=entry["id"],
+        )
+    return SummaryVerifier(
+        id=entry["id"],
+        identity=_maybe(entry.get("identity")),
+        issuer=entry.get("issuer"),
+        public_key=_key(entry),
+        source_uri=_source(entry["source_uri"]) if "source_uri" in entry else None,
+    )
+
+
+def _check_method(entry: Toml, where: str, *, needs_issuer: bool) -> None:
+    if "identity" in entry and "public_key" in entry:
+        raise PolicyError("identity and public_key exclude each other", where=where)
+    if "issuer" in entry and "identity" not in entry:
+        raise PolicyError("an issuer without an identity says nothing", where=where)
+    if needs_issuer and "identity" in entry and "issuer" not in entry:
+        raise PolicyError("an identity needs its issuer", where=where)
+
+
+def _key(entry: Toml) -> bytes | None:
+    return read_key(entry["public_key"]) if "public_key" in entry else None
+
+
+def read_key(path: Path) -> bytes:
+    """The bytes of a PEM file.
+
+    Raises:
+        FileError: It cannot be read, or it is too large.
+    """
+    from model_signing.safe_files import read_bounded
+
+    return read_bounded(path, MAX_KEY_BYTES)
+
+
+# The text of an option ----------------------------------------------------------------------------
+
+
+def _builder_id(text: str) -> str:
+    expectations.builder_from_option(text)
+    return text
+
+
+def _digest(option: str, digits: int, text: str) -> str:
+    if re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is None:
+        wanted = f"{digits} hexadecimal digits, lower case"
+        raise UsageError("not a full digest", where=option, expected=wanted, found=text)
+    return text
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        *("source_uri", "source.uri", "--source-uri", "github.com/ORG/REPO"),
+        "the repository, exactly; needed wherever a workflow signed",
+        _source,
+        expectations.source_uri,
+    ),
+    Row(
+        *("branch", "source.branch", "--source-branch", "BRANCH"),
+        "its branch, exactly",
+        expected,
+    ),
+    Row(
+        *("tag", "source.tag", "--source-tag", "TAG"),
+        "its tag, exactly",
+        expected,
+    ),
+    Row(
+        *("versioned_tag", "source.versioned_tag", "--source-versioned-tag", "vX[.Y[.Z]]"),
+        "its version tag, as far as it is given",
+        _versioned,
+        _versioned,
+    ),
+    Row(
+        *("source_commit", "source.commit", "--source-commit", "HEX"),
+        "its commit",
+        str,
+        partial(_digest, "--source-commit", 40),
+    ),
+    Row(
+        *("builders", "builder", "--builder-id", "ID[@REF]..."),
+        "trust this builder, and no other unless repeated; by default the generic SLSA "
+        "generator at a full version tag, and the workflow named by --identity",
+        _builders,
+        _builder_id,
+    ),
+    Row(
+        *("inputs", "build.inputs", "--build-workflow-input", "NAME=VALUE..."),
+        "what the caller of the workflow chose; repeatable",
+        lambda inputs: {name: expected(value) for name, value in inputs.items()},
+    ),
+    Row(
+        *("runners", "build.runners", "", ""),
+        "the runner environments accepted; by default github-hosted",
+        tuple,
+    ),
+    Row(
+        *("signer", "signer", "--identity", "ID"),
+        "who must have signed the model: a workflow or an e-mail",
+        _signer,
+    ),
+    Row(
+        *("issuer", "source.issuer", "--identity-provider", "URL"),
+        "and who vouches for them",
+        _issuer,
+    ),
+    Row(
+        *("signer", "signer.public_key", "--public-key", "PEM"),
+        "of a model signed with a key, and of the builder where that is no workflow",
+        None,
+    ),
+    Row(
+        *("builders", "builder.public_key", "--builder-key", "PEM"),
+        "of the builder named by --builder-id, such as Tekton Chains, where its key is not "
+        "the model's",
+        None,
+    ),
+    Row(
+        *("dataset_sha256", "build.dataset_sha256", "--dataset-digest", "SHA256"),
+        "of the training data",
+        str,
+        partial(_digest, "--dataset-digest", 64),
+    ),
+    Row(
+        *("dependencies", "build.dependencies", "", ""),
+        "SHA-256 of other dependencies by name",
+        dict,
+    ),
+    Row(
+        *("minimum_level", "require.level", "--minimum-level", "|1|2|3"),
+        "SLSA Build level",
+        int,
+    ),
+    Row(
+        *("required", "require.evidence", "", ""),
+        "the kinds of evidence that must be given and accepted",
+        tuple,
+    ),
+    Row(
+        *("base_models", "require.base_models", "", ""),
+        "whether every base model that is named must be given and verified",
+        bool,
+    ),
+    Row(
+        *("resource_uri", "vsa.resource_uri", "--resource-uri", "URI"),
+        "what a verification summary must be about",
+        str,
+    ),
+    Row(
+        *("verifiers", "vsa.verifier", "", ""),
+        "whose verification summaries are believed",
+        _verifiers,
+    ),
+)
