@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -96,7 +96,7 @@ def build(
     Raises:
         ContextError: The job is part of `sign.yml`, which trains nothing.
     """
-    repository, workflow_path, workflow_ref = split_workflow(context.workflow, where="workflow_ref")
+    repository, path, ref = split_workflow(context.workflow, where="workflow_ref")
     builder_repository, builder_path, builder_ref = split_workflow(
         context.builder, where="job_workflow_ref"
     )
@@ -114,31 +114,28 @@ def build(
             found=repository,
         )
     builder_uri = f"git+{GITHUB}{builder_repository}@{builder_ref}"
-    dependencies: list[dict[str, Any]] = [
-        _resource("source", f"git+{GITHUB}{repository}@{context.ref}", gitCommit=context.commit),
-        _resource("workflow", builder_uri, gitCommit=context.builder_commit),
-        *(
-            [_resource("requirements", f"{builder_uri}#{lock.path}", sha256=lock.sha256)]
-            if lock
-            else []
-        ),
-        _claimed(
+    definition = {
+        "buildType": train.BUILD_TYPE,
+        "externalParameters": {
+            "workflow": {"repository": GITHUB + repository, "ref": ref, "path": path},
+            "inputs": dict(context.inputs),
+        },
+        "internalParameters": {
+            "github": {
+                "event_name": context.event,
+                "repository_id": context.repository_id,
+                "repository_owner_id": context.owner_id,
+                "runner_environment": context.runner,
+            }
+        },
+        "resolvedDependencies": [
             _resource(
-                statement_names.DATASET, record.dataset.source or "", sha256=record.dataset.sha256
+                "source", f"git+{GITHUB}{repository}@{context.ref}", gitCommit=context.commit
             ),
-            TRAINING_JOB,
-            name=record.dataset.name,
-        ),
-        *(
-            _claimed(
-                _resource(statement_names.BASE_MODEL, "", sha256=base.payload_sha256),
-                CALLER,
-                name=base.name,
-            )
-            for base in base_models
-        ),
-    ]
-    started = {} if context.started is None else {"startedOn": timestamp(context.started)}
+            _resource("workflow", builder_uri, gitCommit=context.builder_commit),
+            *_ingredients(record, builder_uri, lock, base_models),
+        ],
+    }
     return {
         "_type": STATEMENT_V1,
         "subject": [
@@ -146,46 +143,42 @@ def build(
         ],
         "predicateType": PREDICATE_V1,
         "predicate": {
-            "buildDefinition": {
-                "buildType": train.BUILD_TYPE,
-                "externalParameters": {
-                    "workflow": {
-                        "repository": GITHUB + repository,
-                        "ref": workflow_ref,
-                        "path": workflow_path,
-                    },
-                    "inputs": dict(context.inputs),
-                },
-                "internalParameters": {
-                    "github": {
-                        "event_name": context.event,
-                        "repository_id": context.repository_id,
-                        "repository_owner_id": context.owner_id,
-                        "runner_environment": context.runner,
-                    }
-                },
-                "resolvedDependencies": dependencies,
-            },
-            "runDetails": {
-                "builder": {"id": context.builder_id},
-                "metadata": {
-                    "invocationId": context.invocation,
-                    **started,
-                    "finishedOn": timestamp(context.finished),
-                },
-                "byproducts": [
-                    _claimed(
-                        {
-                            "name": statement_names.RECORD,
-                            "digest": {"sha256": sha256(record_bytes).hexdigest()},
-                            "mediaType": "application/json",
-                            "content": base64.b64encode(record_bytes).decode(),
-                        },
-                        TRAINING_JOB,
-                    )
-                ],
-            },
+            "buildDefinition": definition,
+            "runDetails": _run_details(context, record_bytes),
         },
+    }
+
+
+def _ingredients(
+    record: TrainingRecord, builder_uri: str, lock: Lock | None, base_models: Iterable[BaseModel]
+) -> Iterator[dict[str, Any]]:
+    """The dependencies that went into the model, rather than into the run."""
+    if lock is not None:
+        yield _resource("requirements", f"{builder_uri}#{lock.path}", sha256=lock.sha256)
+    dataset = record.dataset
+    resource = _resource(statement_names.DATASET, dataset.source or "", sha256=dataset.sha256)
+    yield _claimed(resource, TRAINING_JOB, name=dataset.name)
+    for base in base_models:
+        resource = _resource(statement_names.BASE_MODEL, "", sha256=base.payload_sha256)
+        yield _claimed(resource, CALLER, name=base.name)
+
+
+def _run_details(context: BuildContext, record_bytes: bytes) -> dict[str, Any]:
+    started = {} if context.started is None else {"startedOn": timestamp(context.started)}
+    record = {
+        "name": statement_names.RECORD,
+        "digest": {"sha256": sha256(record_bytes).hexdigest()},
+        "mediaType": "application/json",
+        "content": base64.b64encode(record_bytes).decode(),
+    }
+    return {
+        "builder": {"id": context.builder_id},
+        "metadata": {
+            "invocationId": context.invocation,
+            **started,
+            "finishedOn": timestamp(context.finished),
+        },
+        "byproducts": [_claimed(record, TRAINING_JOB)],
     }
 
 
