@@ -15,7 +15,7 @@ from typing import Any
 from sandbox.github.workflows import Document, load
 
 ROOT = Path(__file__).resolve().parents[2]
-REUSABLE = ("train.yml", "train-many.yml", "sign.yml", "verify.yml")
+REUSABLE = ("train.yml", "train-many.yml", "sign.yml", "attest.yml", "verify.yml")
 GENERATOR = "slsa-framework/slsa-github-generator/.github/workflows/generator_generic_slsa3.yml"
 
 
@@ -137,7 +137,9 @@ def signing_checks_first(file: File) -> Iterator[str]:
     for job_id, job in file.jobs.items():
         if not may_sign(job) or "steps" not in job:
             continue
-        checked = False
+        # Where nothing comes from elsewhere, digests alone are signed.
+        fetches = ("actions/download-artifact@", "actions/checkout@")
+        checked = not any(str(step.get("uses", "")).startswith(fetches) for step in job["steps"])
         for step in job["steps"]:
             uses = str(step.get("uses", ""))
             given = step.get("with") or {}
@@ -177,8 +179,68 @@ def signing_runs_no_foreign_code(file: File) -> Iterator[str]:
                     yield f"job '{job_id}' holds id-token and runs `{step['run'].strip()}`"
 
 
+def never_signs_for_a_pull_request(file: File) -> Iterator[str]:
+    """Of any kind: the event's name starts with `pull_request`. Each job that could, says so."""
+    if file.name not in REUSABLE:
+        return
+    if re.search(r"event_name\s*[!=]=\s*'pull_request", file.text):
+        yield "it looks for one kind of pull request only"
+    of_any = "startsWith(github.event_name, 'pull_request')"
+    for job_id, job in file.jobs.items():
+        first = next(iter(job.get("steps", [])), {})
+        refuses = first.get("if") == of_any and "exit 1" in str(first.get("run", ""))
+        calls_ours = str(job.get("uses", "")).startswith("$/")
+        if may_sign(job) and not (refuses or calls_ours or f"!{of_any}" in str(job.get("if", ""))):
+            yield f"job '{job_id}' may sign in a pull request"
+
+
+def what_cannot_work_is_refused_first(file: File) -> Iterator[str]:
+    """Before a model is trained or signed: who attests, and whether it may be published.
+
+    What `default` means is written in the action `witness`, and nowhere else.
+    """
+    defaults = {
+        trigger: ((on or {}).get("inputs") or {}).get("provenance", {}).get("default")
+        for trigger, on in file.triggers.items()
+        if isinstance(on, dict)
+    }
+    if not any(defaults.values()):  # `verify.yml` takes the name of an artifact
+        return
+    for trigger, default in defaults.items():
+        if default != "default":
+            yield f"{trigger}: it has a default of its own for `provenance`"
+    first, *_ = file.jobs.values()
+    work = [step.get("uses") for step in first.get("steps", []) if "uses" in step]
+    if {"$/actions/train", "$/actions/sign"} & set(work) and work[0] != "$/actions/witness":
+        yield f"its first job begins with {work[0]}, not with the action `witness`"
+
+
+def a_witness_that_fails_names_the_other(file: File) -> Iterator[str]:
+    """GitHub's own message when it refuses the generator names no way out."""
+    callers = [job_id for job_id, job in file.jobs.items() if GENERATOR in str(job.get("uses"))]
+    for caller in callers:
+        told = [
+            job
+            for job in file.jobs.values()
+            if f"needs.{caller}.result == 'failure'" in str(job.get("if"))
+            and "github-attestation" in str(job)
+            and "exit 1" in str(job)
+        ]
+        if not told:
+            yield f"nothing says what else there is when job '{caller}' fails"
+
+
 def no_cache(file: File) -> Iterator[str]:
-    """A cache is written by whoever ran before, and would reach the jobs that sign."""
+    """A cache is written by whoever ran before, and would reach the jobs that sign.
+
+    That no step uses one is not enough: whatever runs in a job can write to it.
+    """
+    if file.is_workflow:
+        if file.document.get("cache-mode") != "none":
+            yield "the workflow does not say `cache-mode: none`"
+        for job_id, job in file.jobs.items():
+            if job.get("cache-mode", "none") != "none":
+                yield f"job '{job_id}' has a cache mode of its own"
     for _, step in steps(file):
         if str(step.get("uses", "")).startswith("actions/cache"):
             yield "it uses a cache"
@@ -211,7 +273,9 @@ def failures_stay_failures(file: File) -> Iterator[str]:
         if re.search(r"\b(?:always|failure)\(\)", condition):
             yield f"job '{job_id}' runs after a failure"
         if "cancelled()" in condition and "result == 'success'" not in condition:
-            yield f"job '{job_id}' runs whatever the jobs before it did"
+            fails = [str(step.get("run", "")).rstrip() for step in job.get("steps", [])]
+            if "result == 'failure'" not in condition or not fails[-1].endswith("exit 1"):
+                yield f"job '{job_id}' runs whatever the jobs before it did"
 
 
 def no_privileged_trigger(file: File) -> Iterator[str]:
@@ -245,6 +309,9 @@ RULES: tuple[Callable[[File], Iterator[str]], ...] = (
     downloads_have_a_folder,
     no_host_path,
     signing_runs_no_foreign_code,
+    never_signs_for_a_pull_request,
+    what_cannot_work_is_refused_first,
+    a_witness_that_fails_names_the_other,
     no_cache,
     only_training_chooses_its_runner,
     failures_stay_failures,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ class Sandbox:
         """Runs a workflow's text from a consumer's repository, by default on a push."""
         others = [product or self.product(), *options.pop("others", ())]
         options.setdefault("event_name", "push")
-        return self.run("consume.yml", self.consumer(workflow), others=others, **options)
+        consumer = replace(self.consumer(workflow), visibility=options.pop("visibility", "public"))
+        return self.run("consume.yml", consumer, others=others, **options)
 
     def _new(self, kind: str) -> Path:
         folder = self.folder / f"{kind}-{sum(1 for _ in self.folder.iterdir())}"

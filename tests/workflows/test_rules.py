@@ -76,6 +76,7 @@ class Fault:
 
 TRAIN = ".github/workflows/train.yml"
 SIGN = ".github/workflows/sign.yml"
+ATTEST = ".github/workflows/attest.yml"
 VERIFY = ".github/workflows/verify.yml"
 CI = ".github/workflows/ci.yml"
 RELEASE = ".github/workflows/release.yml"
@@ -144,16 +145,16 @@ FAULTS = [
         "a broad token",
         "zizmor",
         TRAIN,
-        "permissions: {}\n\njobs:",
-        "permissions: write-all\n\njobs:",
+        "permissions: {}\n# A job",
+        "permissions: write-all\n# A job",
         "excessive-permissions",
     ),
     Fault(
         "no `permissions: {}` at the top",
         "rules",
         SIGN,
-        "permissions: {}\n\njobs:",
-        "jobs:",
+        "permissions: {}\ncache-mode",
+        "cache-mode",
         "no_permission_by_default",
     ),
     Fault(
@@ -245,6 +246,17 @@ FAULTS = [
         "no_host_path",
     ),
     Fault(
+        "attesting what was fetched and not compared",
+        "rules",
+        ATTEST,
+        "      - name: Write the subjects as a file\n",
+        "      - name: Planted\n        uses: actions/download-artifact@"
+        "3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c # v8.0.1\n"
+        "        with:\n          name: x\n          path: y\n\n"
+        "      - name: Write the subjects as a file\n",
+        "signing_checks_first: job 'attest'",
+    ),
+    Fault(
         "an artifact fetched after the comparison",
         "rules",
         TRAIN,
@@ -266,6 +278,89 @@ FAULTS = [
         "no_cache: it uses a cache",
     ),
     Fault(
+        "a cache that training can write",
+        "rules",
+        TRAIN,
+        "cache-mode: none\n",
+        "",
+        "no_cache: the workflow does not say",
+    ),
+    Fault(
+        "a cache that one job can write",
+        "rules",
+        TRAIN,
+        "    timeout-minutes: 350\n",
+        "    timeout-minutes: 350\n    cache-mode: write-only\n",
+        "no_cache: job 'train' has a cache mode of its own",
+    ),
+    Fault(
+        "a cache mode that does not exist",
+        "actionlint",
+        TRAIN,
+        "cache-mode: none\n",
+        "cache-mode: nothing\n",
+        "cache-mode",
+    ),
+    Fault(
+        "signing in pull_request_target",
+        "rules",
+        TRAIN,
+        "      !cancelled() && needs.train.result == 'success' && "
+        "!startsWith(github.event_name, 'pull_request')\n",
+        "      !cancelled() && needs.train.result == 'success'\n",
+        "never_signs_for_a_pull_request: job 'sign' may sign",
+    ),
+    Fault(
+        "a refusal of one kind of pull request",
+        "rules",
+        SIGN,
+        "        if: startsWith(github.event_name, 'pull_request')\n",
+        "        if: github.event_name == 'pull_request'\n",
+        "never_signs_for_a_pull_request: it looks for one kind",
+    ),
+    Fault(
+        "a refusal of pull requests that only warns",
+        "rules",
+        SIGN,
+        "action 'rehearse'\"\n          exit 1\n",
+        "action 'rehearse'\"\n",
+        "never_signs_for_a_pull_request: job 'sign' may sign",
+    ),
+    Fault(
+        "a second place for the default",
+        "rules",
+        SIGN,
+        "        default: default\n",
+        "        default: github-attestation\n",
+        "what_cannot_work_is_refused_first: workflow_call: it has a default of its own",
+    ),
+    Fault(
+        "training before it is known whether it can be signed",
+        "rules",
+        TRAIN,
+        "      - name: Choose the second witness\n        id: witness\n"
+        "        uses: $/actions/witness\n",
+        "      - name: Planted\n        id: witness\n        uses: $/actions/setup\n",
+        "what_cannot_work_is_refused_first: its first job begins with",
+    ),
+    Fault(
+        "a witness that fails without a word",
+        "rules",
+        SIGN,
+        "    if: ${{ !cancelled() && (needs.provenance.result == 'failure' || "
+        "needs.attest.result == 'failure') }}\n",
+        "    if: needs.attest.result == 'failure'\n",
+        "a_witness_that_fails_names_the_other",
+    ),
+    Fault(
+        "a job after a failure that hides it",
+        "rules",
+        SIGN,
+        'OTHER or none if it does so again"\n          exit 1\n',
+        'OTHER or none if it does so again"\n',
+        "failures_stay_failures: job 'witness-failed'",
+    ),
+    Fault(
         "a cache in the set-up action",
         "rules",
         "actions/setup/action.yml",
@@ -275,11 +370,11 @@ FAULTS = [
     ),
     Fault(
         "a cache where a release is made",
-        "zizmor",
+        "rules",
         RELEASE,
         '          python-version: "3.11"\n',
         '          python-version: "3.11"\n          cache: pip\n',
-        "cache-poisoning",
+        "no_cache: step 'Set up Python' turns a cache on",
     ),
     Fault(
         "signing on the caller's runner",
@@ -327,7 +422,8 @@ FAULTS = [
         "signing whatever happened before",
         "rules",
         TRAIN,
-        "      !cancelled() && needs.train.result == 'success'\n"
+        "      !cancelled() && needs.train.result == 'success' && "
+        "!startsWith(github.event_name, 'pull_request')\n"
         "      && (needs.provenance.result == 'success' || needs.attest.result == 'success')\n",
         "      !cancelled()\n",
         "failures_stay_failures: job 'sign'",

@@ -48,6 +48,7 @@ def test_the_example(sandbox: Sandbox, tmp_path: Path) -> None:
         "signature": "my-model.sig",
         "provenance": "my-model.intoto.jsonl",
         "identity": SIGNER,
+        "builder-id": "",
         "verdict": "verified",
     }
     subjects = run.jobs["build"].outputs["subjects"]
@@ -111,6 +112,89 @@ def test_a_long_list_of_files_and_hidden_ones(sandbox: Sandbox, tmp_path: Path) 
     assert len(json.loads(payload)["predicate"]["resources"]) == 902
 
 
+IDENTITY = "identity: ${{ needs.sign.outputs.identity }}"
+ATTESTER = SIGNER.replace("sign.yml", "attest.yml")
+WITNESSED = replaced(
+    EXAMPLE,
+    (
+        "      subjects: ${{ needs",
+        "      provenance: github-attestation\n      subjects: ${{ needs",
+    ),
+)
+
+
+def test_github_attests_to_the_run(sandbox: Sandbox, tmp_path: Path) -> None:
+    """In the name of a workflow that nobody can tell to send its token elsewhere."""
+    run = sandbox.consume(WITNESSED)
+    assert run.conclusion == "success", said(run)
+    outputs = run.jobs["sign"].outputs
+    assert outputs["provenance"] == "my-model.attestation.sigstore.json"
+    assert (outputs["builder-id"], outputs["identity"]) == (ATTESTER, SIGNER)
+    assert run.jobs["deliver"].conclusion == "success"
+    assert run.jobs["sign/provenance"].conclusion == "skipped"
+    for job in ("sign/verify", "verify/verify"):
+        assert "VERIFIED my-model, SLSA Build L3" in run.summaries[job]
+        assert f"--builder-id {ATTESTER}" in run.summaries[job]
+    run.extract("my-model.attestation.sigstore.json", tmp_path)
+    bundle = json.loads((tmp_path / "my-model.attestation.sigstore.json").read_bytes())
+    statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+    names = {subject["name"] for subject in statement["subject"]}
+    assert names == {"my-model", "my-model/config.json", "my-model/weights.bin"}
+
+
+@pytest.mark.full
+def test_an_attestation_in_the_name_of_another_is_refused(sandbox: Sandbox) -> None:
+    builder = ("${{ needs.sign.outputs.builder-id }}", SIGNER)
+    run = sandbox.consume(replaced(WITNESSED, builder))
+    assert run.jobs["sign/verify"].outputs == {"verdict": "verified"}
+    assert run.jobs["verify/verify"].conclusion == "failure"
+    assert "not a trusted builder" in said(run)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("provenance: slsa-github-generator", "Sigstore's public logs would name this repository"),
+        ("provenance: none", "Sigstore's public logs would name this repository"),
+        ("provenance: github-attestation", "with a Sigstore of its own"),
+        (
+            "provenance: github-attestation\n      private-repository: true",
+            "with a Sigstore of its own",
+        ),
+    ],
+)
+def test_what_cannot_be_signed_for_a_private_repository_is_refused_first(
+    sandbox: Sandbox, more: str, message: str
+) -> None:
+    subjects = "      subjects: ${{ needs"
+    asked = len(sandbox.sigstore.requests)
+    workflow = replaced(EXAMPLE, (subjects, f"      {more}\n{subjects}"))
+    run = sandbox.consume(workflow, visibility="private")
+    assert run.jobs["sign/sign"].conclusion == "failure"
+    (note,) = run.annotations
+    assert (note.title, message in note.message) == ("Private repository", True)
+    assert "Main Set up" not in said(run).partition("[sign/sign]")[2]
+    assert sandbox.sigstore.requests[asked:] == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("visibility", ["public", "internal"])
+def test_a_schedule_that_does_not_say_how_public_it_is(sandbox: Sandbox, visibility: str) -> None:
+    """It is no failure: the identity of the job that signs says it, too."""
+    on = ("  push:\n    branches: [main]\n", "  schedule:\n    - cron: 0 0 * * 1\n")
+    run = sandbox.consume(
+        replaced(EXAMPLE, on),
+        event_name="schedule",
+        event={"repository": {}},
+        visibility=visibility,
+    )
+    if visibility == "public":
+        assert run.conclusion == "success", said(run)
+    else:
+        assert run.jobs["sign/sign"].conclusion == "failure"
+        assert "the name of a repository that is not public" in said(run)
+
+
 @pytest.mark.full
 def test_the_name_of_a_private_repository_is_not_published(
     sandbox: Sandbox, sigstore: LocalSigstore
@@ -131,14 +215,14 @@ def test_the_name_of_a_private_repository_is_not_published(
     asked = len(sigstore.requests)
     refused = run()
     assert refused.jobs["sign/sign"].conclusion == "failure"
-    assert "signing would publish the name of a repository that is not public" in said(refused)
-    assert {line.partition("?")[0] for line in sigstore.requests[asked:]} == {"GET /job-token"}
+    assert "Sigstore's public logs would name this repository" in said(refused)
+    assert sigstore.requests[asked:] == []
     for option in ("private-repository: true", "trust-config: sigstore.json"):
         assert run(option).conclusion == "success", option
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("event", ["pull_request", "pull_request_target"])
+@pytest.mark.parametrize("event", ["pull_request", "pull_request_target", "pull_request_review"])
 def test_nothing_is_signed_for_a_pull_request(sandbox: Sandbox, event: str) -> None:
     on = ("  push:\n    branches: [main]\n", f"  {event}:\n")
     run = sandbox.consume(replaced(EXAMPLE, on), event_name=event)
@@ -158,7 +242,7 @@ def test_a_caller_that_grants_too_little_is_told_before_anything_runs(sandbox: S
 @pytest.mark.full
 def test_called_by_commit_hash(sandbox: Sandbox, tmp_path: Path) -> None:
     commit = snapshot(ROOT, tmp_path / "product")
-    run = sandbox.consume(replaced(EXAMPLE, ("@v1", f"@{commit}"), ("@refs/tags/v1", f"@{commit}")))
+    run = sandbox.consume(replaced(EXAMPLE, ("@v1", f"@{commit}")))
     assert run.conclusion == "success", said(run)
     assert f"sign.yml@{commit}" in said(run)
 
@@ -202,8 +286,8 @@ def test_an_unknown_kind_of_provenance_is_refused(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ((("sign.yml@refs/tags/v1", "sign.yml@refs/tags/v2"),), "signed by somebody else"),
-        ((("sign.yml@refs/tags/v1", "train.yml@refs/tags/v1"),), "signed by somebody else"),
+        (((IDENTITY, f"identity: {SIGNER[:-1]}2"),), "signed by somebody else"),
+        (((IDENTITY, f"identity: {ATTESTER}"),), "signed by somebody else"),
         (
             (
                 (

@@ -61,6 +61,17 @@ def statement(bundle: Path) -> dict[str, object]:
 # What is refused before anything is installed ----------------------------------------------------
 
 
+def assert_refused_first(run: Run, title: str, message: str) -> None:
+    assert run.conclusion == "failure"
+    assert [(note.level, note.title) for note in run.annotations] == [("error", title)], said(run)
+    assert message in run.annotations[0].message
+    for job in SIGNED_LATER:
+        assert run.jobs[f"model/{job}"].conclusion == "skipped"
+    assert run.jobs["use"].conclusion == "skipped"
+    assert "Main Set up the framework" not in said(run)
+    assert run.artifact_names() == []
+
+
 @pytest.mark.parametrize(
     ("inputs", "title", "message"),
     [
@@ -83,13 +94,51 @@ def statement(bundle: Path) -> dict[str, object]:
 )
 def test_a_bad_choice(sandbox: Sandbox, inputs: dict[str, str], title: str, message: str) -> None:
     run = sandbox.consume(call(**{"model": "pytorch_model.pth", **inputs}))
-    assert run.conclusion == "failure"
-    assert [(note.level, note.title) for note in run.annotations] == [("error", title)]
-    assert message in run.annotations[0].message
-    for job in SIGNED_LATER:
-        assert run.jobs[f"model/{job}"].conclusion == "skipped"
-    assert run.jobs["use"].conclusion == "skipped"
-    assert "Main Set up the framework" not in said(run)
+    assert_refused_first(run, title, message)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "Sigstore's public logs would name this repository"),
+        ({"provenance": "github-attestation"}, "with a Sigstore of its own"),
+        pytest.param(
+            {"provenance": "github-attestation", "private-repository": True},
+            "slsa-github-generator, and 'private-repository' to true",
+            marks=pytest.mark.full,
+        ),
+    ],
+    ids=["name", "attestation", "attestation, although the name may be known"],
+)
+def test_a_private_repository_is_told_before_training(
+    sandbox: Sandbox, inputs: dict[str, object], message: str
+) -> None:
+    """And nothing is asked of Sigstore."""
+    asked = len(sandbox.sigstore.requests)
+    workflow = call(model="pytorch_model.pth", **inputs)
+    run = sandbox.consume(workflow, visibility="private")
+    assert_refused_first(run, "Private repository", message)
+    assert sandbox.sigstore.requests[asked:] == []
+
+
+@pytest.mark.parametrize("other", ["data-dir", "dataset-url"])
+def test_data_from_two_places(sandbox: Sandbox, other: str) -> None:
+    inputs = {"model": "pytorch_model.pth", "data-artifact": "data", other: "https://x"}
+    assert_refused_first(
+        sandbox.consume(call(**inputs)), "More than one data set", "data-dir and dataset-url"
+    )
+
+
+@pytest.mark.full
+def test_data_that_no_mirror_has_is_told_once_for_all_formats(sandbox: Sandbox) -> None:
+    example = (EXAMPLES / "train-many.yml").read_text(encoding="utf-8")
+    nowhere = "      dataset-url: http://127.0.0.1:9/cifar\n"
+    workflow = example.replace("      dataset: synthetic\n", nowhere)
+    assert nowhere in workflow
+    run = sandbox.consume(workflow, event_name="workflow_dispatch")
+    assert run.jobs["models/data"].conclusion == "failure"
+    assert "CIFAR-10 cannot be downloaded" in said(run)
+    assert "--data-dir" in said(run)
     assert run.artifact_names() == []
 
 
@@ -238,6 +287,7 @@ def test_dispatch_with_every_input(sandbox: Sandbox, tmp_path: Path) -> None:
         "model": "pytorch_model.safetensors",
         "dataset": "synthetic",
         "data-dir": "",
+        "dataset-url": "",
         "epochs": "2",
         "seed": "7",
         "runner": "ubuntu-latest",
@@ -258,17 +308,61 @@ def test_dispatch_with_every_input(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_the_name_of_a_private_repository_is_not_published(sandbox: Sandbox) -> None:
-    product = replace(sandbox.product(), visibility="private")
-    for provenance, job in (("github-attestation", "attest"), ("slsa-github-generator", "sign")):
-        asked = len(sandbox.sigstore.requests)
-        run = sandbox.run("train.yml", product, inputs={**QUICK, "provenance": provenance})
-        assert run.jobs[job].conclusion == "failure"
-        assert "a repository that is not public" in said(run)
-        assert "pytorch_model.pth.sig" not in run.artifact_names()
-        requests = sandbox.sigstore.requests[asked:]
-        if job == "attest":
-            assert {line.partition("?")[0] for line in requests} == {"GET /job-token"}
+def test_a_schedule_that_does_not_say_how_public_the_repository_is(sandbox: Sandbox) -> None:
+    """No failure where it is public; where it is not, the jobs that sign find out."""
+    workflow = QUICK_CALL.replace(
+        "  push:\n    branches: [main]\n", "  schedule:\n    - cron: 0 0 * * 1\n"
+    )
+    for visibility, conclusion in (("public", "success"), ("private", "failure")):
+        run = sandbox.consume(
+            workflow, event_name="schedule", event={"repository": {}}, visibility=visibility
+        )
+        assert run.conclusion == conclusion, said(run)
+    assert "is not public" in said(run)
+    assert "pytorch_model.pth.sig" not in run.artifact_names()
+
+
+@pytest.mark.full
+def test_an_attestation_that_fails_names_the_generator(sandbox: Sandbox) -> None:
+    edit = edit_workflow("train.yml", "          subject-checksums: subjects.sha256\n", "")
+    inputs = {**QUICK, "provenance": "github-attestation"}
+    run = sandbox.run("train.yml", sandbox.product(edit), inputs=inputs)
+    assert run.jobs["attest"].conclusion == run.jobs["witness-failed"].conclusion == "failure"
+    (note,) = (note for note in run.annotations if note.job == "witness-failed")
+    assert "Set 'provenance' to slsa-github-generator" in note.message
+    assert "pytorch_model.pth.sig" not in run.artifact_names()
+
+
+@pytest.mark.full
+def test_data_of_an_earlier_job(sandbox: Sandbox, tmp_path: Path) -> None:
+    """For a data set of one's own in CIFAR-10's layout; the archive would be held to its digest."""
+    numpy = pytest.importorskip("numpy")
+    assert numpy
+    from slsa_for_models.cifar10 import synthetic
+
+    data = """
+  data:
+    runs-on: ubuntu-latest
+    permissions: {}
+    steps:
+      - uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1
+      - uses: actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a # v7.0.1
+        with: {name: images, path: images/}
+
+  model:
+    needs: data
+"""
+    inputs = {"model": "pytorch_model.pth", "epochs": 1, "data-artifact": "images"}
+    consumer = sandbox.consumer(call(**inputs).replace("\n  model:\n", data, 1))
+    (consumer.path / "images").mkdir()
+    for name, content in synthetic.batches(2000, 200, seed=0).items():
+        (consumer.path / "images" / name).write_bytes(content)
+    run = sandbox.run("consume.yml", consumer, others=[sandbox.product()], event_name="push")
+    assert run.conclusion == "success", said(run)
+    run.extract("pytorch_model.pth", tmp_path)
+    record = json.loads((tmp_path / "training.json").read_bytes())
+    assert record["dataset"]["name"] == "cifar10-directory"
+    assert record["dataset"]["train_images"] == 2000
 
 
 @pytest.mark.full
@@ -277,7 +371,10 @@ def test_several_formats_in_one_call(sandbox: Sandbox) -> None:
         (EXAMPLES / "train-many.yml").read_text(encoding="utf-8"), event_name="workflow_dispatch"
     )
     assert run.conclusion == "success", said(run)
-    assert run.jobs["models"].outputs == {"verdict": "verified"}
+    identity = run.jobs["models"].outputs["identity"]
+    assert run.jobs["models"].outputs == {"verdict": "verified", "identity": identity}
+    assert identity.endswith("/.github/workflows/train.yml@refs/tags/v1")
+    assert run.jobs["models/data"].conclusion == "skipped"  # made-up images need none
     for model in ("pytorch_model.pth", "pytorch_model.safetensors"):
         assert {model, f"{model}.sig", f"{model}.intoto.jsonl"} <= set(run.artifact_names())
 
@@ -291,11 +388,12 @@ def test_the_same_chain_from_single_actions(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.full
-def test_a_pull_request_rehearses(sandbox: Sandbox) -> None:
-    """No job of it gets an identity, nothing is signed, and the run says so."""
+@pytest.mark.parametrize("event", ["pull_request", "pull_request_target"])
+def test_a_pull_request_rehearses(sandbox: Sandbox, event: str) -> None:
+    """No job of it signs anything, also where it could get an identity, and the run says so."""
     asked = len(sandbox.sigstore.requests)
-    workflow = QUICK_CALL.replace("  push:\n    branches: [main]\n", "  pull_request:\n")
-    run = sandbox.consume(workflow, event_name="pull_request")
+    workflow = QUICK_CALL.replace("  push:\n    branches: [main]\n", f"  {event}:\n")
+    run = sandbox.consume(workflow, event_name=event)
     assert run.conclusion == "success", said(run)
     assert run.jobs["model"].outputs["verdict"] == "rehearsed"
     for job in ("provenance", "attest", "sign"):
