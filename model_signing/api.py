@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from model_signing import hashing as manifest
 from model_signing.errors import Error, FileError, MismatchError, UsageError
-from model_signing.hashing import Progress
-from model_signing.oms import statement
+from model_signing.hashing import Progress, hash_function, hash_model
+from model_signing.oms import names, statement
 from model_signing.oms.manifest import (
     DEFAULT_SHARD_SIZE,
     DIGEST_SIZES,
@@ -22,18 +21,16 @@ from model_signing.oms.manifest import (
     Serialization,
     resources,
 )
-from model_signing.oms.names import GIT_PATHS, check_name
+from model_signing.oms.names import GIT_PATHS, Selection, check_name
 from model_signing.safe_files import read_bounded, write_atomic
-from model_signing.sources import local as files
-from model_signing.sources import pages
-from model_signing.sources.local import Tree
+from model_signing.sources import AnyPath, Entry, Source, local, open_source
+from model_signing.sources.local import LocalSource
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from model_signing.methods import Authenticated, Signer, Verifier
 
-AnyPath = str | os.PathLike[str]
 _SHOWN = 10  # names in one message
 
 
@@ -93,7 +90,7 @@ class Verified(Signed):
 
     authenticated: Authenticated
     unsigned: tuple[str, ...]
-    _tree: Tree = field(repr=False)
+    _source: Source = field(repr=False)
 
     def open(self, name: str) -> BinaryIO:
         """Opens a file of the model so that the bytes read are the bytes verified.
@@ -113,21 +110,19 @@ class Verified(Signed):
 
         if name not in self.manifest.files:
             raise FileError("no such file in the signed manifest", where=name)
-        how = self.manifest.serialization
+        how, size = self.manifest.serialization, self.manifest.files[name] or 0
+        entry = Entry(size, version=None)
         copy = TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
-            source = files.open_model_file(self._tree.path(name), follow=how.allow_symlinks)
-            with os.fdopen(source, "rb", buffering=0):
-                size = self.manifest.files[name] or 0
-                for resource, start, end in resources(name, size, how.shard_size):
-                    state = manifest.new_hash(how.hash_type)
-                    for piece in pages.pieces(source, end - start):
-                        state.update(piece)
-                        copy.write(piece)
-                    expected, found = self.manifest.digests[resource], state.hexdigest()
-                    if found != expected:
-                        changed = "the file changed after it was verified"
-                        raise MismatchError(changed, where=resource, expected=expected, found=found)
+            for resource, start, end in resources(name, size, how.shard_size):
+                state = hash_function(how.hash_type)()
+                for piece in self._source.read(name, entry, start, end):
+                    state.update(piece)
+                    copy.write(piece)
+                expected, found = self.manifest.digests[resource], state.hexdigest()
+                if found != expected:
+                    changed = "the file changed after it was verified"
+                    raise MismatchError(changed, where=resource, expected=expected, found=found)
             copy.seek(0)
         except BaseException as error:
             copy.close()
@@ -138,7 +133,7 @@ class Verified(Signed):
 
 
 def sign(
-    model: AnyPath,
+    model: AnyPath | Source,
     signature: AnyPath,
     signer: Signer,
     options: HashOptions = HashOptions(),
@@ -149,11 +144,11 @@ def sign(
     """Signs a model (OMS 6) and writes the signature.
 
     Args:
-        model: A directory or a file.
+        model: A directory or a file; or another `model_signing.sources.Source`.
         signature: The file to write; it may lie inside the model.
         signer: See `model_signing.methods`.
         options: What to hash, and how.
-        executor: See `model_signing.hashing.build`.
+        executor: See `model_signing.hashing.hash_model`.
         progress: Called with bytes hashed so far and in all.
 
     Raises:
@@ -161,22 +156,25 @@ def sign(
         FileError: The model cannot be read or the signature not written; nothing was signed.
         SigningError: The signer failed.
     """
-    model, signature = Path(model), Path(signature)
+    signature = Path(signature)
+    source = open_source(model, allow_symlinks=options.allow_symlinks)
     # Fail before hashing, not after: the signature's place must be writable.
-    _check_output(model, signature)
+    _check_output(source, signature)
     # OMS 6.1, 6.2.
-    tree, how = _enumerate(model, options, signature)
+    entries, how = _enumerate(source, options, signature)
     # OMS 6.3, 6.4.
-    found = manifest.build(tree, how, jobs=options.jobs, executor=executor, progress=progress)
+    found = hash_model(
+        source, entries, how, jobs=options.jobs, executor=executor, progress=progress
+    )
     # OMS 6.5, 6.6.
-    payload = statement.encode(files.basename(model), found)
+    payload = statement.encode(source.name, found)
     # OMS 6.7, 6.8, 9.
     write_atomic(signature, signer(payload))
     return Signed(*_summary(signature, found, payload))
 
 
 def digest(
-    model: AnyPath,
+    model: AnyPath | Source,
     options: HashOptions = HashOptions(),
     *,
     executor: Executor | None = None,
@@ -187,13 +185,16 @@ def digest(
     Raises:
         UsageError, FileError: As `sign`.
     """
-    tree, how = _enumerate(Path(model), options)
-    found = manifest.build(tree, how, jobs=options.jobs, executor=executor, progress=progress)
+    source = open_source(model, allow_symlinks=options.allow_symlinks)
+    entries, how = _enumerate(source, options)
+    found = hash_model(
+        source, entries, how, jobs=options.jobs, executor=executor, progress=progress
+    )
     return statement.root_digest(found.digests.values())
 
 
 def verify(
-    model: AnyPath,
+    model: AnyPath | Source,
     signature: AnyPath,
     verifier: Verifier,
     *,
@@ -207,21 +208,21 @@ def verify(
     """Verifies a model against its signature (OMS 8).
 
     Args:
-        model: A directory or a file.
+        model: A directory or a file; or another `model_signing.sources.Source`.
         signature: The bundle; it may lie inside the model.
         verifier: See `model_signing.methods`: whose signature is accepted.
         ignore_paths: More paths whose unlisted files are excused; listed files never are.
         ignore_unsigned_files: Excuse all unlisted files (OMS 8.5).
         allow_legacy_predicate: Accept v0.2.0's statements (OMS 11.2.4).
         jobs: See `HashOptions`.
-        executor: See `model_signing.hashing.build`.
+        executor: See `model_signing.hashing.hash_model`.
         progress: Called with bytes hashed so far and in all.
 
     Raises:
         BundleError: 8.1. SignatureError: 8.2. StatementError, ManifestError: 8.3.
         FileError: The model cannot be read. MismatchError: 8.4, 8.5.
     """
-    model, signature = Path(model), Path(signature)
+    signature = Path(signature)
     data = read_bounded(signature)
     # 8.1, 8.2: the bundle and its signature. Nothing is trusted before this returns.
     try:
@@ -233,33 +234,29 @@ def verify(
     signed = statement.decode(authenticated.payload, allow_legacy_predicate=allow_legacy_predicate)
     # 8.4.1 to 8.4.5: hash as the signed serialization says.
     how = signed.manifest.serialization
+    source = open_source(model, allow_symlinks=how.allow_symlinks)
     # 8.4.6: enumerate. Exclusions excuse unlisted files; a listed file is always looked at.
-    excused = {*GIT_PATHS, *how.ignore_paths, *_inside(model, signature)}
-    excused.update(files.ignored_path(model, path) for path in ignore_paths)
-    tree = files.walk(
-        model,
-        ignored=excused,
-        allow_symlinks=how.allow_symlinks,
-        listed=signed.manifest.files,
-        only_listed=ignore_unsigned_files,
-    )
-    expected = _named_as(tree, signed.manifest)
+    excused = {*GIT_PATHS, *how.ignore_paths, *_own(source, signature)}
+    excused.update(_ignored(source, path) for path in ignore_paths)
+    selection = Selection(frozenset(excused), signed.manifest.files.keys(), ignore_unsigned_files)
+    entries, unsigned = source.entries(selection)
+    expected = _named_as(source, entries, signed.manifest)
     # 8.4.8, 8.4.9, 8.5: the same files, before any time is spent on hashing them.
-    _compare_files(tree, expected)
+    _compare_files(source, entries, expected)
     # 8.4.7, 8.4.8: the same bytes.
-    actual = manifest.build(tree, how, jobs=jobs, executor=executor, progress=progress)
+    actual = hash_model(source, entries, how, jobs=jobs, executor=executor, progress=progress)
     _compare_digests(actual, expected)
     return Verified(
         *_summary(signature, replace(expected, files=actual.files), authenticated.payload),
         authenticated=authenticated,
-        unsigned=tuple(sorted(tree.unsigned)),
-        _tree=tree,
+        unsigned=tuple(sorted(unsigned)),
+        _source=source,
     )
 
 
 def _enumerate(
-    model: Path, options: HashOptions, signature: Path | None = None
-) -> tuple[Tree, Serialization]:
+    source: Source, options: HashOptions, signature: Path | None = None
+) -> tuple[Mapping[str, Entry], Serialization]:
     """The files to sign (6.1, 6.2), and how they are hashed."""
     if options.algorithm not in DIGEST_SIZES:
         known = ", ".join(DIGEST_SIZES)
@@ -271,16 +268,15 @@ def _enumerate(
             raise UsageError("not a shard size", expected="1 or more", found=str(shard_size))
     elif options.method != "files" or shard_size is not None:
         raise UsageError('the method is "files", or "shards" if there is a shard size')
-    check_name(files.basename(model))
+    check_name(source.name)
     default = GIT_PATHS if options.ignore_git_paths else ()
-    own = _inside(model, signature)
-    ignored = {files.ignored_path(model, path) for path in (*options.ignore_paths, *own)}
+    own = _own(source, signature)
+    ignored = {_ignored(source, path) for path in (*options.ignore_paths, *own)}
     ignore_paths = (*default, *sorted(ignored.difference(default)))
-    links = options.allow_symlinks
-    tree = files.walk(model, ignored=ignore_paths, allow_symlinks=links)
-    if not tree.files:
-        raise FileError("the model has no files (OMS 6.1)", where=str(model))
-    empty = [name for name, seen in tree.files.items() if not seen.size]
+    entries, _ = source.entries(Selection(frozenset(ignore_paths)))
+    if not entries:
+        raise FileError("the model has no files (OMS 6.1)", where=str(source))
+    empty = [name for name, entry in entries.items() if not entry.size]
     if shard_size is not None and empty:
         # 6.3.2 leaves empty files out, so that nobody would notice when one comes or goes.
         raise FileError(
@@ -288,17 +284,19 @@ def _enumerate(
             where=_some(empty),
             fix="remove it, exclude it with --ignore-paths, or sign without shards",
         )
-    return tree, Serialization(options.method, options.algorithm, shard_size, links, ignore_paths)
+    how = (options.method, options.algorithm, shard_size, options.allow_symlinks)
+    return entries, Serialization(*how, ignore_paths)
 
 
-def _check_output(model: Path, signature: Path) -> None:
+def _check_output(source: Source, signature: Path) -> None:
     """Fails before the hashing, not after it; and never writes over the model."""
     folder = signature.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise FileError("cannot write to the directory", where=str(folder))
-    if signature.is_dir() or os.path.realpath(signature) == os.path.realpath(model):
+    model = os.path.realpath(source.path) if isinstance(source, LocalSource) else None
+    if signature.is_dir() or os.path.realpath(signature) == model:
         raise FileError("the signature needs a file of its own", where=str(signature))
-    if _inside(model, signature) and signature.is_file():
+    if _own(source, signature) and signature.is_file():
         with signature.open("rb") as file:
             head = file.read(4096)
         if head and b"sigstore.bundle" not in head:
@@ -309,39 +307,48 @@ def _check_output(model: Path, signature: Path) -> None:
             )
 
 
-def _inside(model: Path, signature: Path | None) -> set[str]:
+def _own(source: Source, signature: Path | None) -> set[str]:
     """6.2: the signature file's own name in the model, which is excluded."""
-    name = files.name_inside(model, signature) if signature else None
+    if signature is None or not isinstance(source, LocalSource):
+        return set()
+    name = local.name_inside(Path(source.path), signature)
     return {name} if name else set()
 
 
-def _named_as(tree: Tree, signed: Manifest) -> Manifest:
+def _ignored(source: Source, path: str) -> str:
+    """6.2.1: in canonical form; only on this machine a path can be absolute."""
+    if isinstance(source, LocalSource):
+        return local.ignored_path(Path(source.path), path)
+    return names.ignored(path)
+
+
+def _named_as(source: Source, entries: Mapping[str, Entry], signed: Manifest) -> Manifest:
     """OMS 11: v0.3.1 and v1.0.0 named the file of a single-file model "."."""
-    if not tree.single or list(signed.files) != ["."]:
+    if not source.single or list(signed.files) != ["."]:
         return signed
-    (name,) = tree.files
+    (name,) = entries
     digests = {name + resource[1:]: digest for resource, digest in signed.digests.items()}
     return replace(signed, digests=digests, files={name: signed.files["."]})
 
 
-def _compare_files(tree: Tree, signed: Manifest) -> None:
-    missing = [name for name in signed.files if name not in tree.files]
-    unsigned = [name for name in tree.files if name not in signed.files]
+def _compare_files(source: Source, entries: Mapping[str, Entry], signed: Manifest) -> None:
+    missing = [name for name in signed.files if name not in entries]
+    unsigned = [name for name in entries if name not in signed.files]
     if missing or unsigned:
         lists = {"not signed": unsigned, "missing": missing}
         raise MismatchError(
             "the model does not have the files that were signed (OMS 8.4)",
-            where=tree.root,
+            where=str(source),
             found="; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names),
             fix=None if missing else "remove them, or excuse them with --ignore-unsigned-files",
         )
     for name, size in signed.files.items():
-        if size is not None and size != tree.files[name].size:
+        if size is not None and size != entries[name].size:
             raise MismatchError(
                 "a file does not have the size that was signed (OMS 8.4)",
                 where=name,
                 expected=f"{size} bytes",
-                found=f"{tree.files[name].size} bytes",
+                found=f"{entries[name].size} bytes",
             )
 
 

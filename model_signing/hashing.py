@@ -1,7 +1,8 @@
 """OMS 6.3-6.4: every file or shard of a model hashed, at the machine's speed, in bounded memory.
 
-The work is cut into picklable batches of `Range`s for any executor. Large ranges come first and
-small files travel together, so that all cores end together and no small file costs a future.
+The work is cut into batches of `Range`s, small files together, so that no small file costs a
+future or a lock. Executors get batches that can be pickled. Our own threads share them so that all
+cores end together, however few files there are.
 """
 
 from __future__ import annotations
@@ -10,21 +11,19 @@ import contextlib
 import hashlib
 import math
 import os
-import signal
 import threading
+from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from model_signing.errors import Error, FileError, UsageError
+from model_signing.errors import UsageError
 from model_signing.oms.manifest import Algorithm, Manifest, Serialization, resources
 from model_signing.oms.names import MAX_FILES
-from model_signing.safe_files import failed
-from model_signing.sources.local import Stamp, Tree, open_model_file, stamp
-from model_signing.sources.pages import pieces
+from model_signing.sources import Entry, Source
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -35,22 +34,23 @@ Progress = Callable[[int, int], None]
 _BATCH_COST = 8 << 20  # bytes, and for each file as many as are hashed while it is opened:
 _FILE_COST = 16 << 10
 _TINY = 16 << 10
+_STEP = 1 << 20  # of costs; then a thread looks at what the others do
 _LARGE = 64 << 20
-_TWO_PROCESSES_FROM = 4_000  # files; a second process costs as much as hashing a few hundred
 
 
 class Range(NamedTuple):
-    """One resource: `size` bytes from `start` of a file that must still have this stamp."""
+    """One resource: `size` bytes from `start` of a file that must still be of this version."""
 
     resource: str
-    path: str
+    name: str
     start: int
     size: int
-    stamp: Stamp
+    entry: Entry
 
 
-def build(
-    tree: Tree,
+def hash_model(
+    source: Source,
+    entries: Mapping[str, Entry],
     serialization: Serialization,
     *,
     jobs: int | None = None,
@@ -60,23 +60,24 @@ def build(
     """Hashes a model (OMS 6.3) into its manifest, sorted by name (OMS 6.4).
 
     Args:
-        tree: The model's files.
+        source: Where it lies.
+        entries: Its files, as the source enumerated them.
         serialization: How to hash them.
         jobs: Threads to use; by default as many as this process may keep busy.
-        executor: Hash here instead, for instance in processes or on a cluster that sees the same
-            paths; it only needs `submit`.
+        executor: Hash here instead, for instance in processes or on a cluster where the source
+            finds the same files; it only needs `submit`.
         progress: Told how far the work is.
 
     Raises:
         FileError: A file cannot be read, or changes meanwhile.
         UsageError: The shards are too small for this model.
     """
-    sizes = {name: tree.files[name].size for name in sorted(tree.files)}
+    sizes = {name: entries[name].size for name in sorted(entries)}
     total = sum(sizes.values())
     if serialization.shard_size and total // serialization.shard_size > MAX_FILES:
         raise UsageError("the shards are too small", expected=f"at most {MAX_FILES} shards")
     ranges = [
-        Range(resource, tree.path(name), start, end - start, tree.files[name])
+        Range(resource, name, start, end - start, entries[name])
         for name, size in sizes.items()
         for resource, start, end in resources(name, size, serialization.shard_size)
     ]
@@ -85,9 +86,22 @@ def build(
         raise UsageError("not a number of jobs", expected="1 or more", found=str(jobs))
     large = sum(part.size >= _LARGE for part in ranges)
     threads = max(1, jobs // max(1, large))
-    how = (serialization.hash_type, serialization.allow_symlinks, threads)
     batches = _batches(ranges, own_threads=executor is None)
-    results = _run(partial(hash_ranges, *how), batches, jobs, executor, progress, total)
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        if progress is not None:
+            done += count
+            progress(done, total)
+
+    if executor is None:
+        work = [_Job(source, serialization.hash_type, threads, batch) for batch in batches]
+        _Crew(work, jobs, report).run()
+        results = [digest for job in work for digest in job.digests]
+    else:
+        task = partial(hash_ranges, source, serialization.hash_type, threads)
+        results = _elsewhere(task, batches, executor, report)
     names = (part.resource for batch in batches for part in batch)
     digests = dict(zip(names, results, strict=True))
     return Manifest(serialization, {name: digests[name] for name in sorted(digests)}, sizes)
@@ -107,153 +121,163 @@ def _batches(ranges: list[Range], *, own_threads: bool) -> list[list[Range]]:
         batches[cost // _BATCH_COST].append(part)
         cost += part.size + _FILE_COST
     full = [batch for batch in batches.values() if batch]
-    return sorted(full, key=lambda batch: -sum(part.size + _FILE_COST for part in batch))
+    return sorted(full, key=_cost, reverse=True)
 
 
-def _run(
+def _cost(batch: list[Range]) -> int:
+    return sum(part.size for part in batch) + _FILE_COST * len(batch)
+
+
+def _elsewhere(
     task: partial[list[str]],
     batches: list[list[Range]],
-    jobs: int,
-    executor: Executor | None,
-    progress: Progress | None,
-    total: int,
+    executor: Executor,
+    report: Callable[[int], None],
 ) -> list[str]:
-    """The digests of all batches, in order; ends early and quickly when anything goes wrong."""
-    lock = threading.Lock()
-    done = 0
-    stopped = False
+    """The digests of all batches, in order; nothing new is begun when anything goes wrong."""
     digests: list[str] = []
-
-    def report(count: int) -> None:
-        nonlocal done
-        if stopped:
-            raise Error("stopped")  # never seen: whoever set `stopped` raises what matters
-        if progress is not None:
-            with lock:
-                done += count
-                progress(done, total)
-
-    if executor is None and (jobs == 1 or len(batches) <= 1):
-        for batch in batches:  # a small model does not pay for threads, nor for importing them
-            two = jobs > 1 and len(batch) >= _TWO_PROCESSES_FROM and _may_fork()
-            digests += _in_two_processes(task, batch, report) if two else task(batch, report)
-        return digests
-    from concurrent.futures import ThreadPoolExecutor
-
-    pool = ThreadPoolExecutor(jobs, "hash") if executor is None else executor
-    also = [report] if executor is None else []
     futures: list[Future[list[str]]] = []
     try:
-        futures.extend(pool.submit(task, batch, *also) for batch in batches)
+        futures.extend(executor.submit(task, batch) for batch in batches)
         for batch, future in zip(batches, futures, strict=True):
             digests += future.result()
-            if executor is not None:
-                report(sum(part.size for part in batch))
+            report(sum(part.size for part in batch))
     finally:
-        stopped = True
         for future in futures:
             future.cancel()
-        if executor is None:
-            pool.shutdown()
     return digests
 
 
 def hash_ranges(
-    algorithm: Algorithm,
-    follow_symlinks: bool,
-    threads: int,
-    ranges: list[Range],
-    report: Callable[[int], None] = lambda _: None,
+    source: Source, algorithm: Algorithm, threads: int, ranges: list[Range]
 ) -> list[str]:
     """The digests of ranges, hashed one after the other: the unit of work of an executor.
 
-    `threads` are for each large range, if the algorithm can use them; `report` is told the bytes of
-    each piece and may raise to stop.
+    `threads` are for each large range, if the algorithm can use them.
 
     Raises:
         FileError: A file cannot be read, or is not as it was when it was enumerated.
     """
-    digests: list[str] = []
-    for part in ranges:
-        state = new_hash(algorithm, threads if part.size >= _LARGE else 1)
-        descriptor = open_model_file(part.path, follow=follow_symlinks)
-        try:
-            if part.start:
-                os.lseek(descriptor, part.start, os.SEEK_SET)
-            for piece in pieces(descriptor, part.size):
-                state.update(piece)
-                report(len(piece))
-            unchanged = stamp(os.fstat(descriptor)) == part.stamp  # not exchanged, not written to
-        except OSError as error:
-            failed(part.path, error)
-        finally:
-            os.close(descriptor)
-        if not unchanged:
-            raise FileError(
-                "the file changed while it was being hashed",
-                where=part.path,
-                fix="wait until nothing writes to the model, then try again",
-            )
-        digests.append(state.hexdigest())
-    return digests
+    job = _Job(source, algorithm, threads, ranges)
+    for _ in job.steps:
+        pass
+    return job.digests
 
 
-def _may_fork() -> bool:
-    """Whether a child would neither find locks held for ever nor be waited for by somebody else."""
-    with contextlib.suppress(OSError):  # not Linux
-        alone = len(list(Path("/proc/self/task").iterdir())) == 1
-        return alone and signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
-    return False
+class _Job:
+    """Ranges that are hashed one after the other, by whichever thread takes the next step.
 
-
-def _in_two_processes(
-    task: partial[list[str]], ranges: list[Range], report: Callable[[int], None]
-) -> list[str]:
-    """The digests of thousands of tiny files: a child hashes the first half of them.
-
-    Most of that work is the interpreter's, at which two threads would take turns.
+    Attributes:
+        left: What it still costs, in bytes.
+        done: Whether every range is hashed.
+        steps: Each hashes some bytes, and gives their number.
+        digests: Of the ranges that are done, hexadecimal.
     """
-    middle = len(ranges) // 2
-    theirs, child = ranges[:middle], None
-    read_end, write_end = os.pipe()
-    with os.fdopen(read_end) as reader, os.fdopen(write_end, "w") as writer:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def __init__(
+        self, source: Source, algorithm: Algorithm, threads: int, ranges: list[Range]
+    ) -> None:
+        self.left, self.done = _cost(ranges), False
+        self.digests: list[str] = []
+        self.steps = self._hash(source, algorithm, threads, ranges)
+
+    def _hash(
+        self, source: Source, algorithm: Algorithm, threads: int, ranges: list[Range]
+    ) -> Iterator[int]:
+        new, step, cost = hash_function(algorithm, threads), 0, 0
+        for _, name, start, size, entry in ranges:
+            state = new()
+            for piece in source.read(name, entry, start, start + size):
+                state.update(piece)
+                step += len(piece)
+                if step + cost >= _STEP:
+                    yield step
+                    step = cost = 0
+            self.digests.append(state.hexdigest())
+            cost += _FILE_COST
+        yield step
+
+
+class _Crew:
+    """Threads that share jobs so that all of them end at the same time, if that is possible.
+
+    The most expensive job is taken first. That alone would leave cores idle at the end: of five
+    equal files, two threads would hash two each, and one of them the fifth. A file cannot be
+    hashed by two threads at once; but one can leave it where it is, and another go on with it.
+    So a thread changes jobs when one that waits has become so expensive, beside what is left in
+    all, that all cores can only end together if somebody begins with it now. (This is the rule of
+    R. McNaughton, Scheduling with deadlines and loss functions, 1959, for machines whose speed is
+    not known before.)
+    """
+
+    def __init__(self, jobs: list[_Job], threads: int, report: Callable[[int], None]) -> None:
+        self._waiting = sorted(jobs, key=attrgetter("left"))  # the last is the next
+        self._left = sum(job.left for job in jobs)
+        self._threads = threads
+        self._report = report
+        self._lock = threading.Lock()
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Does all jobs; raises what went wrong first, when all threads have stopped."""
+        others = min(self._threads, len(self._waiting)) - 1
+        crew = [threading.Thread(target=self._work, name="hash") for _ in range(others)]
+        started = []
         try:
-            # No signal handler runs in the child, nor here before somebody waits for the child.
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-            with contextlib.suppress(OSError, RuntimeError):  # no more processes allowed
-                child = os.fork()
-            if child == 0:
-                try:
-                    reader.close()  # sending fails, and does not wait, when the parent has gone
-                    writer.write("".join(task(theirs)))  # at the end: more than the pipe can hold
-                    writer.flush()
-                finally:
-                    os._exit(0)  # no exit handler, no buffer of the parent's; what is missing tells
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            writer.close()
-            ours = task(ranges[middle:], report)
-            text = reader.read()
+            with contextlib.suppress(RuntimeError):  # as many as the system allows
+                for thread in crew:
+                    thread.start()
+                    started.append(thread)
+            self._work()
+            for thread in started:
+                thread.join()
+        except BaseException as error:  # Ctrl-C
+            self._failure = error
         finally:
-            if child:
-                with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                    os.kill(child, signal.SIGKILL)  # it has sent everything, or nobody will read it
-                    os.waitpid(child, 0)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    size = len(ours[0])
-    if len(text) != middle * size:  # whatever stopped the child stops us too, with its message
-        return task(theirs, report) + ours
-    report(sum(part.size for part in theirs))
-    return [text[i : i + size] for i in range(0, len(text), size)] + ours
+            for thread in started:
+                thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        job = None
+        try:
+            while (job := self._next(job)) is not None:
+                for count in job.steps:
+                    if self._leaves(job, count):
+                        break
+                else:
+                    job.done = True
+        except BaseException as error:
+            self._failure = self._failure or error
+
+    def _next(self, last: _Job | None) -> _Job | None:
+        """The most expensive job that waits; the last one waits, too, unless it is done."""
+        with self._lock:
+            if last is not None and last.done:
+                self._left -= last.left
+            elif last is not None:
+                insort(self._waiting, last, key=attrgetter("left"))
+            return self._waiting.pop() if self._waiting and self._failure is None else None
+
+    def _leaves(self, job: _Job, count: int) -> bool:
+        """Notes the bytes of a step; whether the thread leaves this job now."""
+        with self._lock:
+            job.left -= count
+            self._left -= count
+            self._report(count)
+            most = self._waiting[-1].left if self._waiting else 0
+            urgent = most > job.left and most * self._threads >= self._left
+            return urgent or self._failure is not None
 
 
-def new_hash(algorithm: Algorithm, threads: int = 1) -> Any:  # noqa: ANN401 - as in hashlib
-    """A hash object of the OMS algorithm registry; only BLAKE3 uses more than one thread."""
+def hash_function(algorithm: Algorithm, threads: int = 1) -> Callable[[], Any]:
+    """Makes hash objects of the OMS algorithm registry; only BLAKE3 uses more than one thread."""
     if algorithm == "blake3":
         from blake3 import blake3  # native, and needed by nobody else
 
-        return blake3(max_threads=threads)
-    return hashlib.sha256() if algorithm == "sha256" else hashlib.blake2b()
+        return partial(blake3, max_threads=threads)
+    return hashlib.sha256 if algorithm == "sha256" else hashlib.blake2b
 
 
 def default_jobs(cgroup: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")) -> int:

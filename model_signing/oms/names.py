@@ -1,10 +1,13 @@
-"""OMS 6.1.2, 6.2.1: canonical names of files and of ignored paths."""
+"""OMS 6.1, 6.2: canonical names, and which of the files at a place belong to the model."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
 
-from model_signing.errors import FileError
+from model_signing.errors import FileError, UsageError
 
 GIT_PATHS = (".git", ".gitignore", ".gitattributes", ".github")  # OMS 6.2: excluded by default
 MAX_FILES = 5_000_000  # more than a signature can list; symbolic links can multiply a tree
@@ -16,7 +19,7 @@ def check_name(name: str) -> str:
     Raises:
         FileError: The name is not UTF-8, or has control characters such as a line break.
     """
-    if problem := name_problem(name):
+    if not name.isprintable() and (problem := name_problem(name)):
         raise FileError(f"a file name {problem}", where=name)
     return name
 
@@ -29,6 +32,20 @@ def name_problem(name: str) -> str | None:
     return "is not UTF-8 (OMS 6.1.2)" if "Cs" in kinds else None
 
 
+def ignored(name: str, path: str | None = None) -> str:
+    """A name to be ignored in canonical form (OMS 6.2.1); `path` is what the user wrote.
+
+    Raises:
+        UsageError: It lies outside the model, is the whole model, or has glob characters.
+        FileError: As `check_name`.
+    """
+    found, problem = canonical(name)
+    if problem:
+        where = name if path is None else path
+        raise UsageError(f"an ignored path {problem} (OMS 6.2.1)", where=where)
+    return check_name(found)
+
+
 def canonical(path: str) -> tuple[str, str | None]:
     """An ignore path in canonical form, and what OMS 6.2.1 forbids about it, if anything."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -38,3 +55,45 @@ def canonical(path: str) -> tuple[str, str | None]:
     if ".." in parts or path.startswith("/"):
         problem = "lies outside the model"
     return "/".join(parts), problem
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which files of a place belong to the model, wherever that is (OMS 6.1, 6.2, 8.5).
+
+    Attributes:
+        ignored: Canonical relative paths that are left out, each with its subtree (OMS 6.2.1).
+        listed: Names in a signed manifest; these are taken although ignored.
+        only_listed: Take nothing else (OMS 8.5).
+    """
+
+    ignored: Collection[str] = ()
+    listed: Collection[str] = ()
+    only_listed: bool = False
+
+    def takes(self, name: str) -> bool:
+        """Whether a file of this name belongs to the model; of a folder, whether one in it may."""
+        if not self.only_listed and name.partition("/")[0] not in self._first_parts:
+            return True  # nearly every name
+        return not (self.only_listed or self._ignores(name)) or name in self._kept
+
+    def unsigned(self, name: str) -> bool:
+        """Whether what is not taken was passed over only because nobody signed it."""
+        return self.only_listed and not self._ignores(name)
+
+    def _ignores(self, name: str) -> bool:
+        return any(f"{name}/".startswith(f"{path}/") for path in self.ignored)
+
+    @cached_property
+    def _first_parts(self) -> frozenset[str]:
+        return frozenset(path.partition("/")[0] for path in self.ignored)
+
+    @cached_property
+    def _kept(self) -> frozenset[str]:
+        """What is listed, and the folders above it."""
+        kept: set[str] = set()
+        for name in self.listed:
+            while name and name not in kept:
+                kept.add(name)
+                name = name.rpartition("/")[0]
+        return frozenset(kept)

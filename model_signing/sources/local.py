@@ -1,121 +1,189 @@
-"""OMS 6.1-6.2: which files make up a model, under which names.
+"""A model on this machine (OMS 6.1, 6.2): a file, or a folder that is walked.
 
-A walk never guesses: what it cannot read, represent or classify is an error, not an omission.
+The walk never guesses: what it cannot read, represent or classify is an error, not an omission.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
-from model_signing.errors import FileError, UsageError
-from model_signing.oms.names import MAX_FILES, canonical, check_name
+from model_signing.errors import FileError
+from model_signing.oms.names import MAX_FILES, Selection, check_name, ignored
 from model_signing.safe_files import failed
+from model_signing.sources import Buffer, Entry
 
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 # A FIFO swapped in for a file must not block us.
-_OPEN_FLAGS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_FOLLOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_DO_NOT_FOLLOW = _FOLLOW | getattr(os, "O_NOFOLLOW", 0)
+_BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
 
 
-class Stamp(NamedTuple):
-    """What changes when a file is replaced or written; sizes in bytes, times in nanoseconds."""
+@dataclass(frozen=True)
+class LocalSource:
+    """A model on this machine.
 
-    device: int
-    inode: int
-    size: int
-    modified: int
-    changed: int  # unlike `modified`, no program can set it back
-
-
-class Tree(NamedTuple):
-    """A model on disk."""
-
-    root: str  # its path
-    single: bool  # whether it is one file rather than a directory
-    files: dict[str, Stamp]  # by canonical relative name (OMS 6.1.2)
-    unsigned: list[str]  # what was passed over because only listed files were asked for
-
-    def path(self, name: str) -> str:
-        """Where the file of that name is opened."""
-        return self.root if self.single else f"{self.root}/{name}"
-
-
-def walk(
-    model: Path,
-    *,
-    ignored: Iterable[str] = (),
-    allow_symlinks: bool = False,
-    listed: Iterable[str] = (),
-    only_listed: bool = False,
-) -> Tree:
-    """Enumerates the regular files of a model (OMS 6.1).
-
-    Args:
-        model: A directory, or a single file.
-        ignored: Canonical relative paths that are left out, each with its subtree (OMS 6.2.1).
+    Attributes:
+        path: A folder, or a single file.
         allow_symlinks: Follow symbolic links that stay inside the model; otherwise refuse any.
-        listed: Names in a signed manifest; these are enumerated although ignored.
-        only_listed: Pass over everything else (OMS 8.5).
-
-    Raises:
-        FileError: A part of the model cannot be read; a symbolic link that is refused (6.1.1); a
-            FIFO, socket or device; a name that is not UTF-8 (6.1.2) or has control characters.
     """
-    root = os.fspath(model)
-    # 6.1.1 holds for the model's own path too: a link there is as easily exchanged.
-    try:
-        status = model.stat(follow_symlinks=allow_symlinks)
-    except (OSError, ValueError) as error:
-        failed(root, error, "cannot read the model")
-    if stat.S_ISLNK(status.st_mode):
-        _check_link(root, None)
-    if stat.S_ISREG(status.st_mode):
-        return Tree(root, True, {check_name(basename(model)): stamp(status)}, [])
-    if not stat.S_ISDIR(status.st_mode):
-        raise FileError("a model is a file or a directory", where=root)
 
-    excluded = frozenset(ignored)
-    kept = _with_parents(listed) if excluded or only_listed else frozenset()
-    real_root = os.path.realpath(root) if allow_symlinks else None
-    tree = Tree(root, False, {}, [])
-    # A directory's prefix, whether only listed files count below it, and it and those above it.
-    above: tuple[tuple[int, int], ...] = ((status.st_dev, status.st_ino),)
-    pending = [("", only_listed, above)]
-    while pending:
-        prefix, restricted, above = pending.pop()
-        for entry in _scan(f"{root}/{prefix}"):
-            name = prefix + entry.name
-            if (restricted or name in excluded) and name not in kept:
-                if only_listed and name not in excluded:
-                    tree.unsigned.append(name)
-                continue
-            if entry.is_symlink():
-                _check_link(entry.path, real_root)
-            try:
-                status = entry.stat(follow_symlinks=allow_symlinks)
-            except OSError as error:
-                failed(entry.path, error)
-            if stat.S_ISREG(status.st_mode):
-                tree.files[check_name(name)] = stamp(status)
-            elif stat.S_ISDIR(status.st_mode):
-                identity = (status.st_dev, status.st_ino)
+    path: str
+    allow_symlinks: bool = False
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def name(self) -> str:
+        """The model's own name (OMS 6.5), also for a path such as `.`."""
+        return basename(Path(self.path))
+
+    @cached_property
+    def single(self) -> bool:
+        """Whether it is one file rather than a folder.
+
+        Raises:
+            FileError: As `entries`.
+        """
+        return stat.S_ISREG(self._status().st_mode)
+
+    def entries(self, selection: Selection) -> tuple[dict[str, Entry], list[str]]:
+        """The regular files of the model (OMS 6.1), and what nobody signed; see `Source`.
+
+        Raises:
+            FileError: A part of the model cannot be read; a symbolic link that is refused (6.1.1);
+                a FIFO, socket or device; a name that is not UTF-8 (6.1.2) or has control
+                characters.
+        """
+        status = self._status()
+        if stat.S_ISREG(status.st_mode):
+            return {check_name(self.name): _entry(status)}, []
+        return self._walk(selection, (status.st_dev, status.st_ino))
+
+    def _status(self) -> os.stat_result:
+        """6.1.1 holds for the model's own path too: a link there is as easily exchanged."""
+        try:
+            status = os.stat(self.path, follow_symlinks=self.allow_symlinks)  # noqa: PTH116
+        except (OSError, ValueError) as error:
+            failed(self.path, error, "cannot read the model")
+        if stat.S_ISLNK(status.st_mode):
+            _check_link(self.path, None)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise FileError("a model is a file or a directory", where=self.path)
+        return status
+
+    def _walk(
+        self, selection: Selection, root: tuple[int, int]
+    ) -> tuple[dict[str, Entry], list[str]]:
+        real_root = os.path.realpath(self.path) if self.allow_symlinks else None
+        files: dict[str, Entry] = {}
+        unsigned: list[str] = []
+        # A directory's prefix, and which it and those above it are.
+        pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (root,))]
+        while pending:
+            prefix, above = pending.pop()
+            for entry in _scan(f"{self.path}/{prefix}"):
+                name = prefix + entry.name
+                if not selection.takes(name):
+                    if selection.unsigned(name):
+                        unsigned.append(name)
+                    continue
+                if entry.is_symlink():
+                    _check_link(entry.path, real_root)
+                status = _status_of(entry, self.allow_symlinks)
+                if stat.S_ISREG(status.st_mode):
+                    files[check_name(name)] = _entry(status)
+                    continue
+                identity = _folder(entry, status)
                 if identity in above:
                     circle = "a symbolic link leads back to a directory above it (OMS 6.1.1)"
                     raise FileError(circle, where=entry.path)
-                pending.append((name + "/", restricted or name in excluded, (*above, identity)))
-            else:
-                raise FileError(
-                    "a model has files and directories only (OMS 6.1)",
-                    where=entry.path,
-                    found=_KINDS.get(stat.S_IFMT(status.st_mode), "a device"),
-                    fix="remove it, or exclude it with --ignore-paths",
-                )
-            if len(tree.files) > MAX_FILES:
+                pending.append((name + "/", (*above, identity)))
+            if len(files) > MAX_FILES:
                 raise FileError("the model has too many files", expected=f"at most {MAX_FILES}")
-    return tree
+        return files, unsigned
+
+    def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
+        """These bytes of a file; see `Source`. Never follows a link unasked."""
+        path = self.path if self.single else f"{self.path}/{name}"
+        try:
+            descriptor = os.open(path, _FOLLOW if self.allow_symlinks else _DO_NOT_FOLLOW)
+            try:
+                if start:
+                    os.lseek(descriptor, start, os.SEEK_SET)
+                if stop - start <= _BUFFER_BYTES:
+                    yield _all_of(descriptor, stop - start)
+                else:
+                    yield from _pieces(descriptor, stop - start)
+                status = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+        except (OSError, ValueError) as error:
+            failed(path, error)
+        if entry.version is not None and entry.version != _version(status):
+            raise FileError(
+                "the file changed while it was being hashed",
+                where=path,
+                fix="wait until nothing writes to the model, then try again",
+            )
+
+
+def _all_of(descriptor: int, length: int) -> bytes:
+    """The next `length` bytes, or as many as there are."""
+    data = os.read(descriptor, length)
+    while data and len(data) < length and (more := os.read(descriptor, length - len(data))):
+        data += more
+    return data
+
+
+def _pieces(descriptor: int, length: int) -> Iterator[memoryview]:
+    """The next `length` bytes, or as many as there are, in one buffer again and again."""
+    if hasattr(os, "posix_fadvise"):  # the kernel reads twice as far ahead on a cold disk
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        while length and (count := file.readinto(buffer[: min(length, _BUFFER_BYTES)])):
+            length -= count
+            yield buffer[:count]
+
+
+def _entry(status: os.stat_result) -> Entry:
+    return Entry(status.st_size, _version(status))
+
+
+def _version(of: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to.
+
+    Unlike the time of its modification, no program can set that of its last change back.
+    """
+    return (of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
+
+
+def _status_of(entry: os.DirEntry[str], follow: bool) -> os.stat_result:
+    try:
+        if os.name == "nt":  # where an entry does not know which file it is
+            return os.stat(entry.path, follow_symlinks=follow)  # noqa: PTH116
+        return entry.stat(follow_symlinks=follow)
+    except OSError as error:
+        failed(entry.path, error)
+
+
+def _folder(entry: os.DirEntry[str], status: os.stat_result) -> tuple[int, int]:
+    """Which directory this is, whatever its name; what is no file either is refused."""
+    if not stat.S_ISDIR(status.st_mode):
+        raise FileError(
+            "a model has files and directories only (OMS 6.1)",
+            where=entry.path,
+            found=_KINDS.get(stat.S_IFMT(status.st_mode), "a device"),
+            fix="remove it, or exclude it with --ignore-paths",
+        )
+    return status.st_dev, status.st_ino
 
 
 def _scan(directory: str) -> Iterator[os.DirEntry[str]]:
@@ -124,15 +192,6 @@ def _scan(directory: str) -> Iterator[os.DirEntry[str]]:
             yield from entries
     except OSError as error:
         failed(directory, error)
-
-
-def _with_parents(names: Iterable[str]) -> frozenset[str]:
-    kept: set[str] = set()
-    for name in names:
-        while name and name not in kept:
-            kept.add(name)
-            name = name.rpartition("/")[0]
-    return frozenset(kept)
 
 
 def _check_link(link: str, real_root: str | None) -> None:
@@ -153,23 +212,6 @@ def _check_link(link: str, real_root: str | None) -> None:
             found=target,
             fix="replace the link by a copy of its target",
         )
-
-
-def stamp(of: os.stat_result) -> Stamp:
-    """The stamp of a file from its status."""
-    return Stamp(of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
-
-
-def open_model_file(path: str, *, follow: bool) -> int:
-    """A descriptor of a file of a model; never follows a link unasked, never blocks on a FIFO.
-
-    Raises:
-        FileError: It cannot be opened.
-    """
-    try:
-        return os.open(path, _OPEN_FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
-    except (OSError, ValueError) as error:
-        failed(path, error)
 
 
 def basename(model: Path) -> str:
@@ -194,7 +236,4 @@ def ignored_path(model: Path, path: str) -> str:
         UsageError: It lies outside the model, is the whole model, or has glob characters.
     """
     inside = name_inside(model, Path(path)) if Path(path).is_absolute() else path
-    name, problem = canonical(inside or "..")
-    if problem:
-        raise UsageError(f"an ignored path {problem} (OMS 6.2.1)", where=path)
-    return check_name(name)
+    return ignored(inside or "..", path)

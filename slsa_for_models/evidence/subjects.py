@@ -13,16 +13,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model_signing import hashing
 from model_signing.errors import FileError, UsageError
-from model_signing.hashing import Progress
+from model_signing.hashing import Progress, hash_model
 from model_signing.oms import statement
 from model_signing.oms.manifest import Manifest, Serialization
-from model_signing.oms.names import GIT_PATHS
-from model_signing.sources import local as files
+from model_signing.oms.names import GIT_PATHS, Selection
+from model_signing.sources import AnyPath, Source, open_source
 from slsa_for_models.errors import RecordError, SubjectError
 
 if TYPE_CHECKING:
@@ -71,7 +69,7 @@ class ModelDigests:
         return next(iter(self.files.values())) if self.single else self.payload_sha256
 
 
-def measure(model: Path, progress: Progress | None = None) -> ModelDigests:
+def measure(model: AnyPath | Source, progress: Progress | None = None) -> ModelDigests:
     """Hashes a model.
 
     Args:
@@ -81,28 +79,26 @@ def measure(model: Path, progress: Progress | None = None) -> ModelDigests:
     Raises:
         FileError: It cannot be read, is empty, or has symbolic links or unusable names.
     """
-    tree = files.walk(model, ignored=GIT_PATHS)
-    return _digests(model, tree.single, hashing.build(tree, _PLAIN, progress=progress), None)
+    source = open_source(model)
+    entries, _ = source.entries(Selection(frozenset(GIT_PATHS)))
+    return _digests(source, hash_model(source, entries, _PLAIN, progress=progress), None)
 
 
-def of_verified(model: Path, verified: Verified) -> ModelDigests:
+def of_verified(model: AnyPath | Source, verified: Verified) -> ModelDigests:
     """The digests of a model whose OMS signature holds: those of the verified bytes.
 
     A signature with other digests than SHA-256 of whole files says nothing that provenance could
     be compared with; then the files are hashed once more.
     """
     signed = verified.manifest
-    payload = verified.payload_digest
+    links, payload = signed.serialization.allow_symlinks, verified.payload_digest
+    source = open_source(model, allow_symlinks=links)
     if signed.serialization.method == "files" and signed.algorithm == "sha256":
-        return _digests(model, not model.is_dir(), signed, payload)
-    how = replace(_PLAIN, allow_symlinks=signed.serialization.allow_symlinks)
-    tree = files.walk(
-        model,
-        allow_symlinks=how.allow_symlinks,
-        listed=signed.files,
-        only_listed=True,  # the signature decided which files are the model
-    )
-    return _digests(model, tree.single, hashing.build(tree, how), payload)
+        return _digests(source, signed, payload)
+    # The signature decided which files are the model.
+    entries, _ = source.entries(Selection(listed=signed.files.keys(), only_listed=True))
+    how = replace(_PLAIN, allow_symlinks=links)
+    return _digests(source, hash_model(source, entries, how), payload)
 
 
 def of_model(model: ModelDigests) -> tuple[Subject, ...]:
@@ -231,10 +227,10 @@ def check_record(record: TrainingRecord, model: ModelDigests) -> None:
         )
 
 
-def _digests(model: Path, single: bool, built: Manifest, payload: str | None) -> ModelDigests:
+def _digests(source: Source, built: Manifest, payload: str | None) -> ModelDigests:
     if not built.digests:
-        raise FileError("the model has no files", where=str(model))
-    name = files.basename(model)
+        raise FileError("the model has no files", where=str(source))
+    name, single = source.name, source.single
     digests = {name: next(iter(built.digests.values()))} if single else dict(built.digests)
     root = statement.root_digest(built.digests.values())
     if payload is None:

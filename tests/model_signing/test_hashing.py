@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import mmap
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from model_signing import hashing as manifest
+from model_signing import hashing
 from model_signing.errors import FileError, UsageError
 from model_signing.oms.manifest import Manifest, Serialization, resources
-from model_signing.oms.names import MAX_FILES
-from model_signing.sources import local
+from model_signing.oms.names import MAX_FILES, Selection
+from model_signing.sources import Buffer, open_source
 from tests.support.limits import limited
 from tests.support.material import ROOT
+from tests.support.memory_source import MemorySource
 
 posix = pytest.mark.skipif(os.name != "posix", reason="not tested: POSIX tools and files only")
 MIB = 1 << 20
@@ -38,7 +39,9 @@ def how(algorithm: str = "sha256", shard_size: int | None = None) -> Serializati
 
 
 def build(model: Path, serialization: Serialization, **options: object) -> Manifest:
-    return manifest.build(local.walk(model), serialization, **options)  # type: ignore[arg-type]
+    source = open_source(model)
+    entries, _ = source.entries(Selection())
+    return hashing.hash_model(source, entries, serialization, **options)  # type: ignore[arg-type]
 
 
 def content(size: int) -> bytes:
@@ -133,7 +136,7 @@ def test_large_files_are_right_at_every_boundary(tmp_path: Path, algorithm: str)
     data = content(size)
     (tmp_path / "large").write_bytes(data)
     whole = build(tmp_path, how(algorithm)).digests["large"]
-    state = manifest.new_hash(algorithm)  # type: ignore[arg-type]
+    state = hashing.hash_function(algorithm)()  # type: ignore[arg-type]
     state.update(data)
     assert whole == state.hexdigest()
 
@@ -173,6 +176,51 @@ def test_any_executor_can_do_the_work(mixed: Path, make: Callable[[], Executor])
     assert found == build(mixed, how(), jobs=1)
     assert seen[-1][0] == seen[-1][1]
     assert len(seen) >= 4
+
+
+@pytest.mark.parametrize(
+    ("sizes", "threads"), [([10] * 5, 2), ([10] * 4, 3), ([16, 9, 9, 9], 2), ([3] * 7 + [12], 3)]
+)
+def test_threads_end_together_however_few_files_there_are(sizes: list[int], threads: int) -> None:
+    source = ByThread("m", {str(n): b"x" * MIB * size for n, size in enumerate(sizes)})
+    entries, _ = source.entries(Selection())
+    found = hashing.hash_model(source, entries, how(), jobs=threads)
+    expected = {name: hashlib.sha256(data).hexdigest() for name, data in source.files.items()}
+    assert found.digests == expected
+    # Five files of ten pieces: by whole files one of two threads would have thirty of the fifty.
+    assert sum(source.pieces.values()) == sum(sizes)
+    assert max(source.pieces.values()) <= -(-sum(sizes) // threads) + 2
+
+
+class ByThread(MemorySource):
+    """Counts the pieces that each thread takes; each takes the same time."""
+
+    def __init__(self, name: str, files: dict[str, bytes]) -> None:
+        super().__init__(name, files, wait=0.01)
+        self.pieces: Counter[int] = Counter()
+
+    def read(self, *args: Any) -> Iterator[Buffer]:
+        for piece in super().read(*args):
+            self.pieces[threading.get_ident()] += 1
+            yield piece
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_fewer_threads_than_asked_for_do_all_the_work(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    expected, start, begun = build(mixed, how(), jobs=1), threading.Thread.start, []
+
+    def limited_start(thread: threading.Thread) -> None:
+        if len(begun) >= allowed:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited_start)
+    assert build(mixed, how(), jobs=4) == expected
+    assert len(begun) == allowed
+    assert not any(thread.is_alive() for thread in begun)
 
 
 def test_progress_grows_to_the_total(mixed: Path) -> None:
@@ -280,10 +328,11 @@ def test_a_file_that_changes_after_enumeration_is_refused(
     model = tmp_path / "model"
     model.mkdir()
     (model / "w").write_bytes(b"x" * 100)
-    tree = local.walk(model)
+    source = open_source(model)
+    entries, _ = source.entries(Selection())
     CHANGES[case](model / "w")
     with pytest.raises(FileError) as refusal:
-        manifest.build(tree, how(shard_size=shard_size))
+        hashing.hash_model(source, entries, how(shard_size=shard_size))
     assert refusal.value.where == str(model / "w")
 
 
@@ -305,78 +354,8 @@ def test_a_file_that_changes_while_it_is_hashed_is_refused(tmp_path: Path, jobs:
     assert writers[0].wait(10) == 0
 
 
-def mapped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Notes the bytes of every mapped window from now on."""
-    windows = []
-
-    class Noted(mmap.mmap):
-        def __new__(cls, descriptor: int, length: int, *args: int, **more: int) -> Noted:
-            windows.append(length)
-            return super().__new__(cls, descriptor, length, *args, **more)
-
-    monkeypatch.setattr(mmap, "mmap", Noted)
-    return windows
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
-@pytest.mark.parametrize("shard_size", [None, 5 * MIB + 3])
-def test_a_large_file_is_hashed_where_it_lies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_size: int | None
-) -> None:
-    (tmp_path / "w").write_bytes(content(13 * MIB + 5))
-    windows = mapped(monkeypatch)
-    found = build(tmp_path, how(shard_size=shard_size)).digests
-    assert len(windows) == (2 if shard_size else 3)
-    # Neither while somebody may write nor where leases are unknown: then it is read.
-    windows.clear()
-    with (tmp_path / "w").open("ab"):
-        assert build(tmp_path, how(shard_size=shard_size)).digests == found
-    with monkeypatch.context() as cold:
-        cold.setattr(os, "preadv", not_in_memory)
-        assert build(tmp_path, how(shard_size=shard_size)).digests == found
-    with monkeypatch.context() as another_library:
-        another_library.delattr(os, "RWF_NOWAIT")
-        assert build(tmp_path, how(shard_size=shard_size)).digests == found
-    monkeypatch.delattr("fcntl.F_SETLEASE")
-    assert build(tmp_path, how(shard_size=shard_size)).digests == found
-    assert windows == []
-
-
-def not_in_memory(*_: object) -> int:
-    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
-def test_a_file_with_holes_is_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a file system in memory that would allocate them."""
-    with (tmp_path / "w").open("wb") as file:
-        file.truncate(9 * MIB)
-    windows = mapped(monkeypatch)
-    assert build(tmp_path, how()).digests == {"w": hashlib.sha256(bytes(9 * MIB)).hexdigest()}
-    assert windows == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
-def test_what_the_disk_cannot_give_is_not_mapped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel's word for a page that would kill its reader is EFAULT; reading says more."""
-
-    class Failing(mmap.mmap):
-        def madvise(self, option: int) -> None:  # type: ignore[override]
-            raise OSError(errno.EFAULT, "Bad address")
-
-    (tmp_path / "w").write_bytes(content(9 * MIB))
-    found = build(tmp_path, how()).digests
-    monkeypatch.setattr(mmap, "mmap", Failing)
-    assert build(tmp_path, how()).digests == found
-
-
-CHANGED = "the file changed while it was being hashed"
-
-
 @contextlib.contextmanager
-def hashing(script: str, model: Path) -> Iterator[subprocess.Popen[str]]:
+def started(script: str, model: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that has begun to hash a model, and says "go" at every piece."""
     command = [sys.executable, "-c", script, str(model)]
     with limited(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)) as run:
@@ -385,36 +364,17 @@ def hashing(script: str, model: Path) -> Iterator[subprocess.Popen[str]]:
         yield run
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has leases")
-def test_a_mapped_file_that_shrinks_does_not_kill(tmp_path: Path) -> None:
-    (tmp_path / "w").write_bytes(content(40 * MIB))
-    script = (
-        "import sys, time; from pathlib import Path; import model_signing as m\n"
-        "def slowly(*_): print('go', flush=True); time.sleep(0.2)\n"
-        "try: m.digest(Path(sys.argv[1]), progress=slowly)\n"
-        "except m.Error as error: print(error)"
-    )
-    with hashing(script, tmp_path) as run:
-        start = time.monotonic()
-        os.truncate(tmp_path / "w", 10)  # waits until the window is hashed
-        assert time.monotonic() - start < 5
-        said, _ = run.communicate(timeout=10)
-    assert run.returncode == 0
-    assert CHANGED in said
-
-
 @posix
 def test_one_failure_stops_the_rest(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 40)  # minutes of hashing
     (tmp_path / "w").write_bytes(content(2 * MIB))
-    tree = local.walk(tmp_path)
 
     def fail(_done: int, _total: int) -> None:
         raise FileError("enough")
 
     with pytest.raises(FileError, match="enough"):
-        manifest.build(tree, how(), jobs=2, progress=fail)
+        build(tmp_path, how(), jobs=2, progress=fail)
 
 
 @posix
@@ -428,98 +388,10 @@ def test_ctrl_c_ends_the_work_at_once(tmp_path: Path) -> None:
         "    progress=lambda *_: print('go', flush=True))\n"
         "except KeyboardInterrupt: sys.exit(130)"
     )
-    with hashing(script, tmp_path) as run:
+    with started(script, tmp_path) as run:
         run.send_signal(signal.SIGINT)
         run.communicate(timeout=10)
     assert run.returncode == 130
-
-
-# Thousands of tiny files: two processes -----------------------------------------------------------
-
-IN_A_PROCESS = """
-import os, sys, threading
-from pathlib import Path
-import model_signing as m
-model, fork, forks = Path(sys.argv[1]), os.fork, []
-def counted():
-    forks.append(1)
-    return fork()
-os.fork = counted
-{before}
-try:
-    print(m.digest(model, m.HashOptions(jobs={jobs})), len(forks))
-except m.Error as error:
-    print(error)
-try:
-    os.waitpid(-1, 0)
-    print("a child is left")
-except ChildProcessError:
-    pass
-"""
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    block = content(6000)
-    for number in range(4100):
-        (folder / f"{number:04}").write_bytes(block[number : number + number % 1500])
-    return folder
-
-
-def digest_of(model: Path, before: str = "", jobs: int = 2) -> str:
-    script = IN_A_PROCESS.format(before=before, jobs=jobs)
-    command = [sys.executable, "-c", script, str(model)]
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    ).stdout
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")
-def test_two_processes_find_what_one_does(tiny: Path) -> None:
-    alone = digest_of(tiny, jobs=1).split()
-    assert alone[1] == "0"
-    assert digest_of(tiny).split() == [alone[0], "1"]
-    # A process with threads of its own is not copied, nor one that looks after its children.
-    thread = "threading.Thread(target=threading.Event().wait, daemon=True).start()"
-    assert digest_of(tiny, thread).split() == [alone[0], "0"]
-    ignoring = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
-    assert digest_of(tiny, ignoring).split() == [alone[0], "0"]
-    # Whatever happens to the child, no digest is missing; nor if there can be none.
-    limited = "def fork(): raise BlockingIOError(11, 'Resource temporarily unavailable')"
-    assert digest_of(tiny, limited).split() == [alone[0], "1"]
-    assert digest_of(tiny, "os.fork = lambda: fork() or os._exit(0)").split() == [alone[0], "0"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "raise KeyboardInterrupt"])
-def test_no_process_stays_behind(tiny: Path, end: str) -> None:
-    script = (
-        "import os, sys; from pathlib import Path; import model_signing as m\n"
-        f"def stop(*_): {end}\n"
-        "m.digest(Path(sys.argv[1]), m.HashOptions(jobs=2), progress=stop)"
-    )
-    command = [sys.executable, "-c", script, str(tiny)]
-    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    with limited(run):
-        run.communicate(timeout=20)  # until the last process has closed the pipe
-    assert run.returncode != 0
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many threads there are")
-@pytest.mark.parametrize("name", ["0000", "4099"])
-def test_either_process_finds_a_change(tiny: Path, tmp_path: Path, name: str) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(tiny, model)
-    said = digest_of(model, f"os.fork = lambda: (model / '{name}').unlink() or fork()")
-    assert said.startswith("cannot read a part of the model\n")
-    assert f"/{name}\n" in said
-    assert "child" not in said
 
 
 # How many cores ----------------------------------------------------------------------------------
@@ -553,7 +425,7 @@ def test_a_containers_quota_limits_the_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quotas: dict[str, str], expected: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert manifest.default_jobs(*cgroup(tmp_path, **quotas)) == expected
+    assert hashing.default_jobs(*cgroup(tmp_path, **quotas)) == expected
 
 
 def test_the_quota_of_cgroup_version_1_counts_too(
@@ -565,8 +437,8 @@ def test_the_quota_of_cgroup_version_1_counts_too(
     (fs / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     for quota, expected in (("-1\n", 64), ("250000\n", 3)):
         (fs / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-        assert manifest.default_jobs(fs, proc) == expected
+        assert hashing.default_jobs(fs, proc) == expected
 
 
 def test_the_default_is_no_more_than_this_machine_has() -> None:
-    assert 1 <= manifest.default_jobs() <= (os.cpu_count() or 1)
+    assert 1 <= hashing.default_jobs() <= (os.cpu_count() or 1)

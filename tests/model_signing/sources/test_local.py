@@ -10,15 +10,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
 from model_signing.errors import FileError, UsageError
-from model_signing.oms.names import GIT_PATHS
+from model_signing.oms.names import GIT_PATHS, Selection
 from model_signing.safe_files import write_atomic
-from model_signing.sources import local
+from model_signing.sources import local, open_source
 from tests.support.material import ROOT
 
 posix = pytest.mark.skipif(os.name != "posix", reason="not tested: POSIX files only")
@@ -38,8 +38,9 @@ def write(path: Path, data: bytes = b"x") -> Path:
     return path
 
 
-def names(model: Path, **options: object) -> list[str]:
-    return sorted(local.walk(model, **options).files)  # type: ignore[arg-type]
+def names(model: Path, ignored: Collection[str] = (), allow_symlinks: bool = False) -> list[str]:
+    source = open_source(model, allow_symlinks=allow_symlinks)
+    return sorted(source.entries(Selection(ignored))[0])
 
 
 # Names (6.1.2) -----------------------------------------------------------------------------------
@@ -60,8 +61,9 @@ def test_names_are_those_that_find_prints(model: Path) -> None:
 
 
 def test_a_single_file_is_named_by_its_basename(model: Path) -> None:
-    tree = local.walk(model / "weights" / "0.bin")
-    assert (list(tree.files), tree.single) == (["0.bin"], True)
+    source = open_source(model / "weights" / "0.bin")
+    assert list(source.entries(Selection())[0]) == ["0.bin"]
+    assert (source.single, source.name) == (True, "0.bin")
 
 
 def test_the_path_of_the_model_does_not_matter(
@@ -70,7 +72,7 @@ def test_the_path_of_the_model_does_not_matter(
     expected = names(model)
     monkeypatch.chdir(model)
     assert names(Path()) == names(Path("../model")) == names(Path("weights/..")) == expected
-    assert local.basename(Path()) == local.basename(Path("weights/..")) == "model"
+    assert open_source(Path()).name == open_source("weights/..").name == "model"
 
 
 def test_empty_directories_do_not_count(model: Path) -> None:
@@ -152,20 +154,23 @@ def test_excluding_for_one_model_does_not_leak_into_the_next(model: Path) -> Non
 def test_a_listed_file_is_found_although_it_is_excluded(model: Path) -> None:
     write(model / "cache" / "signed")
     write(model / "cache" / "unsigned")
-    tree = local.walk(model, ignored=["cache"], listed=["cache/signed"])
-    assert "cache/signed" in tree.files
-    assert "cache/unsigned" not in tree.files
-    assert tree.unsigned == []
+    found, unsigned = open_source(model).entries(Selection(["cache"], ["cache/signed"]))
+    assert "cache/signed" in found
+    assert "cache/unsigned" not in found
+    assert unsigned == []
 
 
 def test_only_listed_files_are_looked_at_when_asked(model: Path) -> None:
     (model / "junk").mkdir()
+    write(model / "ignored")
     if os.name == "posix":
         os.mkfifo(model / "pipe")
         (model / "link").symlink_to("/")
-    tree = local.walk(model, listed=["weights/0.bin"], only_listed=True)
-    assert list(tree.files) == ["weights/0.bin"]
-    assert {"junk", "config.json", "weights/deep"} <= set(tree.unsigned)
+    selection = Selection(["ignored"], ["weights/0.bin"], only_listed=True)
+    found, unsigned = open_source(model).entries(selection)
+    assert list(found) == ["weights/0.bin"]
+    assert {"junk", "config.json", "weights/deep"} <= set(unsigned)
+    assert "ignored" not in unsigned
 
 
 @pytest.mark.parametrize(
@@ -361,8 +366,9 @@ def test_what_cannot_be_read_is_refused(forbidden: str) -> None:
     target.chmod(0)
     try:
         with unprivileged(), pytest.raises(FileError, match="cannot read") as refusal:
-            for name in local.walk(folder).files:  # a file shows only when it is opened
-                os.close(local.open_model_file(str(folder / name), follow=False))
+            source = open_source(folder)
+            for name, entry in source.entries(Selection())[0].items():
+                list(source.read(name, entry, 0, 1))  # a file shows only when it is opened
     finally:
         target.chmod(0o700)
         shutil.rmtree(folder)

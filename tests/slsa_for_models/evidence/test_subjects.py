@@ -17,6 +17,7 @@ from model_signing.methods.key import key_signer, key_verifier
 from slsa_for_models.cli import main
 from slsa_for_models.evidence import subjects
 from tests.support.crafted import new_key, private_pem, public_pem
+from tests.support.memory_source import MemorySource
 
 
 def lines(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -123,6 +124,23 @@ def test_a_signature_with_links_and_another_algorithm(tmp_path: Path, folder: Pa
     verified = api.verify(folder, tmp_path / "model.sig", key_verifier(public_pem(key)))
     found = subjects.of_verified(folder, verified)
     assert found.files["link"] == found.files["saved_model.pb"] == sha256(b"graph").hexdigest()
+
+
+def test_a_model_that_lies_elsewhere(tmp_path: Path, folder: Path) -> None:
+    there = MemorySource(
+        folder.name,
+        {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        },
+    )
+    assert subjects.measure(there) == subjects.measure(folder)
+    key, signature = new_key(), tmp_path / "model.sig"
+    shards = api.HashOptions(method="shards", shard_size=5)
+    api.sign(there, signature, key_signer(private_pem(key)), shards)
+    verified = api.verify(there, signature, key_verifier(public_pem(key)))
+    assert subjects.of_verified(there, verified) == subjects.of_verified(folder, verified)
 
 
 def test_several_models(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

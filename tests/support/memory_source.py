@@ -1,0 +1,52 @@
+"""A model that lies in memory: a source other than this machine's files, for tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from model_signing.errors import FileError
+from model_signing.oms.names import Selection
+from model_signing.sources import Buffer, Entry
+
+
+@dataclass
+class MemorySource:
+    """Files by name; the version of one is its digest.
+
+    Attributes:
+        name: The model's own.
+        files: What it has.
+        single: Whether it is one file.
+        piece: Bytes of a buffer.
+        wait: Seconds that each buffer takes to come.
+    """
+
+    name: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    single: bool = False
+    piece: int = 1 << 20
+    wait: float = 0
+
+    def entries(self, selection: Selection) -> tuple[dict[str, Entry], list[str]]:
+        """See `Source`: a flat listing, filtered."""
+        found = {
+            name: Entry(len(data), sha256(data).hexdigest())
+            for name, data in self.files.items()
+            if selection.takes(name)
+        }
+        return found, [
+            name for name in self.files if name not in found and selection.unsigned(name)
+        ]
+
+    def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
+        """See `Source`."""
+        data = self.files[name]
+        for offset in range(start, stop, self.piece):
+            if self.wait:
+                time.sleep(self.wait)
+            yield data[offset : min(stop, offset + self.piece)]
+        if entry.version not in (None, sha256(data).hexdigest()):
+            raise FileError("the object changed", where=f"memory:{name}")
