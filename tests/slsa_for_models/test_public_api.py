@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import slsa_for_models
-from model_signing.errors import MismatchError
+from model_signing import key_signer, sign
+from model_signing.errors import MismatchError, UsageError
 from slsa_for_models import (
     BaseModel,
     Expectations,
@@ -26,7 +27,7 @@ from slsa_for_models import (
 )
 from slsa_for_models.errors import PolicyError, RunError, SourceError, UnsafeModelError
 from tests.support.crafted import COMMIT, DATASET, REF, SOURCE, TRAIN, Workshop
-from tests.support.material import ROOT
+from tests.support.material import ROOT, new_key, private_pem, public_pem
 
 EXPORTED = (
     "Accepted BaseModel Builder Error Expectations FORMATS GitHubApi Pattern Signed Signer "
@@ -126,6 +127,26 @@ def test_a_policy_is_made_of_a_verdict_and_read_again(workshop: Workshop) -> Non
     assert not refused
     with pytest.raises(SourceError, match="another branch"):
         policy_from(refused, other)
+
+
+def test_a_policy_names_the_key_that_signed(workshop: Workshop) -> None:
+    model, key = workshop.model(), new_key()
+    signature = workshop.folder / "model.sig"
+    sign(model, signature, key_signer(private_pem(key)))
+    public = public_pem(key)
+    workshop.write("signer.pub", public)
+    trusted = (workflow(f"{TRAIN}@{REF}"),)
+    by_key = Expectations(source_uri=SOURCE, builders=trusted, signer=Signer(public_key=public))
+    evidence = {
+        "signature": signature,
+        "provenance": [workshop.train_provenance(model)],
+        "trust": SigstoreTrust(trust_config=workshop.trust_config, offline=True),
+    }
+    verdict = verify(model, by_key, **evidence).require()
+    with pytest.raises(UsageError, match="name the file of the key"):
+        policy_from(verdict, by_key)
+    made = workshop.write("made.toml", policy_from(verdict, by_key, "signer.pub").encode())
+    assert verify(model, load_policy(made), **evidence)
 
 
 def test_a_base_model_with_the_files_beside_it(workshop: Workshop) -> None:

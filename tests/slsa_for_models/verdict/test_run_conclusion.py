@@ -16,7 +16,7 @@ from slsa_for_models.errors import RunError
 from slsa_for_models.verdict import run_conclusion
 from slsa_for_models.verdict.run_conclusion import GitHubApi
 from tests.support import crafted
-from tests.support.crafted import SOURCE, TRAIN, Workshop, refusals
+from tests.support.crafted import REF, SOURCE, TRAIN, Workshop, refusals
 
 COMMIT = "c" * 40
 RUN = "https://github.com/octo-org/models/actions/runs/42/attempts/1"
@@ -106,6 +106,21 @@ def test_a_model_of_an_attempt_that_failed(
         found, verdict = workshop.verify(model, "--provenance", provenance, *options)
         assert (found, refusals(verdict)) == (code, ["RunError"][:code])
     assert [path.rpartition("/")[2] for path, _ in api.requests] == ["1", "2"]
+
+
+@pytest.mark.parametrize(("conclusion", "code"), [("failure", 1), ("success", 0)])
+def test_without_provenance_the_run_is_the_one_that_signed(
+    api: Api, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, conclusion: str, code: int
+) -> None:
+    monkeypatch.setenv("GITHUB_API_URL", api.url)
+    model = workshop.model()
+    signer = ("--identity", f"{TRAIN}@{REF}", "--source-uri", SOURCE)
+    about = {"id": 77, "head_sha": crafted.COMMIT, "conclusion": conclusion}
+    api.body = json.dumps({**GOOD, **about}).encode()
+    evidence = ("--signature", workshop.sign_model(model), *signer)
+    found, verdict = workshop.verify(model, *evidence, "--run-conclusion")
+    assert (found, refusals(verdict)) == (code, ["RunError"][:code])
+    assert [path.rpartition("runs/")[2] for path, _ in api.requests] == ["77/attempts/1"]
 
 
 def test_a_public_run_needs_no_token(api: Api) -> None:
