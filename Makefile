@@ -13,8 +13,9 @@ OUTPUT ?= out
 # Two processes: the tests wait for training and hashing, which use every core themselves.
 WORKERS ?= 2
 
-environment = $$($(PYTHON) actions/setup/environment.py $(1))
-tool = "$(call environment,dev)"/
+# Settings of Python's are not for what runs here; -I keeps them from the first process, too.
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONUSERBASE PYTHONPLATLIBDIR
+environment = $$($(PYTHON) -I actions/setup/environment.py $(1))
 
 .PHONY: help
 help: ## Show the targets
@@ -22,7 +23,7 @@ help: ## Show the targets
 
 .PHONY: demo
 demo: ## Train, prove, sign and verify a model by train.yml on this machine (MODEL=, DATA_DIR=, OUTPUT=)
-	@bin=$(call environment,dev); \
+	@bin=$(call environment,demo); \
 	"$$bin/python" -m sandbox demo --model "$(MODEL)" --dataset "$(DATA)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") --output "$(OUTPUT)"
 
 .PHONY: demo-tekton
@@ -33,26 +34,26 @@ demo-tekton: ## Run the Tekton pipeline of slsa_for_models/gcp on this machine (
 demo-kubeflow: ## Run the Kubeflow pipeline of slsa_for_models/kubeflow on this machine (MODEL=, OUTPUT=)
 	@bin=$(call environment,dev); "$$bin/python" -m sandbox.clusters.kubeflow_demo --model "$(MODEL)" --output "$(OUTPUT)/kubeflow"
 
+# Each test in the environment that it needs. ARGS goes to pytest; the last line counts them all.
+tests = $(PYTHON) -I tests/run.py
+
 .PHONY: test
 test: ## Run the tests (every area, quick cases)
-	@bin=$(call environment,dev); \
-	"$$bin/python" -m pytest -n $(WORKERS) --dist loadscope -m "not full" $(ARGS)
+	@$(tests) -n $(WORKERS) --dist loadscope -m "not full" $(ARGS)
 
 .PHONY: test-full
 test-full: ## Run all tests, with every format through the workflow
-	@bin=$(call environment,dev); \
-	"$$bin/python" -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
+	@$(tests) -n $(WORKERS) --dist loadscope $(ARGS)
 
 .PHONY: test-base
 test-base: ## Run the tests that need no framework, on this Python and system
-	@bin=$(call environment,test); \
-	"$$bin/python" -m pytest tests/model_signing tests/slsa_for_models $(ARGS)
+	@$(tests) --roles test tests/model_signing tests/slsa_for_models $(ARGS)
 
 .PHONY: lint
 lint: ## Check style, types, workflows and actions
-	@bin=$(call environment,dev); PATH="$$bin:$$PATH"; \
-	ruff check .; ruff format --check .; mypy; \
-	mypy --python-version 3.11 actions/setup/environment.py .github/release.py; \
+	@bin=$(call environment,lint); types=$(call environment,test-pytorch); PATH="$$bin:$$PATH"; \
+	ruff check .; ruff format --check .; PYTHONPATH=. lint-imports --no-cache; mypy --python-executable "$$types/python"; \
+	mypy actions/setup/environment.py tests/run.py; mypy --python-version 3.11 .github/release.py; \
 	actionlint; zizmor --offline --quiet --persona pedantic --strict-collection .github actions; \
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml examples/*.yml; \
 	actionlint examples/*.yml; \
@@ -72,18 +73,19 @@ bench: ## Measure signing and verifying beside the peer and the machine's limits
 bench-accuracy: ## Train on real photographs beside the tutorial recipes (DATA_DIR=; about 30 minutes)
 	@bin=$(call environment,dev); "$$bin/python" bench/accuracy.py --data-dir "$(DATA_DIR)" $(ARGS)
 
-# Versions move only here. Nothing in the files names an index: they hold names and digests.
-COMPILE = "$$bin/uv" --no-config pip compile --quiet --upgrade --generate-hashes --no-header \
-	--no-annotate --no-emit-index-url --no-emit-find-links
-LINUX = --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint base.txt \
-	$(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--index https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)
+# Versions move only here. Nothing in the files names an index: they hold names and digests, for every
+# Python that we support. A lock takes the versions of those before it, so that they can be installed
+# together (`ROLES` in actions/setup/environment.py). PyTorch's own index has the build for the CPU.
+COMPILE = "$$bin/uv" --no-config --no-python-downloads pip compile --quiet --upgrade --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --universal --python-version 3.10
 .PHONY: lock
 lock: ## Resolve the requirements again and write the hash-locked files
 	@bin=$(call environment,bootstrap); cd requirements; \
-	for name in bootstrap base peer; do $(COMPILE) --universal --python-version 3.10 $$name.in -o $$name.txt; done; \
-	$(COMPILE) --universal --python-version 3.10 kubeflow.in -o kubeflow.txt; \
-	for name in test gcp; do $(COMPILE) --universal --python-version 3.10 --constraint base.txt $$name.in -o $$name.txt; done; \
-	for name in pytorch tensorflow dev; do $(COMPILE) $(LINUX) $$name.in -o $$name.txt; done
+	for name in bootstrap base peer kubeflow; do $(COMPILE) $$name.in -o $$name.txt; done; \
+	$(COMPILE) --constraint base.txt dev.in -o dev.txt; \
+	for name in test gcp demo lint tensorflow; do $(COMPILE) --constraint dev.txt $$name.in -o $$name.txt; done; \
+	$(COMPILE) --constraint dev.txt pytorch.in -o pytorch-cuda.txt; \
+	$(COMPILE) --constraint dev.txt --torch-backend cpu pytorch.in -o pytorch.txt
 
 .PHONY: tables
 tables: ## Write the tables of inputs, outputs and permissions into the READMEs

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.checkout import PRODUCT, ROOT, programs_of
+from sandbox.checkout import PRODUCT, ROOT, SetupError, framework_of, programs_of
 from sandbox.github import Event, Repository, Run, WorkflowError, run
 from sandbox.sigstore import LocalSigstore
 from sandbox.sigstore.oidc import GITHUB_ISSUER
@@ -102,6 +102,12 @@ def demo(model: str, dataset: str, data_dir: Path | None, epochs: int | None, ou
     if data_dir is not None:
         inputs["data-dir"] = str(data_dir.resolve())
     print(f"{WORKFLOW}, as on GitHub, on this machine. Nothing leaves it, except for packages.\n")
+    try:  # before the workflow asks for them: what fails here needs no log to be looked at
+        for role in filter(None, (framework_of(model), "base")):
+            programs_of(role)
+    except SetupError as error:
+        print(f"\nNot started: {error}", file=sys.stderr)
+        return 1
     with LocalSigstore() as sigstore:
         display.line(f"> {'sigstore':11}certificates, log and timestamps at {sigstore.url}")
         try:

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from sandbox.sigstore import LocalSigstore
+from tests.run import FRAMEWORKS, framework_of
 from tests.support.limits import locked
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +41,27 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test writes or reads by a relative name is not in the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+# The framework of this environment, if it has one.
+HERE = next((name for name, module in FRAMEWORKS.items() if find_spec(module)), "")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """A file named after a framework imports it."""
+    return True if framework_of(collection_path) not in ("", HERE) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test runs where the framework is that its file's name or mark names, or where none is."""
+    elsewhere = [item for item in items if _framework(item) != HERE]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in elsewhere]
+
+
+def _framework(item: pytest.Item) -> str:
+    marks = (name for name in FRAMEWORKS if item.get_closest_marker(name))
+    return framework_of(item.path) or next(marks, "")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.checkout import ROOT, programs_of
+from sandbox.checkout import ROOT, SetupError, programs_of
 from sandbox.clusters.tekton_demo import IDENTITY, ISSUER, NAMESPACE, TRUST
 from sandbox.sigstore import LocalSigstore
 
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
                 epochs=args.epochs,
                 processes=args.processes,
             )
-        except KubeflowError as error:
+        except (KubeflowError, SetupError) as error:
             print(f"demo-kubeflow: {error}", file=sys.stderr)
             return 1
     print(f"\n{outcome.model}\n{outcome.signature}\n{json.dumps(outcome.metrics)}")

@@ -29,7 +29,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from sandbox.checkout import ROOT, programs_of
+from sandbox.checkout import ROOT, SetupError, programs_of
 from sandbox.clusters import chains, tekton
 from sandbox.github import repositories
 from sandbox.sigstore import LocalSigstore
@@ -266,13 +266,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "tekton", metavar="DIR")
     args = parser.parse_args(argv)
     shutil.rmtree(args.output, ignore_errors=True)
-    programs = {role: programs_of(role) for role in ("gcp", args.model.partition("_")[0])}
     with LocalSigstore() as sigstore:
         try:
+            programs = {role: programs_of(role) for role in ("gcp", args.model.partition("_")[0])}
             outcome = run(
                 args.model, args.output, sigstore=sigstore, programs=programs, EPOCHS=args.epochs
             )
-        except tekton.TektonError as error:
+        except (tekton.TektonError, SetupError) as error:
             print(f"demo-tekton: {error}", file=sys.stderr)
             return 1
         command = verify_command(outcome)

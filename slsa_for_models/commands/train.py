@@ -39,7 +39,8 @@ _OPTIONS: dict[str, command_line.Row] = {
     ),
     "--requirements": (
         "FILE",
-        "the hash-locked requirements this was installed from; its digest is recorded",
+        "the hash-locked requirements this was installed from; its digest is recorded "
+        "(default: those of our own set-up)",
     ),
 }
 

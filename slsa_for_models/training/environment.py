@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -28,16 +29,23 @@ _CPU_FEATURES = """
 """
 
 
+# What actions/setup leaves in the environments that it builds: a copy of their lock.
+LOCK_NAME = "locked-requirements.txt"
+
+
 def describe(framework: str, requirements: Path | None = None) -> Environment:
     """The running interpreter's environment.
 
     Args:
         framework: `pytorch` or `tensorflow`.
-        requirements: The hash-locked requirements it was installed from, if known.
+        requirements: The hash-locked requirements it was installed from; by default those that
+            our own set-up left in the environment, if it did.
 
     Raises:
         TrainingError: `requirements` cannot be read.
     """
+    own = Path(sys.prefix, LOCK_NAME)
+    requirements = requirements or (own if own.is_file() else None)
     try:
         lock = hashlib.sha256(requirements.read_bytes()).hexdigest() if requirements else None
     except OSError as error:

@@ -131,8 +131,8 @@ def _differences(said: TrainingRecord, here: Environment) -> list[str]:
             found.append(f"{name} was {versions[0]}, is {versions[1]}")
     found += [
         f"{field} was {then[field]}, is {now[field]}"
-        for field in ("python", "platform", "source_sha256")
-        if then[field] != now[field]
+        for field in ("python", "platform", "requirements_sha256", "source_sha256")
+        if then[field] != now[field] and None not in (then[field], now[field])
     ]
     for words, features in (
         ("had", set(then["cpu_features"]) - set(now["cpu_features"])),

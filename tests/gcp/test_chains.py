@@ -85,12 +85,12 @@ def test_the_run_verifies(outcome, verify):
     "name",
     [name for name, row in FORMATS.items() if not row.directory and name != "pytorch_model.pth"],
 )
-def test_every_other_format_verifies(name, sigstore, programs, verify, tmp_path):
+def test_every_other_format_verifies(name, sigstore, image, verify, tmp_path):
     made = tekton_demo.run(
         name,
         tmp_path,
         sigstore=sigstore,
-        programs=dict.fromkeys(("gcp", "pytorch", "tensorflow"), programs),
+        programs={role: image(role) for role in ("gcp", name.partition("_")[0])},
         training_options=TINY,
         say=[].append,  # the verdict stays alone on stdout
         EPOCHS="1",
@@ -381,13 +381,13 @@ def consumer(outcome, tmp_path):
 
 
 @pytest.fixture
-def shell(consumer, programs, outcome):
+def shell(consumer, image, outcome):
     def run(text: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
             cwd=consumer,
             env={
-                "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+                "PATH": f"{image('gcp')}{os.pathsep}{os.environ['PATH']}",
                 "HOME": str(consumer),
                 "MODEL": outcome.model.name,
                 "NAMESPACE": tekton_demo.NAMESPACE,

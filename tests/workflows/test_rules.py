@@ -10,15 +10,14 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from sandbox.checkout import programs_of
 from tests.workflows.rules import ROOT, RULES, findings
 
-BIN = Path(sys.executable).parent
 PEDANTIC = ("--persona", "pedantic", "--strict-collection")
 LINTERS = {
     "actionlint": [["actionlint"]],
@@ -35,6 +34,7 @@ def lint(linter: str, root: Path) -> subprocess.CompletedProcess[str]:
     """Runs a linter over a tree; the first of its calls that fails, else the last."""
     workflows = [str(path) for path in sorted(root.glob(".github/workflows/*.yml"))]
     actions = [str(path) for path in sorted(root.glob("actions/*/action.yml"))]
+    programs = programs_of("lint")
     for command in LINTERS[linter]:
         arguments = [
             word
@@ -42,9 +42,9 @@ def lint(linter: str, root: Path) -> subprocess.CompletedProcess[str]:
             for word in {"WORKFLOWS": workflows, "ACTIONS": actions}.get(argument, [argument])
         ]
         done = subprocess.run(
-            [str(BIN / arguments[0]), *arguments[1:]],
+            [str(programs / arguments[0]), *arguments[1:]],
             cwd=root,
-            env={**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
+            env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
             capture_output=True,
             text=True,
             check=False,

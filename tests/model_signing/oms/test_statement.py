@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import referencing
 
 import model_signing
 from model_signing.errors import ManifestError, StatementError
@@ -80,8 +82,6 @@ def test_the_same_manifest_gives_the_same_bytes() -> None:
 
 
 def test_a_statement_is_valid_by_the_published_schemas() -> None:
-    jsonschema = pytest.importorskip("jsonschema")
-    referencing = pytest.importorskip("referencing")
     folder = shared("oms", "schemas")
     schemas = [json.loads(path.read_text()) for path in sorted(folder.rglob("*.schema.json"))]
     registry = referencing.Registry().with_resources(

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("numpy", reason="training needs a framework extra: NumPy is not installed")
-
 from slsa_for_models.cifar10 import dataset, synthetic
 from slsa_for_models.cifar10.archive import SHA256
 from slsa_for_models.errors import DatasetError

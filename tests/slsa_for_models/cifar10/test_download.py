@@ -382,10 +382,10 @@ def test_without_a_network_every_way_out_is_named(capsys, tmp_path: Path, monkey
         assert way_out in error
 
 
+@pytest.mark.pytorch
 def test_training_takes_it_from_the_mirror(small, serve, tmp_path, capsys):
-    pytest.importorskip("torch", reason="training needs a framework")
     command = ["train", "pytorch_model.pth", f"--output-dir={tmp_path / 'out'}"]
     assert cli.main([*command, "--dataset-url", serve().url]) == 1
     error = capsys.readouterr().err
     assert "downloading CIFAR-10 from 127.0.0.1" in error
-    assert "the archive is damaged" in error  # these bytes are none
+    assert "the archive is" in error  # damaged, or by its digest another one

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from model_signing.errors import UsageError
-from sandbox.checkout import ROOT
+from sandbox.checkout import ROOT, framework_of, programs_of
 from slsa_for_models.cifar10.processes import Place, place
 from slsa_for_models.cli import main
 
@@ -67,13 +66,17 @@ def test_usage(capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
-def train(output: Path, *command: str) -> dict:
+def python_for(name: str) -> Path:
+    return programs_of(framework_of(name)) / "python"
+
+
+def train(name: str, output: Path, *command: str) -> dict:
     options = [
         *("--dataset=synthetic", "--train-images=3000", "--test-images=1000", "--epochs=3"),
         *("--seed=1", "--threads=1", "--minimum-accuracy=0", f"--output-dir={output}"),
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "slsa_for_models", *command, *options],
+        [python_for(name), "-m", "slsa_for_models", *command, *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -86,8 +89,8 @@ def train(output: Path, *command: str) -> dict:
 @pytest.mark.full
 @pytest.mark.parametrize("name", ["pytorch_model.pth", "tensorflow_model.keras"])
 def test_two_processes_reach_the_accuracy_of_one(name, tmp_path):
-    alone = train(tmp_path / "alone", "train", name)
-    together = train(tmp_path / "together", "distribute", "--processes=2", name, "--")
+    alone = train(name, tmp_path / "alone", "train", name)
+    together = train(name, tmp_path / "together", "distribute", "--processes=2", name, "--")
     assert together["parameters"]["processes"] == 2
     assert "processes" not in alone["parameters"]
     first, second = (record["metrics"] for record in (alone, together))
@@ -106,7 +109,7 @@ def test_two_processes_reach_the_accuracy_of_one(name, tmp_path):
 def test_a_process_that_fails_ends_all(name, tmp_path):
     command = ["distribute", "--processes=2", name, "--", "--data-dir=/nonexistent"]
     done = subprocess.run(
-        [sys.executable, "-m", "slsa_for_models", *command, f"--output-dir={tmp_path}"],
+        [python_for(name), "-m", "slsa_for_models", *command, f"--output-dir={tmp_path}"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -8,11 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+import numpy as np
 
-np = pytest.importorskip("numpy", reason="training needs a framework extra: NumPy is not installed")
-
-from slsa_for_models.cifar10 import dataset, synthetic  # noqa: E402
+from slsa_for_models.cifar10 import dataset, synthetic
 
 ROOT = Path(__file__).resolve().parents[3]
 

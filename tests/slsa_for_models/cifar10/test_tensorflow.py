@@ -12,13 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("tensorflow", reason="not tested: TensorFlow is not installed")
-
 import h5py
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from slsa_for_models import cli

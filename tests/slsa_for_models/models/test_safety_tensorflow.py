@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("tensorflow", reason="not tested: TensorFlow is not installed")
-
 import tensorflow as tf
 
 from slsa_for_models.errors import UnsafeModelError

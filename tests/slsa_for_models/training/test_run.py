@@ -90,6 +90,7 @@ def test_data_that_would_be_ignored(capsys, tmp_path: Path, options: list[str], 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.pytorch
 @pytest.mark.parametrize("suffix", ["sig", "provenance.sigstore.json", "intoto.jsonl"])
 def test_a_model_that_was_signed_is_not_written_over(capsys, tmp_path: Path, suffix: str):
     (tmp_path / f"pytorch_model.pth.{suffix}").touch()
@@ -127,8 +128,8 @@ def test_framework_that_is_not_installed(tmp_path: Path, missing: str):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.pytorch
 def test_output_folder_that_cannot_be_made(capsys, tmp_path: Path):
-    pytest.importorskip("numpy", reason="training needs a framework extra")
     (tmp_path / "file").write_bytes(b"")
     output = tmp_path / "file" / "out"
     images = ["--dataset=synthetic", "--train-images=10", "--test-images=10"]
@@ -138,8 +139,8 @@ def test_output_folder_that_cannot_be_made(capsys, tmp_path: Path):
     assert str(output) in error
 
 
+@pytest.mark.pytorch
 def test_requirements_that_cannot_be_read(capsys, tmp_path: Path):
-    pytest.importorskip("numpy", reason="training needs a framework extra")
     images = ["--dataset=synthetic", "--train-images=10", "--test-images=10"]
     command = ["train", "pytorch_model.pth", "--output-dir", str(tmp_path / "out"), *images]
     assert cli.main([*command, "--requirements", str(tmp_path / "none.txt")]) == 1
@@ -149,8 +150,8 @@ def test_requirements_that_cannot_be_read(capsys, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.pytorch
 def test_data_folder_that_is_not_there(capsys, tmp_path: Path):
-    pytest.importorskip("numpy", reason="training needs a framework extra")
     command = ["train", "pytorch_model.pth", "--data-dir", str(tmp_path / "none")]
     assert cli.main([*command, "--output-dir", str(tmp_path / "out")]) == 1
     assert "there is no such folder" in capsys.readouterr().err

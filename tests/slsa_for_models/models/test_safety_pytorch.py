@@ -9,9 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch", reason="not tested: PyTorch is not installed")
-
 import torch
 from torch import nn
 
