@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from model_signing.oms import strict_json
 from slsa_for_models.errors import RecordError
@@ -25,6 +25,7 @@ MAX_BYTES = 1024 * 1024
 _SCHEMA_FILE = "training-record.v1.json"
 
 Parameters = Mapping[str, int | float | str]
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,13 @@ def parse(data: bytes) -> TrainingRecord:
     json_schema.check(document, json_schema.load(_SCHEMA_FILE), RecordError, "The training record")
     return TrainingRecord(
         schema=document["schema"],
-        model=Model(**{**document["model"], "files": _files(document["model"])}),
-        dataset=Dataset(**{**document["dataset"], "files": _files(document["dataset"])}),
+        model=_filled(Model, {**document["model"], "files": _files(document["model"])}),
+        dataset=_filled(Dataset, {**document["dataset"], "files": _files(document["dataset"])}),
         parameters=document["parameters"],
         metrics=Metrics(
             **{
                 **document["metrics"],
-                "epochs": tuple(Epoch(**epoch) for epoch in document["metrics"]["epochs"]),
+                "epochs": tuple(_filled(Epoch, one) for one in document["metrics"]["epochs"]),
             }
         ),
         environment=Environment(
@@ -181,4 +182,14 @@ def _file(path: Path, name: str) -> File:
 
 
 def _files(document: dict[str, Any]) -> tuple[File, ...]:
-    return tuple(File(**file) for file in document["files"])
+    return tuple(_filled(File, file) for file in document["files"])
+
+
+def _filled(kind: type[_Part], values: Mapping[str, Any]) -> _Part:
+    """A part of the record; 1.0 is the integer 1 in JSON Schema, and becomes one here."""
+    return kind(
+        **{
+            name: int(value) if kind.__annotations__[name] == "int" else value
+            for name, value in values.items()
+        }
+    )

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from dataclasses import replace
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ def load_policy(path: str | os.PathLike[str]) -> Expectations:
     path = Path(path)
     data = read_bounded(path, MAX_BYTES)
     try:
-        document = tomllib.loads(data.decode())
+        # A fraction is nothing that a schema knows: 1.0 is not 1 in TOML.
+        document = tomllib.loads(data.decode(), parse_float=Decimal)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyError("the policy is not TOML", where=str(path), found=str(error)) from None
     json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")

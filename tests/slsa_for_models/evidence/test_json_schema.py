@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,52 @@ def test_an_independent_validator_agrees_on_every_text(
         assert validator.is_valid(other) is accepted, f"{path}, {other}"
         refused += not accepted
     assert (refused == 0) is (change == "the same")
+
+
+SHAPES = {
+    "properties": {
+        "one": {"const": 1},
+        "text": {"type": "string", "pattern": "^a$"},
+        "closed": {"properties": {"c": {}}, "additionalProperties": False},
+        "open": {"required": ["a"]},
+        "named": {"propertyNames": {"pattern": "^a$"}},
+        "list": {"items": {"type": ["integer", "null"], "maximum": 3}},
+        "either": {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object", "properties": {"pattern": {"type": "string"}}},
+            ]
+        },
+    },
+}
+TOLD = [
+    ({"one": 2}, "$.one", "const 1", "2"),
+    ({"one": "1"}, "$.one", "const 1", '"1"'),
+    ({"text": "a\n"}, "$.text", 'pattern "^a$"', '"a\\n"'),
+    ({"text": None}, "$.text", 'type "string"', "null"),
+    ({"closed": {"b": 1, "a": 1}}, "$.closed.a", "no such field", None),
+    ({"open": {}}, "$.open.a", "this field", "none"),
+    ({"named": {"b": 1}}, "$.named", 'a name with pattern "^a$"', '"b"'),
+    ({"list": [0, 4]}, "$.list.1", "maximum 3", "4"),
+    ({"list": [True]}, "$.list.0", "type [", "true"),
+    ({"either": 1}, "$.either", 'type "string"', "1"),
+    ({"either": {"pattern": 1}}, "$.either.pattern", 'type "string"', "1"),
+    ({"list": [date(2026, 1, 2)]}, "$.list.0", "text, a whole number", "2026-01-02"),
+]
+
+
+@pytest.mark.parametrize(("value", "where", "expected", "found"), TOLD)
+def test_a_refusal_says_where_what_was_expected_and_found(
+    value: object, where: str, expected: str, found: str | None
+) -> None:
+    with pytest.raises(Error, match="It does not follow its schema") as refusal:
+        json_schema.check(value, SHAPES, Error, "It")
+    assert (refusal.value.where, refusal.value.found) == (where, found)
+    assert (refusal.value.expected or "").startswith(expected)
+
+
+def test_a_refusal_is_short_whatever_was_found() -> None:
+    for value in ({"text": "b" * 10_000}, {"closed": {"b" * 10_000: 1}}):
+        with pytest.raises(Error) as refusal:
+            json_schema.check(value, SHAPES, Error, "It")
+        assert len(str(refusal.value)) < 1000
