@@ -53,7 +53,8 @@ test-base: ## Run the tests that need no framework, on this Python and system
 lint: ## Check style, types, workflows and actions
 	@bin=$(call environment,lint); types=$(call environment,test-pytorch); PATH="$$bin:$$PATH"; \
 	ruff check .; ruff format --check .; PYTHONPATH=. lint-imports --no-cache; mypy --python-executable "$$types/python"; \
-	mypy actions/setup/environment.py tests/run.py; mypy --python-version 3.11 .github/release.py; \
+	mypy actions/setup/environment.py tests/run.py; \
+	mypy --python-version 3.11 .github/release.py .github/still_there.py; \
 	actionlint; zizmor --offline --quiet --persona pedantic --strict-collection .github actions; \
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml examples/*.yml; \
 	actionlint examples/*.yml; \
