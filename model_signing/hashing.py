@@ -103,8 +103,8 @@ def hash_model(
         task = partial(hash_ranges, source, serialization.hash_type, threads)
         results = _elsewhere(task, batches, executor, report)
     names = (part.resource for batch in batches for part in batch)
-    digests = dict(zip(names, results, strict=True))
-    return Manifest(serialization, {name: digests[name] for name in sorted(digests)}, sizes)
+    digests = dict(sorted(zip(names, results, strict=True)))
+    return Manifest(serialization, digests, sizes)
 
 
 def _batches(ranges: list[Range], *, own_threads: bool) -> list[list[Range]]:

@@ -117,10 +117,12 @@ class LocalSource:
             try:
                 if start:
                     os.lseek(descriptor, start, os.SEEK_SET)
-                if stop - start <= _BUFFER_BYTES:
-                    yield _all_of(descriptor, stop - start)
+                length = stop - start
+                if length <= _BUFFER_BYTES:
+                    data = os.read(descriptor, length)
+                    yield data if len(data) == length else _longer(data, descriptor, length)
                 else:
-                    yield from _pieces(descriptor, stop - start)
+                    yield from _pieces(descriptor, length)
                 status = os.fstat(descriptor)
             finally:
                 os.close(descriptor)
@@ -134,9 +136,8 @@ class LocalSource:
             )
 
 
-def _all_of(descriptor: int, length: int) -> bytes:
-    """The next `length` bytes, or as many as there are."""
-    data = os.read(descriptor, length)
+def _longer(data: bytes, descriptor: int, length: int) -> bytes:
+    """The data and what follows it, `length` bytes in all, or as many as there are."""
     while data and len(data) < length and (more := os.read(descriptor, length - len(data))):
         data += more
     return data
