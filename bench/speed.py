@@ -1,17 +1,20 @@
 """Measures signing and verifying: ours beside the peer and the machine's limits.
 
-usage: python bench/speed.py --ours BIN --peer BIN [--large] [--json FILE [--page FILE]]
+usage: python bench/speed.py --ours BIN --peer BIN [--go PROGRAM] [--large]
+                             [--json FILE [--page FILE] [--readme FILE]]
 
 BIN is the folder of an environment's programs (`actions/setup/environment.py base` and `peer`
-print them). Models are generated once, in `--cache`. What is measured:
+print them); PROGRAM is the `model-signing` of the Go port. Models are generated once, in `--cache`.
+What is measured:
 
 - whole processes, start-up included, and their peak memory, as the kernel reports both (wait4);
-- in pairs: each round runs the peer, ours and the limit one after the other, so that what else
-  the machine does meets all three; the table shows medians of the rounds;
+- side by side: each round runs the peer, the Go port, ours and the limit one after the other, so
+  that what else the machine does meets all; the table shows medians of the rounds;
 - warm, that is from the page cache, unless a row says "cold".
 
-The limits are what this machine's cores need for hashing the same bytes from the page cache,
-without start-up, in this interpreter: `sha256 x2` is two threads with half of the bytes each.
+The limit is what hashing alone costs here, also as a whole process: `sha256 x2` is
+`plain_threads.py` with two threads that have half of the bytes each; a file with more than half of
+them has a thread to itself, where it cannot be hashed in parts.
 
 This process must stay small: a child's peak memory starts at its parent's. So whatever needs
 packages (the sandbox, the plot) runs in processes of its own.
@@ -24,10 +27,10 @@ import hashlib
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,24 +38,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).resolve().parent))
+
+import plain_threads
+
 ROOT = Path(__file__).resolve().parents[1]
 MB, GB = 10**6, 10**9
 SHARE = (0.36, 0.27, 0.18, 0.12, 0.07)  # of a model in five files
 
+# The models by which this field is compared, with the files that we know them to have (not fetched:
+# the bytes are random). The sizes in their names are those of the published table: what `du` says.
+ROBERTA = "roberta-base-11 (8 KB)"  # one file
+YOLOP = "hustvl/YOLOP (215 MB)"  # a checkpoint with its optimizer, three of ONNX, pictures
+BERTSEQ2SEQ = "bertseq2seq (2.8 GB)"  # a SavedModel: all variables are one file
+BERT = "bert-base-uncased (3.3 GB)"  # the same weights for seven frameworks
+FALCON = "tiiuae/falcon-7b (14.4 GB)"  # two shards of a checkpoint
+NAMED = (ROBERTA, YOLOP, BERTSEQ2SEQ, BERT, FALCON)
+EQUAL = "3.3 GB in 5 equal files"
+
 MODELS: dict[str, list[int]] = {  # name -> sizes of its files in bytes
-    "8 KB": [8 * 1024],
+    ROBERTA: [8 * 1024],
     "1 MB in 5 files": [int(MB * share) for share in SHARE],
     "30 MB in 5 files": [int(30 * MB * share) for share in SHARE],
-    "215 MB in 150 files": [10 * MB] * 10 + [820_000] * 140,
+    YOLOP: [
+        *(95_300_000, 34_300_000, 32_100_000, 31_600_000),
+        *[4_600_000] * 4,
+        *[200_000] * 14,
+        *[8_000] * 60,
+    ],
     "1 GB in 5 files": [int(GB * share) for share in SHARE],
-    "3.3 GB in 5 files": [int(3.3 * GB * share) for share in SHARE],
-    "14.4 GB in 2 files": [int(9.9 * GB), int(4.5 * GB)],
+    BERTSEQ2SEQ: [2_950_000_000, 19_000_000, 900_000, 60_000],
+    BERT: [
+        *(536_063_208, 534_240_408, 532_175_104, 532_091_246),
+        *(440_473_133, 440_449_768, 438_064_459),
+        *(466_062, 231_508, 164_911, 11_358, 10_537, 570, 48),
+    ],
+    EQUAL: [660 * MB] * 5,
+    FALCON: [
+        *(9_951_028_193, 4_483_421_659),
+        *(2_734_130, 56_900, 16_900, 9_830, 7_160, 1_240, 1_050, 287, 281, 117),
+    ],
     "2,000 files of 1 KB": [1024] * 2_000,
     "20,000 files of 1 KB": [1024] * 20_000,
     "200,000 files of 1 KB": [1024] * 200_000,
 }
-LARGE = "14.4 GB in 2 files"
-ACTIONS, WHO = ("sign", "verify"), ("peer", "ours")
+ACTIONS, WHO = ("sign", "verify"), ("peer", "go", "ours")
 CORES, MEMORY_RATE, NVME_RATE = 48, 100 * GB, 7 * GB  # of the machine that is estimated
 PLOTTED = [name for name in MODELS if "files of" not in name]
 
@@ -65,9 +95,8 @@ class Row:
         model: Which of `MODELS`.
         option: "", or what is asked for beyond the defaults: "blake3", "shards".
         limit: The hash and number of threads that set the limit: ("sha256", 2).
-        longest: Whether the limit is about the largest file alone.
         faster: The least ratio of the peer's time to ours, signing and verifying; 0: not set.
-        within: The greatest ratio of our time to limit plus start-up; 0: not set.
+        within: The greatest ratio of our time to the limit; 0: not set.
         memory: The greatest peak in MiB; 0: not set.
         cold: Whether the files are dropped from the page cache before each run.
         slow: Measured in fewer rounds.
@@ -77,7 +106,6 @@ class Row:
     model: str
     option: str = ""
     limit: tuple[str, int] = ("sha256", 2)
-    longest: bool = False
     faster: tuple[float, float] = (0, 0)
     within: float = 0
     memory: float = 0
@@ -87,19 +115,21 @@ class Row:
 
 
 ROWS = [
-    Row("8 KB", faster=(5, 5), memory=80),
+    Row(ROBERTA, faster=(5, 5), memory=80),
     Row("1 MB in 5 files"),
     Row("30 MB in 5 files"),
-    Row("215 MB in 150 files", faster=(2.5, 2.5), memory=80),
-    Row("1 GB in 5 files"),
-    Row("3.3 GB in 5 files", faster=(1.4, 1.4), within=1.15, memory=80),
-    Row("3.3 GB in 5 files", "blake3", ("blake3", 2), memory=80),
-    Row("3.3 GB in 5 files", cold=True, slow=True),
-    Row(LARGE, slow=True, limit=("sha256", 1), longest=True, within=1.1, memory=80),
-    Row(LARGE, "shards", slow=True, within=1.15, memory=80),
-    Row(LARGE, "blake3", ("blake3", 2), slow=True, within=1.15, memory=80),
+    Row(YOLOP, faster=(2.5, 2.5), memory=80),
+    Row("1 GB in 5 files", faster=(1, 1)),
+    Row(BERTSEQ2SEQ, faster=(1, 1), within=1.1, memory=80),
+    Row(BERT, faster=(1, 1), within=1.1, memory=80),
+    Row(EQUAL, faster=(1, 1), within=1.1, memory=80),
+    Row(BERT, "blake3", ("blake3", 2), memory=80),
+    Row(BERT, cold=True, slow=True),
+    Row(FALCON, slow=True, faster=(1, 1), within=1.1, memory=80),
+    Row(FALCON, "shards", slow=True, faster=(1, 1), memory=80),
+    Row(FALCON, "blake3", ("blake3", 2), slow=True, memory=80),
     Row("2,000 files of 1 KB"),
-    Row("20,000 files of 1 KB", faster=(10, 7), memory=110),
+    Row("20,000 files of 1 KB", faster=(8, 8), memory=110),
     Row("200,000 files of 1 KB", slow=True, alone=True),
 ]
 
@@ -147,6 +177,7 @@ class Bench:
     def __init__(self, args: argparse.Namespace) -> None:
         self.ours: Path = args.ours
         self.peer: Path = args.peer
+        self.go: Path | None = args.go
         self.cache: Path = args.cache
         self.rounds: int = args.rounds
         self.slow_rounds = max(1, args.rounds * 2 // 3)
@@ -163,7 +194,7 @@ class Bench:
 
     def model(self, name: str) -> Path:
         """The model of that name, generated if it is not there yet."""
-        folder = self.cache / "models" / name.replace(" ", "-").replace(",", "")
+        folder = self.cache / "models" / re.sub(r"\W+", "-", name).strip("-")
         done = folder.with_suffix(".done")
         if not done.exists():
             print(f"generating {name}", file=sys.stderr)
@@ -194,11 +225,27 @@ class Bench:
             kind = "--private-key" if action == "sign" else "--public-key"
             extra = options[option] if action == "sign" else []
             return [str(self.ours / "model_signing"), *common, kind, str(key), *extra]
+        if who == "go":
+            kind = "--private-key" if action == "sign" else "--public-key"
+            return [str(self.go), *common, kind, str(key)]
         if option:  # the peer's command line has neither
             script = [str(self.peer / "python"), "-c", PEER_API, action, option]
             return [*script, str(model), str(signature), str(key)]
         kind = "--private_key" if action == "sign" else "--public_key"
         return [str(self.peer / "model_signing"), *common, kind, str(key)]
+
+    def who(self, row: Row) -> list[str]:
+        """Whose programs can do this row's work in time."""
+        others = {"peer": not row.alone, "go": self.go is not None and not row.option}
+        return [who for who in WHO if others.get(who, True)]
+
+    def limit(self, row: Row) -> list[str]:
+        """The command line of hashing alone, in our environment's interpreter."""
+        algorithm, threads = row.limit
+        script = str(Path(plain_threads.__file__).resolve())
+        model = str(self.model(row.model))
+        kind = "parts" if row.option else "whole"  # of a file
+        return [str(self.ours / "python"), "-I", script, algorithm, str(threads), kind, model]
 
     def run(self, command: Sequence[str]) -> Run | None:
         """Runs a process to its end; None if the peer fails, the end of the bench if we do."""
@@ -221,36 +268,11 @@ class Bench:
 
 
 def hash_limit(paths: Sequence[Path], algorithm: str, threads: int) -> float:
-    """Seconds that the cores need for these bytes, each thread an equal share of them."""
-    total = sum(path.stat().st_size for path in paths)
-    shares: list[list[tuple[Path, int, int]]] = [[]]
-    room = share = -(-total // threads)
-    for path in paths:
-        start, size = 0, path.stat().st_size
-        while start < size:
-            if room == 0:
-                shares.append([])
-                room = share
-            count = min(room, size - start)
-            shares[-1].append((path, start, count))
-            start, room = start + count, room - count
-
-    def work(parts: list[tuple[Path, int, int]]) -> None:
-        buffer = memoryview(bytearray(1 << 20))
-        for path, start, count in parts:
-            state = new_hash(algorithm)
-            with path.open("rb", buffering=0) as file:
-                file.seek(start)
-                while count and (got := file.readinto(buffer[:count])):
-                    state.update(buffer[:got])
-                    count -= got
-
-    workers = [threading.Thread(target=work, args=(parts,)) for parts in shares]
+    """Seconds that the cores need for these bytes, without start-up."""
+    files = [(str(path), path.stat().st_size) for path in paths]
     began = time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    shares = plain_threads.share(files, threads, whole=False)
+    plain_threads.hash_all(shares, lambda: new_hash(algorithm))
     return time.perf_counter() - began
 
 
@@ -261,7 +283,7 @@ def new_hash(algorithm: str) -> Any:  # noqa: ANN401 - hashlib's type is private
 
         return blake3()
     if algorithm == "read":
-        return argparse.Namespace(update=len)
+        return argparse.Namespace(update=len, digest=bytes)
     return hashlib.new(algorithm)
 
 
@@ -283,36 +305,36 @@ def warm(paths: Sequence[Path]) -> None:
                 pass
 
 
-def measure(bench: Bench, row: Row, startup: float) -> dict[str, Any]:
+def measure(bench: Bench, row: Row) -> dict[str, Any]:
     """One row: all times, their medians, and how they compare."""
     model, paths = bench.model(row.model), bench.files(row.model)
     small = sum(MODELS[row.model]) < GB and len(MODELS[row.model]) < 10_000
     rounds = bench.slow_rounds if row.slow else bench.rounds * (3 if small else 1)
     runs: dict[str, list[Run | None]] = {}
-    limits: list[float] = []
+    limits: list[Run | None] = []
     warm(paths)
     if row is ROWS[0]:
-        for command in (bench.command(w, a, "", model) for a in ACTIONS for w in WHO):
-            bench.run(command)  # compiles modules
+        for action in ACTIONS:
+            for who in bench.who(row):
+                bench.run(bench.command(who, action, "", model))  # compiles modules
     for _ in range(rounds):
         for action in ACTIONS:
-            for who in WHO[row.alone :]:
+            for who in bench.who(row):
                 if row.cold:
                     drop(paths)
                 command = bench.command(who, action, row.option, model)
                 runs.setdefault(f"{who} {action}", []).append(bench.run(command))
         if row.cold:
             drop(paths)
-        limits.append(hash_limit(paths[:1] if row.longest else paths, *row.limit))
+        limits.append(bench.run(bench.limit(row)))
     found: dict[str, Any] = {
         "model": row.model,
         "option": row.option,
         "cold": row.cold,
         "bytes": sum(MODELS[row.model]),
         "files": len(MODELS[row.model]),
-        "limit": f"{row.limit[0]} x{row.limit[1]}" + (" of the larger file" if row.longest else ""),
-        "limit seconds": statistics.median(limits),
-        "startup seconds": startup,
+        "limit": f"{row.limit[0]} x{row.limit[1]}",
+        "limit seconds": statistics.median(run.seconds for run in limits if run is not None),
         "seconds": {},
         "processor seconds": {},
         "MiB": {},
@@ -336,17 +358,15 @@ def judge(row: Row, found: dict[str, Any]) -> None:
     targets: dict[str, bool] = {}
     ratios: dict[str, float] = {}
     for action, faster in zip(ACTIONS, row.faster, strict=True):
-        peer, ours = (found["seconds"].get(f"{who} {action}") for who in WHO)
+        peer, ours = (found["seconds"].get(f"{who} {action}") for who in ("peer", "ours"))
         if ours and peer:
             ratios[f"peer / ours, {action}"] = peer / ours
             if faster:
                 targets[f"{action} at least {faster:g} times faster"] = peer / ours >= faster
         if ours:
-            bound = found["limit seconds"] + (found["startup seconds"] or ours)
-            ratios[f"ours / limit, {action}"] = ours / bound
+            ratio = ratios[f"ours / limit, {action}"] = ours / found["limit seconds"]
             if row.within:
-                name = f"{action} within {row.within:g} of the limit"
-                targets[name] = ours / bound <= row.within
+                targets[f"{action} within {row.within:g} of the limit"] = ratio <= row.within
     if row.memory:
         peak = max(found["MiB"]["ours sign"], found["MiB"]["ours verify"])
         targets[f"at most {row.memory:g} MiB"] = peak <= row.memory
@@ -371,7 +391,7 @@ def local_sigstore(bench: Bench) -> Iterator[str]:
 
 def measure_keyless(bench: Bench) -> dict[str, Any]:
     """Sigstore beside the key method: hashing should hide the imports and the network."""
-    name = "3.3 GB in 5 files"
+    name = BERT
     model = bench.model(name)
     signature = str(bench.cache / "keyless.sig")
     config = ["--trust-config", str(bench.cache / "trust-config.json")]
@@ -474,28 +494,53 @@ def estimate(rates: dict[str, float], startup: float) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Measured rows as a Markdown table."""
+    who = [one for one in WHO if any(f"{one} sign" in found["seconds"] for found in rows)]
+    times = " | ".join(f"{one}, sign / verify (s)" for one in who)
     lines = [
-        "| Work | peer, sign / verify (s) | ours, sign / verify (s) | peer ÷ ours | limit (s) "
-        "| ours ÷ (limit + start-up) | peak MiB, peer / ours | target |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| Work | {times} | peer ÷ ours | limit (s) | ours ÷ limit "
+        f"| peak MiB, {' / '.join(who)} | target |",
+        "|---" * (len(who) + 6) + "|",
     ]
     for found in rows:
-        title = ", ".join(filter(None, [found["model"], found["option"], "cold" * found["cold"]]))
         ratios = found["ratios"]
         missed = [name for name, reached in found["targets"].items() if not reached]
         cells = [
-            title,
-            *(_both(found["seconds"].get(f"{who} {a}") for a in ACTIONS) for who in WHO),
+            _title(found),
+            *(_both(found["seconds"].get(f"{one} {a}") for a in ACTIONS) for one in who),
             _both(ratios.get(f"peer / ours, {action}") for action in ACTIONS),
             f"{_number(found['limit seconds'])} ({found['limit']})",
             _both(ratios.get(f"ours / limit, {action}") for action in ACTIONS),
-            " / ".join(
-                f"{max(found['MiB'].get(f'{who} {a}') or 0 for a in ACTIONS):.0f}" for who in WHO
-            ),
+            " / ".join(_peak(found, one) for one in who),
             "missed: " + "; ".join(missed) if missed else "reached" if found["targets"] else "–",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The README's table: the models by which this field is compared, and the hardest others."""
+    shown = [*NAMED, "20,000 files of 1 KB"]
+    rows = [row for row in results["rows"] if row["model"] in shown and not row["cold"]]
+    rows.sort(key=lambda row: (shown.index(row["model"]), row["option"] != ""))
+    names = {"peer": "model-signing 1.1.1", "go": "Go port", "ours": "ours"}
+    who = [one for one in WHO if any(f"{one} sign" in row["seconds"] for row in rows)]
+    lines = [
+        f"| Model | {' | '.join(names[one] for one in who)} | hashing alone |",
+        "|---|" + "--:|" * (len(who) + 1),
+    ]
+    for row in rows:
+        times = [_both(row["seconds"].get(f"{one} {action}") for action in ACTIONS) for one in who]
+        lines.append(f"| {' | '.join([_title(row), *times, _number(row['limit seconds'])])} |")
+    return "\n".join(lines)
+
+
+def _title(found: dict[str, Any]) -> str:
+    return ", ".join(filter(None, [found["model"], found["option"], "cold" * found["cold"]]))
+
+
+def _peak(found: dict[str, Any], who: str) -> str:
+    peaks = [found["MiB"].get(f"{who} {action}") for action in ACTIONS]
+    return f"{max(filter(None, peaks)):.0f}" if any(peaks) else "–"
 
 
 def _both(values: Iterable[float | None]) -> str:
@@ -584,26 +629,29 @@ def main(arguments: Sequence[str]) -> int:
     cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE", "~/.cache/model-transparency"))
     parser.add_argument("--ours", type=Path, required=True, metavar="BIN")
     parser.add_argument("--peer", type=Path, required=True, metavar="BIN")
+    parser.add_argument("--go", type=Path, metavar="PROGRAM", help="the Go port's model-signing")
     parser.add_argument("--cache", type=Path, default=cache.expanduser() / "bench", metavar="DIR")
     parser.add_argument("--rounds", type=int, default=5, help="per row; default 5")
     parser.add_argument(
-        "--large", action="store_true", help="also 14.4 GB: needs as much disk and page cache"
+        "--large", action="store_true", help="also falcon-7b: needs 14.4 GB of disk and page cache"
     )
     parser.add_argument("--only", metavar="TEXT", help="only rows whose model contains TEXT")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="write the figures into this page, with a plot"
     )
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="write the table of named models into this page"
+    )
     args = parser.parse_args(arguments)
-    if args.page and not args.json:
-        parser.error("--page needs --json")
+    if (args.page or args.readme) and not args.json:
+        parser.error("--page and --readme need --json")
     bench = Bench(args)
     results: dict[str, Any] = {"machine": machine(bench), "rows": []}
     results["startup"] = measure_startup(bench)
-    startup = measure(bench, ROWS[0], startup=0)["seconds"]["ours verify"]
     for row in ROWS:
-        if (args.large or row.model != LARGE) and (args.only or "") in row.model:
-            results["rows"].append(measure(bench, row, startup))
+        if (args.large or row.model != FALCON) and (args.only or "") in row.model:
+            results["rows"].append(measure(bench, row))
             drop(bench.files(row.model))  # the next row is not to fight for memory with this one
             print(table(results["rows"][-1:]).splitlines()[-1], flush=True)
     if not args.only or args.only == "keyless":
@@ -613,6 +661,7 @@ def main(arguments: Sequence[str]) -> int:
             name: one[0].stat().st_size / min(hash_limit(one, name, 1) for _ in range(7))
             for name in ("sha256", "blake3", "read")
         }
+        startup = measure(bench, ROWS[0])["seconds"]["ours verify"]
         results["estimates, not measured"] = estimate(results["rates"], startup)
         print(document(results))
     if args.json:
@@ -622,6 +671,8 @@ def main(arguments: Sequence[str]) -> int:
         plot = args.page.with_suffix(".svg")
         command = [sys.executable, "-c", PLOT, args.json, plot, *PLOTTED]
         subprocess.run(command, check=True)
+    if args.readme:
+        replace_figures(args.readme, summary(results))
     parts = [*results["rows"], results["startup"], results.get("keyless", {"targets": {}})]
     return 0 if all(reached for part in parts for reached in part["targets"].values()) else 1
 
