@@ -5,10 +5,10 @@ A policy is read only where it is named; nothing that came with a model is ever 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
@@ -115,59 +115,79 @@ def policy_from(
         PolicyError: No provenance was accepted, or TOML cannot hold what it says.
         UsageError: A key signed, and its file is not named.
     """
+    import tomlkit
+
     accepted = verdict.require().accepted
     if not accepted:
         raise PolicyError("a policy is made of accepted provenance", found="none")
-    first, model = accepted[0].provenance, printable(verdict.model.name)
-    lines = [
-        f'# Made from the verified model "{model}"; read before you rely on it.',
-        "version = 1",
-        "",
-        "[source]",
-        f"uri = {_text(first.source_uri.removeprefix('git+https://'))}",
-    ]
-    lines += [f"issuer = {_text(expected.issuer)}"] if expected.issuer != GITHUB_ISSUER else []
+    kinds = sorted({item.provenance.kind.name for item in accepted})
+    signer = {} if verdict.signer is None else _who(verdict.signer, public_key)
+    tables: dict[str, Any] = {
+        "version": 1,
+        "source": _source_of(accepted, expected),
+        "builder": [
+            _builder_of(item, builder_key)
+            for item in {item.provenance.builder_id: item for item in accepted}.values()
+        ],
+        "signer": signer,
+        "build": _build_of(verdict, expected),
+        "require": {
+            "evidence": [*(["signature"] if signer else []), *kinds],
+            "level": verdict.level,
+        },
+    }
+    document, model = tomlkit.document(), printable(verdict.model.name)
+    document.add(
+        tomlkit.comment(f'Made from the verified model "{model}"; read before you rely on it.')
+    )
+    document.update({name: table for name, table in tables.items() if table})
+    text = tomlkit.dumps(document)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PolicyError(
+            "a policy cannot hold what is not Unicode",
+            found=printable(text.split("\n")[text.count("\n", 0, error.start)]),
+            fix="give the file another name",
+        ) from None
+    return text
+
+
+def _source_of(accepted: Sequence[Accepted], expected: Expectations) -> dict[str, Any]:
+    table: dict[str, Any] = {"uri": accepted[0].provenance.source_uri.removeprefix("git+https://")}
+    if expected.issuer != GITHUB_ISSUER:
+        table["issuer"] = expected.issuer
     branches = {item.provenance.branch for item in accepted} - {None}
     tags = {item.provenance.tag for item in accepted} - {None}
     if len(tags) == 1:
         tag = str(tags.pop()).removeprefix("refs/tags/")
         is_version = re.fullmatch(r"v\d+\.\d+\.\d+", tag) is not None
-        pattern = r'{ pattern = "v[0-9]+\\.[0-9]+\\.[0-9]+" }'
-        lines.append(f"tag = {pattern if is_version else _text(tag)}")
+        table["tag"] = _toml(Pattern(r"v[0-9]+\.[0-9]+\.[0-9]+") if is_version else tag)
     elif len(branches) == 1:
-        lines.append(f"branch = {_text(str(branches.pop()).removeprefix('refs/heads/'))}")
-    for item in {item.provenance.builder_id: item for item in accepted}.values():
-        name, at, ref = item.provenance.builder_id.partition("@")
-        lines += ["", "[[builder]]", f"id = {_text(name)}"]
-        lines += [f"refs = [{_text(ref)}]"] if at else []
-        lines += [f"level = {item.level}"]
-        if not item.provenance.kind.signed_by_github_workflow:
-            lines += _who(item.signed, builder_key)
-        if item.provenance.kind.runs_a_pipeline:
-            lines += _pipeline(item)
-    if verdict.signer is not None:
-        lines += ["", "[signer]", *_who(verdict.signer, public_key)]
-    lines += _build_lines(verdict, expected)
-    kinds = sorted({item.provenance.kind.name for item in accepted})
-    evidence = [*(["signature"] if verdict.signer else []), *kinds]
-    lines += ["", "[require]", f"evidence = {json.dumps(evidence)}"]
-    lines += [f"level = {verdict.level}"]
-    return "\n".join(lines) + "\n"
+        table["branch"] = str(branches.pop()).removeprefix("refs/heads/")
+    return table
 
 
-def _who(signed: Signed, public_key: str | None) -> list[str]:
+def _builder_of(item: Accepted, builder_key: str | None) -> dict[str, Any]:
+    name, at, ref = item.provenance.builder_id.partition("@")
+    table = {"id": name, **({"refs": [ref]} if at else {}), "level": item.level}
+    if not item.provenance.kind.signed_by_github_workflow:
+        table |= _who(item.signed, builder_key)
+    if item.provenance.kind.runs_a_pipeline and (pinned := _pipeline(item)) is not None:
+        table["pipeline"] = _toml(pinned)
+    return table
+
+
+def _who(signed: Signed, public_key: str | None) -> dict[str, Any]:
     authenticated = signed.authenticated
     if authenticated.method == "key":
         if public_key is None:
             raise UsageError("the policy has to name the file of the key", where=signed.label)
-        return [f"public_key = {_text(public_key)}"]
-    return [
-        f"identity = {_text(authenticated.identity or '')}",
-        f"issuer = {_text(authenticated.issuer or '')}",
-    ]
+        return {"public_key": public_key}
+    return {"identity": authenticated.identity or "", "issuer": authenticated.issuer or ""}
 
 
-def _pipeline(item: Accepted) -> list[str]:
+def _pipeline(item: Accepted) -> Expected | None:
     """As the verifier pinned it; else the same file of the same repository, at any commit."""
     found, builder_id = item.provenance.pipeline, item.provenance.builder_id
     builders = [one for one in item.signed.builders if one.accepts(builder_id)]
@@ -176,36 +196,26 @@ def _pipeline(item: Accepted) -> list[str]:
         uri, _, rest = found.partition("@")
         path = rest.partition("#")[2]
         pinned = Pattern(f"{re.escape(uri)}@(sha1|sha256):[0-9a-f]+#{re.escape(path)}")
-    return [] if pinned is None else [f"pipeline = {_toml(pinned)}"]
+    return pinned
 
 
-def _build_lines(verdict: Verdict, expected: Expectations) -> list[str]:
-    lines = []
+def _build_of(verdict: Verdict, expected: Expectations) -> dict[str, Any]:
+    table: dict[str, Any] = {}
     if expected.inputs:
-        pairs = [f"{_text(name)} = {_toml(value)}" for name, value in expected.inputs.items()]
-        lines.append(f"inputs = {{ {', '.join(pairs)} }}")
+        table["inputs"] = _inline({name: _toml(value) for name, value in expected.inputs.items()})
     dataset = verdict.dataset
     if dataset and "," not in dataset:  # of several inputs (Tekton) nobody says which it is
-        lines.append(f"dataset_sha256 = {_text(dataset)}")
-    return ["", "[build]", *lines] if lines else []
+        table["dataset_sha256"] = dataset
+    return table
 
 
-def _toml(value: Expected) -> str:
-    return f"{{ pattern = {_text(value.regex)} }}" if isinstance(value, Pattern) else _text(value)
+def _toml(value: Expected) -> Any:  # noqa: ANN401 - a text, or a table within a line
+    return _inline({"pattern": value.regex}) if isinstance(value, Pattern) else value
 
 
-def _text(value: str) -> str:
-    """A TOML basic string: as JSON's, but that TOML has no surrogates and escapes delete.
+def _inline(pairs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as tomlkit has it
+    import tomlkit
 
-    Raises:
-        PolicyError: Not Unicode: a part of a file's name, which TOML cannot hold.
-    """
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise PolicyError(
-            "a policy cannot hold what is not Unicode",
-            found=printable(value),
-            fix="rename the file",
-        ) from None
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    table = tomlkit.inline_table()
+    table.update(pairs)
+    return table
