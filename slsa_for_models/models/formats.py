@@ -17,17 +17,22 @@ class Format:
     Attributes:
         name: The file (or directory) name, which is also what users call the format.
         framework: `pytorch` or `tensorflow`; an extra of this distribution, and its modules' name.
-        load: The framework module's function (path) that reads it back, as safely as it can be.
+        check: The function of `safety`, as module.name, that refuses what is not harmless, and
+            mostly writes it anew.
+        load: The framework module's function (path) that reads what was found harmless.
         holds: What is inside, for people.
         directory: Whether it is a directory instead of a file.
+        rehearsed: Whether the framework's own loader is tried where it may die, too.
         runs_code: Whether loading it runs whatever code the file holds (Python's pickle).
     """
 
     name: str
     framework: str
+    check: str
     load: str
     holds: str
     directory: bool = False
+    rehearsed: bool = False
     runs_code: bool = False
 
 
@@ -37,56 +42,67 @@ FORMATS = {
         Format(
             "tensorflow_model.keras",
             "tensorflow",
+            "hdf5.clean_keras",
             "load_keras",
             "architecture and weights, Keras 3",
         ),
         Format(
             "tensorflow_hdf5_model.h5",
             "tensorflow",
+            "hdf5.clean_model",
             "load_hdf5",
             "architecture and weights, HDF5",
         ),
         Format(
             "tensorflow_hdf5.weights.h5",
             "tensorflow",
+            "hdf5.clean_weights",
             "load_hdf5_weights",
             "weights, HDF5",
         ),
         Format(
             "tensorflow_saved_model",
             "tensorflow",
+            "saved_model.clean_model",
             "load_saved_model",
             "graph and weights, a directory",
             directory=True,
+            rehearsed=True,
         ),
         Format(
             "pytorch_model.pth",
             "pytorch",
+            "weights.check_state_dict",
             "load_state_dict",
             "weights, a state dict",
         ),
         Format(
             "pytorch_full_model.pth",
             "pytorch",
-            "load_full_model",
+            "",
+            "load_pickle",
             "the module itself, a pickle: code",
             runs_code=True,
         ),
         Format(
             "pytorch_jitted_model.pt",
             "pytorch",
+            "torchscript.clean_program",
             "load_torchscript",
             "graph and weights, TorchScript",
+            rehearsed=True,
         ),
         Format(
             "pytorch_model.safetensors",
             "pytorch",
+            "weights.check_safetensors",
             "load_safetensors",
             "weights, safetensors",
         ),
         Format(
             "pytorch_model.onnx",
             "pytorch",
+            "onnx_graph.clean_model",
             "load_onnx",
             "graph and weights, ONNX",
         ),

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from model_signing.errors import Error, FileError
 from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.models import formats
+from slsa_for_models.models.safety.quarantine import Examination
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from model_signing.methods import Verifier
     from slsa_for_models.models.formats import Format
 
@@ -54,11 +57,7 @@ def load_model(
     # 1. The format decides the loader, and whether loading is safe at all.
     row = formats.find(format or model.name)
     if row.runs_code and not allow_pickle:
-        raise UnsafeModelError(
-            f"{row.name} is a pickle: loading it runs whatever code its maker put in",
-            where=str(model),
-            fix="take another format, or trust the signer with your rights: --allow-pickle",
-        )
+        raise _refused_pickle(model, row)
     # 2. Whose model it is, and that these are its bytes.
     verified = model_signing.verify(model, signature, verifier)
     # 3. Loaders read paths, some of them lazily: they get a private copy of the verified bytes.
@@ -74,7 +73,7 @@ def load_model(
                 raise FileError(
                     "cannot copy the model", where=name, found=error.strerror
                 ) from error
-        # 4. Load; each loader first refuses what could do more than compute.
+        # 4. Load, after a process of its own found it harmless.
         return load_unverified(copy, row, pickle=row.runs_code)
 
 
@@ -90,8 +89,28 @@ def load_unverified(path: Path, format: Format, *, pickle: bool = False) -> Any:
         UnsafeModelError: It is malformed, or asks for more than computing.
         DependencyError: The framework is not installed.
     """
-    framework = formats.framework(format)
-    loader = framework.load_pickle if pickle else getattr(framework, format.load)
+    if pickle:
+        return _loaded(formats.framework(format).load_pickle, path, format)
+    if format.runs_code:
+        raise _refused_pickle(path, format)
+    with tempfile.TemporaryDirectory(prefix="harmless-model-") as folder:
+        clean = Path(folder, format.name)
+        with Examination(path, format, clean) as examination:
+            framework = formats.framework(format)  # which takes its time, too
+            examination.wait()
+        loader = getattr(framework, format.load)
+        return _loaded(loader, clean if clean.exists() else path, format)
+
+
+def _refused_pickle(model: Path, format: Format) -> UnsafeModelError:
+    return UnsafeModelError(
+        f"{format.name} is a pickle: loading it runs whatever code its maker put in",
+        where=str(model),
+        fix="take another format, or trust the signer with your rights: --allow-pickle",
+    )
+
+
+def _loaded(loader: Callable[[Path], Any], path: Path, format: Format) -> Any:  # noqa: ANN401
     try:
         return loader(path)
     except Error:

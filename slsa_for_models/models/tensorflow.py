@@ -6,11 +6,16 @@ Importing this module imports TensorFlow; only the commands that need it do so.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import math
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from slsa_for_models.models import safety
 
@@ -35,6 +40,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # failures reach us as excep
 with silent():
     import h5py
     import keras
+    import tensorflow as tf
 
 keras.config.set_image_data_format("channels_last")
 keras.config.set_floatx("float32")
@@ -49,21 +55,30 @@ def weights(model: keras.Model | dict[str, Array]) -> dict[str, Array]:
 
 
 def load_keras(path: Path) -> keras.Model:
-    """Read a Keras archive of layers that only compute, in Keras' safe mode."""
-    safety.check_keras(path)
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    """Read a folder with a Keras archive's parts, of layers that only compute, in safe mode."""
+    config = json.loads((path / "config.json").read_bytes())
+
+    def load() -> keras.Model:
+        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        model.load_weights(path / "model.weights.h5")
+        return model
+
+    _check_declared(load, path / "model.weights.h5")
+    return load()
 
 
 def load_hdf5(path: Path) -> keras.Model:
     """Read an HDF5 model of layers that only compute, in Keras' safe mode."""
-    safety.check_hdf5_model(path)
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+    def load() -> keras.Model:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+    _check_declared(load, path)
+    return load()
 
 
 def load_hdf5_weights(path: Path) -> dict[str, Array]:
     """Read weights by their names in the file, such as `layers/dense/vars/0`."""
-    with path.open("rb") as file:
-        safety.check_hdf5(file)
     named: dict[str, Array] = {}
     with h5py.File(path, "r") as root:
         root.visititems(
@@ -73,8 +88,80 @@ def load_hdf5_weights(path: Path) -> dict[str, Array]:
 
 
 def load_saved_model(path: Path) -> keras.Model:
-    """Read a TensorFlow graph that only computes."""
-    safety.check_saved_model(path)
-    pixels = keras.Input((32, 32, 3))
-    outputs = keras.layers.TFSMLayer(path, call_endpoint="serving_default")(pixels)
-    return keras.Model(pixels, next(iter(outputs.values())))
+    """Read the function and the weights that were taken out of a SavedModel."""
+    told = json.loads((path / "signature.json").read_bytes())
+    with np.load(path / "weights.npz", allow_pickle=False) as stored:
+        arrays = [stored[name] for name in stored.files]
+    pixels = keras.Input(told["input"][1:], dtype=told["inputs"][0])
+    served = _Served((path / "graph.pb").read_bytes(), arrays, told)
+    return keras.Model(pixels, served(pixels))
+
+
+class _Served(keras.layers.Layer):  # type: ignore[misc,unused-ignore]
+    """A function of TensorFlow's as a layer."""
+
+    def __init__(self, graph: bytes, arrays: list[Array], told: dict[str, Any]) -> None:
+        super().__init__(name="served", trainable=False)
+        self._told = told
+        self._weights = [
+            self.add_weight(
+                shape=array.shape,
+                dtype=array.dtype.name,
+                initializer=lambda shape, dtype, array=array: tf.constant(array),
+                trainable=trainable,
+            )
+            for array, trainable in zip(arrays, told["trainable"], strict=True)
+        ]
+        self._call = tf.compat.v1.wrap_function(
+            lambda pixels: self._imported(graph, pixels),
+            [tf.TensorSpec(told["input"], told["inputs"][0])],
+        )
+        self.built = True
+
+    def _imported(self, graph: bytes, pixels: tf.Tensor) -> tf.Tensor:
+        given = {"a0": pixels}
+        inside = tf.compat.v1.get_default_graph()
+        for number, weight in enumerate(self._weights, start=1):
+            given[f"a{number}"] = inside.capture(weight.value.handle)
+        whole = tf.compat.v1.GraphDef.FromString(graph)
+        for number, kind in enumerate(self._told["inputs"]):
+            node = whole.node.add(name=f"a{number}", op="Placeholder")
+            node.attr["dtype"].type = tf.dtypes.as_dtype(kind).as_datatype_enum
+        call = whole.node.add(name="call", op="StatefulPartitionedCall", input=[*given])
+        call.attr["f"].func.name = self._told["function"]
+        for key, kinds in (("Tin", self._told["inputs"]), ("Tout", self._told["outputs"])):
+            call.attr[key].list.type.extend(tf.dtypes.as_dtype(x).as_datatype_enum for x in kinds)
+        return tf.graph_util.import_graph_def(
+            whole, input_map=given, return_elements=["call:0"], name=""
+        )[0]
+
+    def call(self, pixels: tf.Tensor) -> tf.Tensor:
+        """What the function gives for the pixels."""
+        return self._call(pixels)
+
+
+def _check_declared(load: Callable[[], keras.Model], weights_file: Path) -> None:
+    """Refuses an architecture with more weights than the file holds, before any is made.
+
+    Keras itself says how large they are: in a stateless scope it makes no variable. It notes them
+    as still to be made, in memory of the thread, so that a thread of its own takes that away.
+    """
+    declared: list[int] = []
+    failed: list[Exception] = []
+
+    def measure() -> None:
+        try:
+            with keras.StatelessScope(initialize_variables=False):
+                model = load()
+                for variable in model.variables:
+                    size = tf.dtypes.as_dtype(variable.dtype).size
+                    declared.append(math.prod(variable.shape) * size)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    safety.check_size(sum(declared) // safety.EXPANSION, weights_file.stat().st_size, "layers")

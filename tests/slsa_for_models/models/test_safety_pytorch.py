@@ -108,7 +108,7 @@ def two_faced() -> bytes:
         (lambda: b"anything" + script(Harmless()), "something around it"),
         (lambda: script(Harmless()) + bytes(22), "something around it|no.*zip archive"),
         (lambda: script(RunsWhenLoaded()), "runs when loaded"),
-        (lambda: script(RunsWhenLoaded(), lambda name: name.replace(".py", ".PY")), "runs when"),
+        (lambda: script(RunsWhenLoaded(), lambda name: name.replace(".py", ".PY")), "is not known"),
         (lambda: script(CallsAnother()), "operator that a classifier does not need"),
     ],
     ids=["two directories", "before", "after", "plain", "another case", "through an interface"],
