@@ -67,7 +67,8 @@ def _copy(source: BinaryIO, target: h5py.File, more_attributes: str) -> dict[str
     size = source.seek(0, io.SEEK_END)
     try:
         with h5py.File(source, "r") as root:
-            budget, seen, pending = size, {}, [root]
+            seen: dict[int, str] = {}
+            declared, pending = 0, [root]
             texts = _texts(root, more_attributes)
             while pending:
                 group = pending.pop()
@@ -81,8 +82,8 @@ def _copy(source: BinaryIO, target: h5py.File, more_attributes: str) -> dict[str
                         target.require_group(item.name)
                     else:
                         _check_data(item)
-                        budget -= item.nbytes / 4
-                        check_size(int((size - budget) * 4), size, "HDF5 data sets")
+                        declared += item.nbytes
+                        check_size(declared, size, "HDF5 data sets")
                         target[item.name] = item[()]
             return texts
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -28,7 +28,7 @@ _OPERATORS = words(
 )
 _DOMAINS = {"", "ai.onnx"}
 
-_ITEM_SIZES = {  # of the types that hold numbers, in whole bytes
+_ITEM_SIZES: dict[int, int] = {  # of the types that hold numbers, in whole bytes
     onnx.TensorProto.BOOL: 1,
     onnx.TensorProto.UINT8: 1,
     onnx.TensorProto.INT8: 1,

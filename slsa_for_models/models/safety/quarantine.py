@@ -107,7 +107,7 @@ def child(name: str, model: str, clean: str) -> None:
     answer = os.fdopen(os.dup(1), "w")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    refusal: dict[str, str | None] = {}
+    refusal: dict[str, str] = {}
     row = formats.FORMATS[name]
     path = Path(model)
     try:

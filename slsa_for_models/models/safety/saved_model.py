@@ -19,7 +19,10 @@ from google.protobuf.message import DecodeError
 
 from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.models.safety import SLACK, check_name, elements, words
-from slsa_for_models.models.tensorflow import tf
+from slsa_for_models.models.tensorflow import silent  # first: it sets what TensorFlow reads
+
+with silent():
+    import tensorflow as tf
 
 _FILES = (
     r"saved_model\.pb|fingerprint\.pb|keras_metadata\.pb"

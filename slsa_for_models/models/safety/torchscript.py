@@ -325,7 +325,8 @@ class _Checker:
 
     def _branches(self, *bodies: list[ast.stmt]) -> None:
         """A name that one branch gives means something else in the others."""
-        before, after = self._variables, {}
+        before = self._variables
+        after: dict[str, str] = {}
         for body in bodies:
             self._variables = dict(before)
             self._statements(body)
