@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_FIRST_AFTER = 1.0  # seconds
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_FIRST_AFTER = 1.0  # seconds; importing what draws takes a tenth of one
 _INTERVAL = 0.1  # seconds
-_WIDTH = 24  # characters
 
 
 @contextmanager
@@ -23,35 +26,48 @@ def bar(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
     if not shown or not sys.stderr.isatty():
         yield None
         return
-    start, drawn = time.monotonic(), 0.0
+    drawing: Progress | None = None
+    due = time.monotonic() + _FIRST_AFTER
 
     def progress(done: int, total: int) -> None:
-        nonlocal drawn
-        elapsed = time.monotonic() - start
-        if elapsed >= max(_FIRST_AFTER, drawn + _INTERVAL):
-            drawn = elapsed
-            print(end=f"\r{line(done, total, elapsed)}\x1b[K", file=sys.stderr, flush=True)
+        nonlocal drawing, due
+        now = time.monotonic()
+        if drawing is not None and done >= total:  # somebody may ask the user something next
+            drawing.stop()
+            drawing, due = None, now + _FIRST_AFTER
+        if now < due:
+            return
+        due = now + _INTERVAL
+        if drawing is None:
+            drawing = _start(total)
+        drawing.update(drawing.task_ids[0], completed=done, refresh=True)
 
     try:
         yield progress
     finally:
-        if drawn:
-            print(end="\r\x1b[K", file=sys.stderr, flush=True)
+        if drawing is not None:
+            drawing.stop()
 
 
-def line(done: int, total: int, elapsed: float) -> str:
-    """One line of progress: bytes done and in all, seconds so far."""
-    share = done / total if total else 1.0
-    filled = "#" * int(share * _WIDTH)
-    rate = done / elapsed
-    left = f"{(total - done) / rate:.0f} s left" if rate else ""
-    sizes = f"{_bytes(done)} of {_bytes(total)}"
-    return f"[{filled:<{_WIDTH}}] {share:4.0%}  {sizes}  {_bytes(rate)}/s  {left}"
+def _start(total: int) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TaskProgressColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    drawing = Progress(
+        *(BarColumn(), TaskProgressColumn(), DownloadColumn()),
+        *(TransferSpeedColumn(), TimeRemainingColumn()),
+        console=Console(stderr=True),
+        auto_refresh=False,  # drawn when there is news; a thread of its own would only compete
+        transient=True,
+        redirect_stdout=False,  # results are for whoever reads them
+    )
+    drawing.add_task("", total=total)
+    drawing.start()
+    return drawing
