@@ -39,7 +39,7 @@ def bar(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
             return
         due = now + _INTERVAL
         if drawing is None:
-            drawing = _start(total)
+            drawing = _start(done, total)
         drawing.update(drawing.task_ids[0], completed=done, refresh=True)
 
     try:
@@ -49,7 +49,7 @@ def bar(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
             drawing.stop()
 
 
-def _start(total: int) -> Progress:
+def _start(done: int, total: int) -> Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -68,6 +68,6 @@ def _start(total: int) -> Progress:
         transient=True,
         redirect_stdout=False,  # results are for whoever reads them
     )
-    drawing.add_task("", total=total)
+    drawing.add_task("", total=total, completed=done)
     drawing.start()
     return drawing

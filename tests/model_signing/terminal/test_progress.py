@@ -27,6 +27,8 @@ with progress.bar(shown={shown}) as say:
     if say:
         say(50_000_000, 100_000_000)
         time.sleep(0.2)
+        say(70_000_000, 100_000_000)
+        time.sleep(0.2)
         say(75_000_000, 100_000_000)
     print("late", rich())
     {end}
