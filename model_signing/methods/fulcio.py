@@ -6,6 +6,7 @@ Source: sigstore/fulcio docs/oid-info.md; OIDs 1.3.6.1.4.1.57264.1.*
 from dataclasses import dataclass, fields
 
 from cryptography import x509
+from cryptography.hazmat import asn1
 
 from model_signing.errors import CertificateError, UsageError
 from model_signing.methods import x509 as certificates
@@ -98,13 +99,8 @@ def _name(name: x509.GeneralName) -> str:
 
 
 def _utf8_string(der: bytes, where: str) -> str:
-    """X.690: tag 12, definite length in its shortest form, UTF-8."""
-    text = der[2 if len(der) < 0x82 else 3 if len(der) < 0x103 else 4 :]
-    size = len(text)
-    length = [size] if size < 0x80 else [0x81, size] if size < 0x100 else [0x82, *divmod(size, 256)]
     try:
-        if der != bytes([12, *length]) + text:
-            raise ValueError
-        return text.decode()
-    except ValueError:  # also of a length that does not fit
-        raise CertificateError("an extension is not a UTF8String", where=where) from None
+        return asn1.decode_der(str, der)
+    except ValueError as error:
+        words = "an extension is not a UTF8String"
+        raise CertificateError(words, where=where, found=str(error)) from None

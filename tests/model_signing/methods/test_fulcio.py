@@ -55,6 +55,8 @@ def test_what_is_no_fulcio_certificate() -> None:
     good = ("8", b"\x0c\x02ok")
     long = b"\x0c\x81\xc8" + b"x" * 200
     assert certificate_claims(with_extensions(("8", long))).issuer == "x" * 200
+    longer = b"\x0c\x82\x01\x00" + "é".encode() * 128
+    assert certificate_claims(with_extensions(("8", longer))).issuer == "é" * 128
     for data, words in (
         (b"junk", "malformed"),
         (with_extensions(good, names=0), "one identity"),
@@ -67,6 +69,9 @@ def test_what_is_no_fulcio_certificate() -> None:
         (with_extensions(("8", b"\x0c\x02\xff\xfe")), "UTF8String"),
         (with_extensions(("8", b"\x0c\x80ok\0\0")), "UTF8String"),
         (with_extensions(("8", b"\x0c\x81\x02ok")), "UTF8String"),
+        (with_extensions(("8", b"\x0c\x82\x00\x02ok")), "UTF8String"),
+        (with_extensions(("8", b"\x2c\x02ok")), "UTF8String"),
+        (with_extensions(("8", b"\x0c\x02ok\0")), "UTF8String"),
         (with_extensions(("8", b"")), "UTF8String"),
         (with_extensions(good, ("12", b"junk")), "UTF8String"),
     ):
