@@ -52,14 +52,16 @@ test-base: ## Run the tests that need no framework, on this Python and system
 .PHONY: lint
 lint: ## Check style, types, workflows and actions
 	@bin=$(call environment,lint); types=$(call environment,test-pytorch); PATH="$$bin:$$PATH"; \
-	ruff check .; ruff format --check .; PYTHONPATH=. lint-imports --no-cache; mypy --python-executable "$$types/python"; \
+	ruff check .; ruff format --check .; PYTHONPATH=. lint-imports --no-cache --no-logo; mypy --python-executable "$$types/python"; \
 	mypy actions/setup/environment.py tests/run.py; \
-	mypy --python-version 3.11 .github/release.py .github/still_there.py; \
+	mypy --python-executable "$$types/python" --python-version 3.11 .github/*.py; \
 	actionlint; zizmor --offline --quiet --persona pedantic --strict-collection .github actions; \
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml examples/*.yml; \
 	actionlint examples/*.yml; \
 	check-jsonschema --builtin-schema vendor.github-actions actions/*/action.yml; \
-	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml; \
+	check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml; \
+	check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 
 .PHONY: fuzz
 fuzz: ## Mutate 100,000 bundles and manifests: none accepted, none crashes

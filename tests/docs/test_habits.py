@@ -12,12 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_pre_commit_runs_the_locked_versions() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    locks = "".join(path.read_text() for path in ROOT.glob("requirements/*.txt"))
+    lock = (ROOT / "requirements/lint.txt").read_text()
     assert {hook["entry"].split()[0] for hook in hooks} == {"ruff", "actionlint", "zizmor"}
     for hook in hooks:
         (wanted,) = hook["additional_dependencies"]
-        name = wanted.partition("==")[0]
-        assert set(re.findall(rf"^{name}==\S+", locks, re.MULTILINE)) == {wanted}
+        assert wanted in re.findall(r"^\S+==\S+", lock, re.MULTILINE)
 
 
 def test_code_owners_own_what_is_there() -> None:
