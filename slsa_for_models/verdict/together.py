@@ -6,6 +6,7 @@ the training record or the data set belongs to `training_claims.py`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence, Set
 from functools import partial
 
@@ -14,6 +15,15 @@ from slsa_for_models.verdict import checks
 from slsa_for_models.verdict.expectations import Expectations
 from slsa_for_models.verdict.result import Accepted, Found, Signed
 from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, Table
+
+COMPARED_ELSEWHERE = frozenset(
+    {
+        *("issuer", "runners", "signer", "builders"),  # with whoever signed the model
+        *("dataset_sha256", "dependencies", "minimum_level", "required", "base_models"),
+        *("verifiers", "resource_uri"),  # with a verification summary
+    }
+)
+"""Expectations that mean something without provenance too. All others only provenance can meet."""
 
 
 def examine(table: Table, found: Found, expected: Expectations) -> Mapping[str, int]:
@@ -112,16 +122,17 @@ def check_no_build(expected: Expectations, signed: Signed | None) -> str:
     Raises:
         ChainError: Something is.
     """
-    certified = signed is not None and signed.facts.get("repository")
-    named = {
-        "source": None if certified else expected.source_uri,
-        "branch": expected.branch,
-        "tag": expected.tag,
-        "versioned tag": expected.versioned_tag,
-        "commit": expected.source_commit,
-        "inputs": expected.inputs,
-    }
-    missing = [name for name, value in named.items() if value]
+    elsewhere = COMPARED_ELSEWHERE
+    if signed is not None and signed.facts.get("repository"):
+        elsewhere = elsewhere | {"source_uri"}
+    nothing = Expectations()
+    missing = [
+        field.name.replace("_", " ")
+        for field in dataclasses.fields(expected)
+        if field.compare
+        and field.name not in elsewhere
+        and getattr(expected, field.name) != getattr(nothing, field.name)
+    ]
     if missing:
         raise ChainError(
             "no accepted provenance says what is expected of the build",

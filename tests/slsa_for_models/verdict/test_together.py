@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from model_signing import api
 from model_signing.methods.key import key_signer
+from slsa_for_models import Expectations, Signer, verify
+from slsa_for_models.errors import ChainError
 from slsa_for_models.evidence.kinds import slsa_generator
+from slsa_for_models.verdict import together
 from tests.support.crafted import (
     REF,
     SOURCE,
@@ -122,3 +127,36 @@ def test_a_key_says_nothing_about_the_source(workshop: Workshop) -> None:
     assert workshop.verify(model, *evidence)[0] == 0
     code, verdict = workshop.verify(model, *evidence, "--source-uri", SOURCE)
     assert (code, refusals(verdict)) == (1, ["ChainError"])
+
+
+ONLY_PROVENANCE = {
+    "source_uri": SOURCE,
+    "source_commit": "c" * 40,
+    "branch": "main",
+    "tag": "v1",
+    "versioned_tag": "v1",
+    "inputs": {"model": "pytorch_model.pth"},
+}
+
+
+@pytest.mark.parametrize("field", ONLY_PROVENANCE)
+def test_what_only_provenance_says_is_not_met_by_a_signature_alone(
+    workshop: Workshop, field: str
+) -> None:
+    key = new_key()
+    model = workshop.model()
+    api.sign(model, workshop.folder / "m.sig", key_signer(private_pem(key)))
+    expected = Expectations(signer=Signer(public_key=public_pem(key)))
+    alone = verify(model, expected, signature=workshop.folder / "m.sig")
+    assert alone.verified
+    more = expected.stating(**{field: ONLY_PROVENANCE[field]})
+    verdict = verify(model, more, signature=workshop.folder / "m.sig")
+    assert isinstance(verdict.refusal, ChainError)
+    assert verdict.refusal.expected == field.replace("_", " ")
+
+
+def test_an_expectation_is_said_by_provenance_unless_it_is_known_not_to_be() -> None:
+    """So a new one is refused where there is no provenance, and not passed over."""
+    fields = {field.name for field in dataclasses.fields(Expectations) if field.compare}
+    assert fields - together.COMPARED_ELSEWHERE == set(ONLY_PROVENANCE)
+    assert fields > together.COMPARED_ELSEWHERE
