@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from model_signing.errors import LogError, SigningError
+from model_signing.errors import LogError, SigningError, innermost
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -15,26 +15,33 @@ if TYPE_CHECKING:
 
     from model_signing.oms.bundle import Bundle
 
+_SECONDS = 30  # for the connection, and between two pieces of the answer
+_MAX_BYTES = 64 * 1024  # of the answer
+
 
 def timestamp(signature: bytes, url: str) -> bytes:
     """The response, DER, of an RFC 3161 authority; its signature is for the verifier to judge.
 
     A `SigningError` if there is no answer, a refusal, or a timestamp of something else.
     """
-    from http.client import HTTPException
-    from urllib.request import Request, urlopen
-
+    import requests  # takes time, as the next: only when a timestamp is wanted
     from rfc3161_client import TimestampRequestBuilder, decode_timestamp_response
     from rfc3161_client.base import HashAlgorithm
 
     query = TimestampRequestBuilder(signature, HashAlgorithm.SHA256).build()
+    headers = {"Content-Type": "application/timestamp-query"}
     try:
         if not url.startswith(("http://", "https://")):
             raise ValueError("not an http or https address")
-        headers = {"Content-Type": "application/timestamp-query"}
-        request = Request(url, query.as_bytes(), headers)  # noqa: S310  (checked above)
-        with urlopen(request, timeout=30) as answer:  # noqa: S310
-            response: bytes = answer.read(64 * 1024)
+        with requests.post(
+            url, query.as_bytes(), headers=headers, stream=True, timeout=_SECONDS
+        ) as answer:
+            answer.raise_for_status()
+            response = b""
+            for piece in answer.iter_content(_MAX_BYTES):
+                response += piece
+                if len(response) > _MAX_BYTES:
+                    raise ValueError(f"its answer has more than {_MAX_BYTES} bytes")
         decoded = decode_timestamp_response(response)
         if decoded.status != 0:
             raise ValueError(f"refused with status {decoded.status}")
@@ -43,9 +50,9 @@ def timestamp(signature: bytes, url: str) -> bytes:
             raise ValueError("it timestamped another request")
         if decoded.tst_info.message_imprint.message != hashlib.sha256(signature).digest():
             raise ValueError("it timestamped something else")
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, ValueError) as error:
         words = "the timestamp authority gave no timestamp"
-        raise SigningError(words, where=url, found=str(error)) from None
+        raise SigningError(words, where=url, found=innermost(error)) from None
     return response
 
 
