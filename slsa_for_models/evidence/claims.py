@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from slsa_for_models.errors import CertificateClaimError
-from slsa_for_models.evidence.github import is_github
+from slsa_for_models.evidence.github import GITHUB, is_github
 from slsa_for_models.evidence.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def certified_facts(claims: Claims) -> Facts:
         "builder commit": claims.build_signer_digest,
         "builder source at ref": f"git+{builder[1]}@{builder[3]}" if builder else None,
         "runner": claims.runner_environment,
+        "runner as builder": f"{GITHUB}actions/runner/{claims.runner_environment}",
         "repository": repository,
         "source at ref": f"git+{repository}@{claims.source_repository_ref}",
         "commit": claims.source_repository_digest,

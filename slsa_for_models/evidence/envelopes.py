@@ -12,22 +12,32 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 
-from model_signing.errors import BundleError, FileError, SignatureError
+from model_signing.errors import (
+    BundleError,
+    CertificateError,
+    Error,
+    FileError,
+    LogError,
+    SignatureError,
+)
 from model_signing.methods import Authenticated, keys, sigstore
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle, strict_json
 from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import UnsupportedError
+from slsa_for_models.evidence import statement
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_LINES = 1_000
+MAX_LOOKED_AT = 1024 * 1024  # only to say more of what is refused
 
 _NEEDS_LOOK_UP = (
     "verify it with slsa-verifier, or have it made again by slsa-github-generator v2.1.0 or later"
@@ -125,12 +135,16 @@ def authenticate_bundle(
     Raises:
         FileError: The trust root cannot be read or refreshed, so nothing was looked at.
     """
-    parsed = bundle.parse(data)
-    if parsed.method == "certificate" and parsed.log_entries:
-        data = _with_one_certificate(data)
+    try:
         parsed = bundle.parse(data)
-    if parsed.method == "sigstore":
-        return sigstore.authenticate_sigstore(data, trust)
+        if parsed.method == "certificate" and parsed.log_entries:
+            data = _with_one_certificate(data)
+            parsed = bundle.parse(data)
+        if parsed.method == "sigstore":
+            return sigstore.authenticate_sigstore(data, trust)
+    except (BundleError, CertificateError, LogError) as error:
+        _name_instance(error, data)
+        raise
     if parsed.method == "certificate":
         raise UnsupportedError(
             "signed with a private certificate chain, which is not supported here",
@@ -152,6 +166,30 @@ def _with_one_certificate(data: bytes) -> bytes:
         return data
     material["certificate"] = material.pop("x509CertificateChain")["certificates"][0]
     return json.dumps({**document, "mediaType": bundle.MEDIA_TYPE}).encode()
+
+
+def _name_instance(error: Error, data: bytes) -> None:
+    """Adds to a refusal whose Sigstore issued the certificate, where it is not the public one's."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    if len(data) > MAX_LOOKED_AT:
+        return
+    try:
+        document = strict_json.loads(data, BundleError, "the bundle")
+        raw = statement.value_at(document, "verificationMaterial.certificate.rawBytes")
+        issuer = x509.load_der_x509_certificate(base64.b64decode(str(raw))).issuer
+        names = issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    except (Error, ValueError):
+        return
+    organization = str(names[0].value) if names else issuer.rfc4514_string()
+    if organization != "sigstore.dev":
+        fix = "name that instance with --trust-config"
+        if organization.startswith("GitHub"):
+            fix = "`gh attestation verify` knows it: GitHub signs for private repositories"
+        made = f"made by the Sigstore instance of {organization!r}"
+        error.found = f"{error.found}; {made}" if error.found else made
+        error.fix = fix
 
 
 def fingerprint(public_key: bytes) -> str:
@@ -250,16 +288,23 @@ def _load(public_key: bytes) -> ec.EllipticCurvePublicKey | ed25519.Ed25519Publi
 def _fits(
     key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey, signature: bytes, signed: bytes
 ) -> bool:
-    """Chains hashes with SHA-256 whatever the curve; KMS keys with the curve's own hash."""
+    """Chains hashes with SHA-256 whatever the curve; KMS keys with the curve's own hash.
+
+    An ECDSA signature is in DER, or as `r` and `s` of the curve's length (IEEE P1363, RFC 7518).
+    """
     if isinstance(key, ed25519.Ed25519PublicKey):
         try:
             key.verify(signature, signed)
         except InvalidSignature:
             return False
         return True
-    for algorithm in (keys.signature_hash(key), hashes.SHA256()):
+    size, forms = (key.curve.key_size + 7) // 8, [signature]
+    if len(signature) == 2 * size:
+        r, s = (int.from_bytes(half, "big") for half in (signature[:size], signature[size:]))
+        forms.append(utils.encode_dss_signature(r, s))
+    for algorithm, form in product((keys.signature_hash(key), hashes.SHA256()), forms):
         try:
-            key.verify(signature, signed, ec.ECDSA(algorithm))
+            key.verify(form, signed, ec.ECDSA(algorithm))
         except InvalidSignature:
             continue
         return True

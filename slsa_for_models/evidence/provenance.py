@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from slsa_for_models.errors import ProvenanceError
+from slsa_for_models.errors import PredicateTypeError, ProvenanceError
 from slsa_for_models.evidence.statement import (
     STATEMENT_V01,
     STATEMENT_V1,
@@ -80,7 +80,7 @@ class Provenance:
         kind: Its kind.
         build_type: Its buildType URI.
         subjects: What was built.
-        builder_id: Who says it built it.
+        builder_id: Who says it built it; "" where only the certificate says which workflow did.
         source_uri: `git+https://HOST/ORG/REPO`, without a git reference.
         source_commit: The commit, hexadecimal.
         branch: The source branch (`refs/heads/...`), or None where the provenance names none.
@@ -91,6 +91,7 @@ class Provenance:
         invocation: The run, as the builder names it.
         record: The training record among the by-products, if any.
         signature: The model's signature file among them, if any.
+        remark: As `Statement.remark`.
         pipeline: Tekton: what ran, `URI@ALGORITHM:DIGEST#PATH`, as Tekton's resolver fetched it;
             None where it stood in the run itself, written by whoever started it.
     """
@@ -110,16 +111,27 @@ class Provenance:
     record: Resource | None = None
     signature: Resource | None = None
     pipeline: str | None = None
+    remark: str = ""
 
 
 def build_type(statement: Statement) -> str:
     """A provenance's buildType URI, wherever its version has it.
 
     Raises:
+        PredicateTypeError: The predicate is of the other version.
         ProvenanceError: It has none.
     """
-    is_old = statement.predicate_type == PREDICATE_V02
-    return text_at(statement.predicate, "buildType" if is_old else "buildDefinition.buildType")
+    paths = {PREDICATE_V02: "buildType", PREDICATE_V1: "buildDefinition.buildType"}
+    mine = paths.pop(statement.predicate_type)
+    for other, path in paths.items():
+        if value_at(statement.predicate, mine) is None and value_at(statement.predicate, path):
+            raise PredicateTypeError(
+                "the predicate is of another version than its type says",
+                where=mine,
+                expected=statement.predicate_type,
+                found=f"{path}, as in {other}",
+            )
+    return text_at(statement.predicate, mine)
 
 
 def split_source(uri: str, where: str) -> tuple[str, str | None]:

@@ -58,11 +58,19 @@ class Resource:
 
 @dataclass(frozen=True)
 class Statement:
-    """An in-toto statement: what is said, and of what."""
+    """An in-toto statement: what is said, and of what.
+
+    Attributes:
+        predicate_type: The predicate's type.
+        subjects: What it is about.
+        predicate: What is said.
+        remark: How it differs from the form that is specified, and is accepted all the same; or "".
+    """
 
     predicate_type: str
     subjects: tuple[Resource, ...]
     predicate: Json
+    remark: str = ""
 
 
 def read(payload: bytes, versions: Mapping[str, str]) -> Statement:
@@ -71,6 +79,8 @@ def read(payload: bytes, versions: Mapping[str, str]) -> Statement:
     Args:
         payload: The signed bytes.
         versions: The predicate types accepted, each with the statement's type that it is used with.
+            Statement v0.1 has the same fields with the same meaning, and cosign writes it around
+            every predicate: it is accepted, too.
 
     Raises:
         PredicateTypeError: Its predicate type is none of those, or its `_type` another.
@@ -87,12 +97,13 @@ def read(payload: bytes, versions: Mapping[str, str]) -> Statement:
             expected=" or ".join(versions),
             found=predicate_type,
         )
-    if statement.get("_type") != versions[predicate_type]:
+    specified, found = versions[predicate_type], statement.get("_type")
+    if found not in (specified, STATEMENT_V01):
         raise PredicateTypeError(
             "the versions of statement and predicate do not belong together",
             where="_type",
-            expected=f"{versions[predicate_type]} with {predicate_type}",
-            found=ascii(statement.get("_type")),
+            expected=f"{specified} with {predicate_type}",
+            found=ascii(found),
         )
     subjects = resources_at(statement, "subject")
     if not 0 < len(subjects) <= MAX_SUBJECTS:
@@ -102,7 +113,8 @@ def read(payload: bytes, versions: Mapping[str, str]) -> Statement:
             expected=f"1 to {MAX_SUBJECTS}",
             found=str(len(subjects)),
         )
-    return Statement(predicate_type, subjects, object_at(statement, "predicate"))
+    older = "" if found == specified else f"in-toto Statement v0.1 around {predicate_type}"
+    return Statement(predicate_type, subjects, object_at(statement, "predicate"), older)
 
 
 # Access to untrusted JSON -------------------------------------------------------------------------

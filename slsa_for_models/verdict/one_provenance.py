@@ -6,7 +6,7 @@ To add a check of what one provenance says, write it in `checks.py` and give it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.verdict import checks, signers
 from slsa_for_models.verdict.expectations import Builder, Expectations
 from slsa_for_models.verdict.result import Accepted, Signed, logged
-from slsa_for_models.verdict.table import SLSA, UNFORGEABLE, Step, Table, counted
+from slsa_for_models.verdict.table import SLSA, UNFORGEABLE, Outcome, Step, Table, counted
 
 
 @dataclass(eq=False, repr=False)  # not all of it is set
@@ -53,7 +53,7 @@ class Row:
         lost: What to say where it cannot be run; "" where another step says it.
         compared: Whether there is anything to compare with.
         ends: Why nothing else is looked at where this refuses; "" if the rest is.
-        remark: A check that it leaves open, and why, if it does.
+        remark: A line besides, if there is one: how it ended, its title, what is to be said.
     """
 
     title: str
@@ -63,7 +63,7 @@ class Row:
     lost: str = ""
     compared: Callable[[Case], bool] = lambda _: True
     ends: str = ""
-    remark: Callable[[Case], tuple[str, str] | None] = lambda _: None
+    remark: Callable[[Case], tuple[Outcome, str, str] | None] = lambda _: None
 
 
 def _authenticate(case: Case) -> str:
@@ -81,6 +81,9 @@ def _signer(case: Case) -> str:
     case.signed = signers.check_provenance_signer(
         case.attestation.label, case.authenticated, case.provenance, case.expected
     )
+    if not case.provenance.builder_id:  # what ran is the workflow that signed
+        builder = case.signed.facts.get("builder") or ""
+        case.provenance = replace(case.provenance, builder_id=builder)
     return str(case.signed)
 
 
@@ -91,10 +94,16 @@ def _builder(case: Case) -> str:
     return f"{provenance.builder_id}, Build L{case.level}"
 
 
-def _unpinned(case: Case) -> tuple[str, str] | None:
+def _older(case: Case) -> tuple[Outcome, str, str] | None:
+    remark = case.provenance.remark
+    return ("info", "Statement", f"{remark}, as cosign writes it") if remark else None
+
+
+def _unpinned(case: Case) -> tuple[Outcome, str, str] | None:
     if case.builder.pipeline is not None or not case.provenance.kind.runs_a_pipeline:
         return None
-    return "Pipeline", "none was pinned: whoever may start a run may have written what it did"
+    why = "none was pinned: whoever may start a run may have written what it did"
+    return "not checked", "Pipeline", why
 
 
 STEPS = (
@@ -110,6 +119,7 @@ STEPS = (
         "Kind of provenance",
         f"{SLSA}, 1.3 and 2",
         _read,
+        remark=_older,
         ends="not looked at: an unusable statement",
     ),
     # 1.2 The subject.
@@ -175,8 +185,8 @@ def examine(case: Case) -> tuple[Sequence[Step], Accepted | None]:
             break
         remark = None if found is None else row.remark(case)
         if remark is not None:
-            title, why = remark
-            table.not_checked(label, title, row.clause, why)
+            outcome, title, said = remark
+            table.steps.append(Step(label, title, row.clause, outcome, said))
         run += 1
     if run < len(STEPS) or table.any_refused:
         return table.steps, None

@@ -122,13 +122,22 @@ def _speaks_for(identity: str | None, claims: Claims | None, builder: Builder) -
 
 
 def _workflow_facts(claims: Claims, expected: Expectations) -> Facts:
-    """A workflow's certificate: the repository that ran it, its own identity, and the runner.
-
-    The last two are GitHub's: elsewhere .9 and .11 have other values.
-    """
+    """A workflow's certificate: the repository that ran it, and how it ran."""
     if not is_workflow(claims):
         return {}
     check_repository(claims, expected.source_uri)
+    check_run(claims, expected)
+    return certified_facts(claims)
+
+
+def check_run(claims: Claims, expected: Expectations) -> None:
+    """How a workflow ran: under its own identity, on a runner that is accepted.
+
+    Both are GitHub's: elsewhere .9 and .11 have other values.
+
+    Raises:
+        SignerError: It did not.
+    """
     checks = (
         (
             "identity (.9)",
@@ -151,7 +160,6 @@ def _workflow_facts(claims: Claims, expected: Expectations) -> Facts:
                 expected=needed,
                 found=found or "nothing",
             )
-    return certified_facts(claims)
 
 
 def check_repository(claims: Claims, wanted: Expected | None, option: str = "--source-uri") -> None:

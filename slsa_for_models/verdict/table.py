@@ -93,6 +93,10 @@ class Table:
         """Records a refusal."""
         self.steps.append(Step(subject, title, clause, "refused", error.message, error))
 
+    def note(self, subject: str, title: str, clause: str, found: str) -> None:
+        """Says what was found, and compared with nothing."""
+        self.steps.append(Step(subject, title, clause, "info", found))
+
     def not_checked(self, subject: str, title: str, clause: str, why: str) -> None:
         """Says what was not checked; nothing is left out in silence."""
         self.steps.append(Step(subject, title, clause, "not checked", why))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,12 @@ from slsa_for_models.verdict.expectations import Expectations, SummaryVerifier
 from slsa_for_models.verdict.table import VSA as CLAUSE
 from slsa_for_models.verdict.table import Table
 
-_LEVEL = re.compile(r"SLSA_BUILD_LEVEL_([0-9])")
+_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
+_CLOCKS_DIFFER = timedelta(minutes=5)
+_LEVEL = re.compile(r"SLSA_BUILD_LEVEL_([0-3])")
+"""Build levels of SLSA v1.2; no other is known."""
 
 
 def examine(
@@ -65,6 +71,8 @@ def examine(
         table.steps += own.steps
         return digest, None
     authenticated, said = found
+    if said.remark:
+        own.note(label, "Statement", f"{CLAUSE}, 3", f"{said.remark}, as cosign writes it")
     about, predicate = said.subjects, said.predicate
 
     # 2. The subject. 4. The verifier and its signer. 5. to 7. What it vouches for.
@@ -77,6 +85,9 @@ def examine(
     )
     own.step(
         label, "Resource", f"{CLAUSE}, 5", partial(check_resource, predicate, expected.resource_uri)
+    )
+    own.step(
+        label, "Policy and time", f"{CLAUSE}, schema", partial(check_policy_and_time, predicate)
     )
     level = own.step(
         label,
@@ -120,11 +131,13 @@ def check_verifier(
             expected=", ".join(item.id for item in expected.verifiers) or "none named in a policy",
             found=str(name)[:200],
         )
-    _check_signer(authenticated, trusted)
+    _check_signer(authenticated, trusted, expected)
     return trusted.id
 
 
-def _check_signer(authenticated: Authenticated, trusted: SummaryVerifier) -> None:
+def _check_signer(
+    authenticated: Authenticated, trusted: SummaryVerifier, expected: Expectations
+) -> None:
     if authenticated.certificate is None:
         key = trusted.public_key
         fingerprint = None if key is None else envelopes.fingerprint(key)
@@ -146,6 +159,7 @@ def _check_signer(authenticated: Authenticated, trusted: SummaryVerifier) -> Non
     signers.check_identity(claims, trusted.identity, trusted.issuer or GITHUB_ISSUER)
     if trusted.source_uri is not None or certificates.is_workflow(claims):
         signers.check_repository(claims, trusted.source_uri, "source_uri of the verifier")
+        signers.check_run(claims, expected)
 
 
 def check_resource(predicate: Mapping[str, Any], expected: str | None) -> str:
@@ -163,6 +177,43 @@ def check_resource(predicate: Mapping[str, Any], expected: str | None) -> str:
             found=str(found)[:200],
         )
     return expected
+
+
+def check_policy_and_time(predicate: Mapping[str, Any]) -> str:
+    """The summary says by which policy it was decided, and not before it can have been.
+
+    Raises:
+        SummaryError: It names no policy or no time (RFC 3339), or one that has not come.
+    """
+    policy, when = predicate.get("policy"), predicate.get("timeVerified")
+    named = policy if isinstance(policy, dict) else {}
+    if not (named.get("uri") or named.get("digest")):
+        raise SummaryError(
+            "the summary does not say by which policy it was decided",
+            where="policy",
+            expected="a uri or a digest",
+            found=str(policy)[:200],
+        )
+    time = _moment(when)
+    if time is None or time > datetime.now(timezone.utc) + _CLOCKS_DIFFER:
+        raise SummaryError(
+            "the summary does not say when it was decided"
+            if time is None
+            else "the summary is of a time that has not come",
+            where="timeVerified",
+            expected="a time with a time zone (RFC 3339), not in the future",
+            found=str(when)[:200],
+        )
+    return f"{str(named.get('uri') or named.get('digest'))[:200]}, {when}"
+
+
+def _moment(value: object) -> datetime | None:
+    """A time as RFC 3339 writes it, to the second; None for anything else."""
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    try:
+        return datetime.fromisoformat(match[1] + match[2].replace("Z", "+00:00")) if match else None
+    except ValueError:  # the 30th of February
+        return None
 
 
 def check_result(predicate: Mapping[str, Any]) -> int:

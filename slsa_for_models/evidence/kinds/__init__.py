@@ -5,6 +5,8 @@ A kind's name is compared nowhere else: who wants to know something of a kind as
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from slsa_for_models.errors import UnsupportedError
 from slsa_for_models.evidence import provenance, statement
 from slsa_for_models.evidence.kinds import github_attestation, slsa_generator, tekton, train
@@ -35,4 +37,4 @@ def read(payload: bytes) -> Provenance:
             expected=", ".join(sorted({known for _, known in _BY_TYPE})),
             found=build_type,
         )
-    return kind.read(found)
+    return replace(kind.read(found), remark=found.remark)

@@ -1,4 +1,8 @@
-"""GitHub artifact attestations: GitHub's workflow build type v1 (SLSA v1)."""
+"""GitHub artifact attestations: GitHub's workflow build type v1 (SLSA v1).
+
+Under its older name, which npm still writes, the builder is only the kind of runner: which workflow
+ran on it stands in the certificate alone.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,9 @@ CLAIMS = {
     "buildDefinition.resolvedDependencies.0.uri": "source at ref",
     "buildDefinition.resolvedDependencies.0.digest.gitCommit": "commit",
 }
+_OLDER = "https://slsa-framework.github.io/github-actions-buildtypes/workflow/v1"
+_RUNNER = "https://github.com/actions/runner/"
+
 OPTIONAL_CLAIMS = {
     "buildDefinition.internalParameters.github.event_name": "event",
     "buildDefinition.internalParameters.github.repository_id": "repository id",
@@ -49,7 +56,10 @@ def read(statement: Statement) -> Provenance:
     workflow = object_at(external, "workflow")
     refuse_unknown(workflow, {"ref", "repository", "path"}, "externalParameters.workflow")
 
-    claims = claims_of(predicate, CLAIMS, OPTIONAL_CLAIMS)
+    builder_id, confirmed = text_at(predicate, "runDetails.builder.id"), CLAIMS
+    if build_type(statement) == _OLDER and builder_id.startswith(_RUNNER):
+        builder_id, confirmed = "", {**CLAIMS, "runDetails.builder.id": "runner as builder"}
+    claims = claims_of(predicate, confirmed, OPTIONAL_CLAIMS)
     dependencies = resources_at(object_at(predicate, "buildDefinition"), "resolvedDependencies")
     source_uri, ref = split_source(dependencies[0].uri, "resolvedDependencies[0].uri")
     branch, tag = branch_and_tag(ref)
@@ -57,7 +67,7 @@ def read(statement: Statement) -> Provenance:
         kind=KIND,
         build_type=build_type(statement),
         subjects=statement.subjects,
-        builder_id=text_at(predicate, "runDetails.builder.id"),
+        builder_id=builder_id,
         source_uri=source_uri,
         source_commit=dependencies[0].commit or "",
         branch=branch,
@@ -71,7 +81,7 @@ def read(statement: Statement) -> Provenance:
 
 KIND = Kind(
     name="github-attestation",
-    build_types=("https://actions.github.io/buildtypes/workflow/v1",),
+    build_types=("https://actions.github.io/buildtypes/workflow/v1", _OLDER),
     predicate_type=PREDICATE_V1,
     read=read,
 )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from sandbox.sigstore import LocalSigstore
-from tests.support.crafted import SOURCE, TRAIN, Workshop, refusals
+from tests.support.crafted import SOURCE, TRAIN, Workshop, new_key, refusals
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
 
@@ -70,6 +73,29 @@ def test_a_certificate_chain_of_ones_own_is_not_provenance(workshop: Workshop) -
     provenance = workshop.write("p.json", json.dumps(document).encode())
     code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
     assert (code, refusals(verdict)) == (1, ["UnsupportedError"])
+
+
+def test_a_bundle_of_another_instance_says_whose(workshop: Workshop) -> None:
+    """GitHub signs for private repositories with its own Sigstore, which has no public log."""
+    model, key = workshop.model(), new_key()
+    name = x509.Name(
+        [
+            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "GitHub, Inc."),
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, "Fulcio Intermediate l2"),
+        ]
+    )
+    now = datetime.now(timezone.utc)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 7, now, now + timedelta(1))
+    der = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    document = json.loads(workshop.train_provenance(model).read_bytes())
+    material = document["verificationMaterial"]
+    material["certificate"]["rawBytes"] = base64.b64encode(der).decode()
+    for logged in (True, False):
+        material["tlogEntries"] = material["tlogEntries"] if logged else []
+        provenance = workshop.write("p.json", json.dumps(document).encode())
+        code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
+        assert (code, "'GitHub, Inc.'" in verdict["refusal"]["found"]) == (1, True)
+        assert "gh attestation verify" in verdict["refusal"]["fix"]
 
 
 @pytest.mark.parametrize("version", ["1", "2"])

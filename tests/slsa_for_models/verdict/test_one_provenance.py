@@ -252,7 +252,7 @@ def test_a_tag_of_strange_digits_is_no_version(workshop: Workshop, tag: str) -> 
         ("predicateType", "https://slsa.dev/verification_summary/v1", "PredicateTypeError"),
         ("predicateType", "https://slsa.dev/provenance/v0.2", "PredicateTypeError"),
         ("predicateType", 1, "ProvenanceError"),
-        ("_type", "https://in-toto.io/Statement/v0.1", "PredicateTypeError"),
+        ("_type", "https://in-toto.io/Statement/v0.2", "PredicateTypeError"),
         ("_type", None, "PredicateTypeError"),
         ("subject", [], "ProvenanceError"),
         ("subject", {}, "ProvenanceError"),
@@ -292,6 +292,18 @@ def test_malformed_or_other_statements(
         model, "--provenance", workshop.write("p.json", data), *EXPECTED
     )
     assert (code, refusals(verdict)[0]) == (1, refusal)
+
+
+def test_a_statement_v0_1_around_any_predicate_as_cosign_writes_it(workshop: Workshop) -> None:
+    model = workshop.model()
+    statement = workshop.train_statement(model, workshop.record(model))
+    older = changed(statement, "_type", "https://in-toto.io/Statement/v0.1")
+    data = workshop.sign(older, workshop.token())
+    options = ("--provenance", workshop.write("p.json", data), *EXPECTED)
+    code, verdict = workshop.verify(model, *options)
+    said = [step["found"] for step in verdict["steps"] if step["check"] == "Statement"]
+    assert (code, len(said)) == (0, 1)
+    assert "v0.1" in said[0]
 
 
 def test_payload_that_is_no_statement(workshop: Workshop) -> None:

@@ -170,6 +170,11 @@ def test_relied_on_with_a_key_and_keyless(workshop: Workshop) -> None:
     assert attest(workshop, model, "--identity-token", workshop.token(**ON)) == 0
     assert rely(workshop, model, KEYLESS) == (0, [])
     assert rely(workshop, model, BY_KEY) == (1, ["SignerError"])
+    elsewhere = workshop.token(**ON, runner_environment="self-hosted")
+    assert attest(workshop, model, "--identity-token", elsewhere) == 0
+    assert rely(workshop, model, KEYLESS) == (1, ["SignerError"])
+    accepted = f'{KEYLESS}[build]\nrunners = ["self-hosted"]\n'
+    assert rely(workshop, model, accepted) == (0, [])
     directory = workshop.directory(files=900)  # evidence larger than any key
     assert attest(workshop, directory, *with_key(workshop)) == 0
     assert (workshop.folder / "p.json").stat().st_size > 64 * 1024
@@ -259,6 +264,17 @@ def test_two_verifiers_with_a_key_each(workshop: Workshop) -> None:
         ("predicate.verifiedLevels", ["SLSA_BUILD_LEVEL_2", "SLSA_BUILD_LEVEL_3"], "SummaryError"),
         ("predicate.verifiedLevels", ["FAILED"], "SummaryError"),
         ("predicate.verifiedLevels", ["SLSA_SOURCE_LEVEL_3"], "SummaryError"),
+        ("predicate.verifiedLevels", ["SLSA_BUILD_LEVEL_4"], "SummaryError"),
+        ("predicate.verifiedLevels", ["SLSA_BUILD_LEVEL_9"], "SummaryError"),
+        ("predicate.policy", None, "SummaryError"),
+        ("predicate.policy", {}, "SummaryError"),
+        ("predicate.timeVerified", None, "SummaryError"),
+        ("predicate.timeVerified", "yesterday", "SummaryError"),
+        ("predicate.timeVerified", "2026-02-30T00:00:00Z", "SummaryError"),
+        ("predicate.timeVerified", "2026-11-01T00:00:00", "SummaryError"),
+        ("predicate.timeVerified", "2999-01-01T00:00:00Z", "SummaryError"),
+        ("predicate.timeVerified", "2024-01-01T00:00:00.123456789+01:00", None),
+        ("_type", "https://in-toto.io/Statement/v0.1", None),
         ("predicate.extension", 1, None),
     ],
 )

@@ -50,6 +50,40 @@ def test_not_by_sign_yml_whose_callers_may_hold_its_token(workshop: Workshop) ->
     assert (code, refusals(verdict), verdict["slsaBuildLevel"]) == (0, [], 2)
 
 
+RUNNER = "https://github.com/actions/runner"
+
+
+@pytest.mark.parametrize(
+    ("builder_id", "signed_by", "refusal"),
+    [
+        (f"{RUNNER}/github-hosted", OWN, None),
+        (f"https://github.com/{BUILDER}", OWN, None),
+        (f"{RUNNER}/self-hosted", OWN, "CertificateClaimError"),
+        (RUNNER, OWN, "CertificateClaimError"),
+        (f"{RUNNER}/github-hosted", {"job_workflow_ref": f"{BUILDER}2"}, "BuilderError"),
+    ],
+)
+def test_the_build_type_under_its_older_name(
+    workshop: Workshop, builder_id: str, signed_by: dict[str, str], refusal: str | None
+) -> None:
+    """It names the runner; the workflow is the one that the certificate names."""
+    model = workshop.model()
+    older = "https://slsa-framework.github.io/github-actions-buildtypes/workflow/v1"
+    statement = changed(
+        github_statement(model, **OWN), "predicate.buildDefinition.buildType", older
+    )
+    statement = changed(statement, "predicate.runDetails.builder.id", builder_id)
+    data = workshop.sign(statement, workshop.token(**signed_by))
+    code, verdict = workshop.verify(
+        model, "--provenance", workshop.write("a.json", data), *EXPECTED
+    )
+    assert (code, refusals(verdict)[:1]) == (
+        0 if refusal is None else 1,
+        [refusal][: bool(refusal)],
+    )
+    assert verdict["slsaBuildLevel"] == (0 if refusal else 2)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "refusal"),
     [

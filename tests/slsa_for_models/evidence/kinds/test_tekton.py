@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, utils
 
 from model_signing import api
 from model_signing.methods.key import key_signer
@@ -93,6 +93,22 @@ def test_annotation_as_tkn_prints_it(workshop: Workshop) -> None:
     annotation = workshop.write("annotation", base64.b64encode(document) + b"\n")
     options = expectations(workshop, key)
     assert workshop.verify(model, "--provenance", annotation, *options)[0] == 0
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()])
+def test_a_signature_as_two_numbers_of_the_curves_length(
+    workshop: Workshop, curve: ec.EllipticCurve
+) -> None:
+    """IEEE P1363, as JSON Web Signatures and hardware write ECDSA signatures."""
+    model, key = workshop.model(), ec.generate_private_key(curve)
+    document, size = envelope(tekton_statement(model), key), (curve.key_size + 7) // 8
+    r, s = utils.decode_dss_signature(base64.b64decode(document["signatures"][0]["sig"]))
+    options = expectations(workshop, key)
+    for numbers, expected in (((r, s), 0), ((s, r), 1), ((r, s ^ 1), 1), ((0, 0), 1)):
+        raw = b"".join(number.to_bytes(size, "big") for number in numbers)
+        document["signatures"][0]["sig"] = base64.b64encode(raw).decode()
+        code, _ = workshop.verify(model, "--provenance", write(workshop, document), *options)
+        assert code == expected
 
 
 def test_a_bundle_by_a_key(workshop: Workshop) -> None:
