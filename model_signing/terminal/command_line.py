@@ -163,6 +163,26 @@ def suggestion(word: str, known: Iterable[str]) -> str | None:
     return f"did you mean `{near[0]}`?" if near else None
 
 
+class _Terminated(KeyboardInterrupt):
+    """A service manager or a runner ends the process."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+def _on_sigterm(handler: Any) -> Any:  # noqa: ANN401 - signal's own
+    """Takes SIGTERM where nobody else does, or gives it back; returns what to give back."""
+    import signal
+
+    if handler is None or signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, _terminate):
+        return None
+    try:
+        return signal.signal(signal.SIGTERM, handler)
+    except ValueError:  # not the main thread, which alone may
+        return None
+
+
 def run(
     build_parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, prog: str
 ) -> int:
@@ -171,14 +191,16 @@ def run(
     Each command sets `run` with `set_defaults`; `prog` is the program's name, for messages.
 
     Returns:
-        0 done, 1 refused or failed, 2 usage, 130 interrupted. A message is on stderr, or, with
-        `--format json`, on stdout as JSON: `error`, `message`, `where`, `expected`, `found`, `fix`.
+        0 done, 1 refused or failed, 2 usage, 130 interrupted, 143 terminated. A message is on
+        stderr, or, with `--format json`, on stdout as JSON: `error`, `message`, `where`,
+        `expected`, `found`, `fix`.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' remarks about hostile input, for developers
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no name stops a result
+    before = _on_sigterm(_terminate)  # what is open is closed and removed, as after Ctrl-C
     try:
         args = build_parser().parse_args(argv)
         code: int = args.run(args)
@@ -186,6 +208,9 @@ def run(
         return code
     except SystemExit as error:  # --help and --version
         return error.code if isinstance(error.code, int) else 0
+    except _Terminated:
+        print("terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -208,6 +233,8 @@ def run(
             found=f"{type(error).__name__}: {error}",
             fix="set MODEL_TRANSPARENCY_DEBUG=1 to see where, and report it",
         )
+    finally:
+        _on_sigterm(before)
     if "--format json" in " ".join(argv).replace("=", " "):  # also where it cannot be parsed
         import json
 

@@ -86,7 +86,11 @@ def launch(format: str, options: Sequence[str], processes: int) -> None:
 def _torchrun(module: list[str], processes: int) -> int:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*launcher, f"--nproc-per-node={processes}", "-m", *module]
-    return subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command) as started:
+        try:
+            return started.wait()
+        finally:  # it ends its processes only if it is told to
+            started.terminate()
 
 
 def _workers(module: list[str], processes: int) -> int:

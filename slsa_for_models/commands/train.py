@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     # Before anything slow.
     row = formats.find(args.format)
     check_data_options(args)
-    training.check_unsigned(args.output_dir / row.name)
+    training.check_output(args.output_dir, row)
     framework = recipe(row)
     data = load_data(args, say)
     photographs = data.description.name != "synthetic"

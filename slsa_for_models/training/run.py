@@ -6,13 +6,10 @@ was loaded in a new process and gave the predictions of the model in memory.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,11 +19,15 @@ from slsa_for_models.cifar10 import processes as distribute
 from slsa_for_models.cifar10 import recipe
 from slsa_for_models.errors import TrainingError
 from slsa_for_models.models import formats
+from slsa_for_models.training.publishing import check_place
+from slsa_for_models.training.publishing import publish as _publish
+from slsa_for_models.training.publishing import staging as _staging
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from slsa_for_models.cifar10.dataset import Data
     from slsa_for_models.evidence.training_record import Epoch, TrainingRecord
+    from slsa_for_models.models.formats import Format
 
 RECORD = "training.json"
 
@@ -62,12 +63,16 @@ class Choices:
         return {"epochs": self.epochs, "seed": self.seed, "threads": self.threads}
 
 
-def check_unsigned(model: Path) -> None:
-    """What others have signed is not written over: it would not verify any more.
+def check_output(output: Path, format: Format) -> None:
+    """What is no earlier result is not replaced; nor is what others have signed.
 
     Raises:
-        FileError: A signature or provenance of a model of that name lies beside it.
+        FileError: Something else has the model's or the record's name, or a signature or
+            provenance of a model of that name lies beside it.
     """
+    model = output / format.name
+    check_place(model, "saved_model.pb" if format.directory else "")
+    check_place(output / RECORD)
     kinds = ("sig", "provenance*", "intoto.jsonl", "attestation.sigstore.json")
     found = [path.name for kind in kinds for path in model.parent.glob(f"{model.name}.{kind}")]
     if found:
@@ -105,6 +110,7 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
     # 1. Everything that can be refused is refused before the work.
     format = formats.find(choices.format)
     environment = describe(format.framework, choices.requirements)
+    check_output(output, format)
     with _staging(output) as staging:
         framework = recipe(format)
 
@@ -194,41 +200,6 @@ class Watch:
             f"epoch {number}/{self._total}  loss {loss:.4f}  accuracy {accuracy:.4f}  "
             f"{speed:,.0f} images/s  {left:.0f} s left"
         )
-
-
-@contextlib.contextmanager
-def _staging(output: Path) -> Iterator[Path]:
-    """A private folder inside the output folder, so that moving out of it is a rename."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=output, prefix=".training-"))
-    except OSError as error:
-        raise FileError(
-            "the output folder cannot be written", where=str(output), found=error.strerror
-        ) from error
-    try:
-        yield staging
-    except OSError as error:
-        raise FileError(
-            "the model cannot be written", where=str(output), found=error.strerror or str(error)
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _publish(staging: Path, output: Path, names: list[str]) -> None:
-    """Move the finished files to their final names, replacing those of an earlier run."""
-    for name in names:
-        for path in sorted((staging / name).rglob("*")) or [staging / name]:
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-    for name in reversed(names):  # the old record goes first: it must not describe the new model
-        old = output / name
-        if old.exists():
-            old.rename(staging / f"old {name}")
-    for name in names:
-        (staging / name).rename(output / name)
 
 
 def _now() -> str:

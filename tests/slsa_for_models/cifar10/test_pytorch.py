@@ -142,8 +142,8 @@ def test_minimum_accuracy(tmp_path: Path, data: dataset.Data):
 
 def test_output_of_an_earlier_run_is_replaced(tmp_path: Path, data: dataset.Data):
     output = tmp_path / "out"
-    (output / "pytorch_model.pth").mkdir(parents=True)
-    (output / "pytorch_model.pth" / "old").write_bytes(b"old")
+    output.mkdir()
+    (output / "pytorch_model.pth").write_bytes(b"old")
     (output / "training.json").write_bytes(b"old")
     (output / "other").write_bytes(b"not ours")
     told = run.train(choices(), data, output, print)
@@ -183,7 +183,11 @@ def test_training_that_diverges(tmp_path, data, monkeypatch):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_interrupt(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_interrupt(tmp_path: Path, number: signal.Signals, code: int, said: str):
     command = [sys.executable, "-m", "slsa_for_models", "train", "pytorch_model.pth", *IMAGES]
     running = subprocess.Popen(
         [*command, "--epochs=1000", "--output-dir", str(tmp_path / "out")],
@@ -193,10 +197,10 @@ def test_interrupt(tmp_path: Path):
     )
     with limited(running, 300):
         assert running.stderr.readline().startswith("epoch 1/1000")
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         _, error = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert error.splitlines()[-1] == "interrupted"
+    assert running.returncode == code
+    assert error.splitlines()[-1] == said
     assert "Traceback" not in error
     assert list((tmp_path / "out").iterdir()) == []
 
