@@ -32,6 +32,15 @@ def test_the_formats_offered_are_the_formats_there_are() -> None:
     assert interface("train.yml", "workflow_dispatch")["model"]["options"] == list(FORMATS)
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/training.md"])
+def test_the_documents_have_a_row_for_each_format(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `((?:pytorch|tensorflow)_[\w.]+)`(?: \(default\))? \|", text, re.MULTILINE
+    )
+    assert sorted(rows) == sorted(FORMATS)
+
+
 def test_the_train_action_accepts_the_formats_there_are_and_lists_them() -> None:
     step = load(ROOT / "actions/train/action.yml")["runs"]["steps"][0]
     accepted, _, refusal = step["run"].partition("*)")
