@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from model_signing.oms.manifest import (
     resources,
 )
 from model_signing.oms.names import GIT_PATHS, Selection, check_name
-from model_signing.safe_files import read_bounded, write_atomic
+from model_signing.safe_files import check_output, read_bounded, write_atomic
 from model_signing.sources import AnyPath, Entry, Source, local, open_source
 from model_signing.sources.local import LocalSource
 
@@ -62,21 +63,23 @@ class Signed:
     """What was signed.
 
     Attributes:
-        signature: The signature file.
+        signature: The signature file; None if none was written.
         manifest: What it covers.
         root_digest: SHA-256 over the manifest's digests (OMS 6.5.1), hexadecimal.
         payload_digest: SHA-256 of the signed statement, hexadecimal; unlike the root digest it
             also binds the names of the files.
         files: Number of files.
         bytes: Their size.
+        bundle: The signature: what the file holds.
     """
 
-    signature: Path
+    signature: Path | None
     manifest: Manifest
     root_digest: str
     payload_digest: str
     files: int
     bytes: int
+    bundle: builtins.bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Verified(Signed):
 
 def sign(
     model: AnyPath | Source,
-    signature: AnyPath,
+    signature: AnyPath | None,
     signer: Signer,
     options: HashOptions = HashOptions(),
     *,
@@ -145,7 +148,8 @@ def sign(
 
     Args:
         model: A directory or a file; or another `model_signing.sources.Source`.
-        signature: The file to write; it may lie inside the model.
+        signature: The file to write; it may lie inside the model, and be an older signature, a
+            link, a device or a FIFO (see `safe_files.write_atomic`). None: `Signed.bundle` is all.
         signer: See `model_signing.methods`.
         options: What to hash, and how.
         executor: See `model_signing.hashing.hash_model`.
@@ -156,10 +160,11 @@ def sign(
         FileError: The model cannot be read or the signature not written; nothing was signed.
         SigningError: The signer failed.
     """
-    signature = Path(signature)
+    signature = None if signature is None else Path(signature)
     source = open_source(model, allow_symlinks=options.allow_symlinks)
     # Fail before hashing, not after: the signature's place must be writable.
-    _check_output(source, signature)
+    if signature is not None:
+        _check_output(source, signature)
     # OMS 6.1, 6.2.
     entries, how = _enumerate(source, options, signature)
     # OMS 6.3, 6.4.
@@ -169,8 +174,10 @@ def sign(
     # OMS 6.5, 6.6.
     payload = statement.encode(source.name, found)
     # OMS 6.7, 6.8, 9.
-    write_atomic(signature, signer(payload))
-    return Signed(*_summary(signature, found, payload))
+    bundle = signer(payload)
+    if signature is not None:
+        write_atomic(signature, bundle, over_bundles_only=True)
+    return Signed(*_summary(signature, found, payload), bundle)
 
 
 def digest(
@@ -248,6 +255,7 @@ def verify(
     _compare_digests(actual, expected)
     return Verified(
         *_summary(signature, replace(expected, files=actual.files), authenticated.payload),
+        bundle=data,
         authenticated=authenticated,
         unsigned=tuple(sorted(unsigned)),
         _source=source,
@@ -290,29 +298,24 @@ def _enumerate(
 
 def _check_output(source: Source, signature: Path) -> None:
     """Fails before the hashing, not after it; and never writes over the model."""
-    folder = signature.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise FileError("cannot write to the directory", where=str(folder))
     model = os.path.realpath(source.path) if isinstance(source, LocalSource) else None
-    if signature.is_dir() or os.path.realpath(signature) == model:
+    if os.path.realpath(signature) == model:
         raise FileError("the signature needs a file of its own", where=str(signature))
-    if _own(source, signature) and signature.is_file():
-        with signature.open("rb") as file:
-            head = file.read(4096)
-        if head and b"sigstore.bundle" not in head:
-            raise FileError(
-                "the signature would replace a file of the model",
-                where=str(signature),
-                fix="choose another name with --signature",
-            )
+    check_output(signature)
+    if _own(source, signature) and signature.is_file() and not signature.stat().st_size:
+        raise FileError(
+            "the signature would replace a file of the model",
+            where=str(signature),
+            fix="choose another name with --signature",
+        )
 
 
 def _own(source: Source, signature: Path | None) -> set[str]:
-    """6.2: the signature file's own name in the model, which is excluded."""
+    """6.2: the signature file's own name in the model, which is excluded; and of what it links."""
     if signature is None or not isinstance(source, LocalSource):
         return set()
-    name = local.name_inside(Path(source.path), signature)
-    return {name} if name else set()
+    model, real = Path(source.path), Path(os.path.realpath(signature))
+    return {name for path in (signature, real) if (name := local.name_inside(model, path))}
 
 
 def _ignored(source: Source, path: str) -> str:
@@ -370,8 +373,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _summary(
-    signature: Path, found: Manifest, payload: bytes
-) -> tuple[Path, Manifest, str, str, int, int]:
+    signature: Path | None, found: Manifest, payload: bytes
+) -> tuple[Path | None, Manifest, str, str, int, int]:
     """The attributes of `Signed`."""
     root, payload_digest = statement.root_digest(found.digests.values()), hashlib.sha256(payload)
     size = sum(size or 0 for size in found.files.values())

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
+    from _typeshed import SupportsWrite
+
     from model_signing.api import HashOptions, Signed
     from model_signing.hashing import Progress
     from model_signing.methods import Signer, Verifier
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 _OPTIONS: dict[str, tuple[str, str]] = {
     "model_path": ("FILE", "the model: a file or folder"),
     "bundle": ("FILE", "a signature file"),
-    "--signature": ("FILE", "the signature file (signing: default model.sig)"),
+    "--signature": (
+        "FILE",
+        "the signature file (signing: default model.sig; - is standard output)",
+    ),
     "--ignore-paths": ("FILE...", "leave out this path; repeatable"),
     "--ignore-git-paths": (
         "yes",
@@ -175,17 +180,22 @@ def _sign(args: _Args) -> int:
     from model_signing import inspection, safe_files
     from model_signing.oms import bundle
 
-    signature, signer = args.signature or command_line.path("model.sig"), args.make(args)
+    signature = args.signature or command_line.path("model.sig")
+    place = command_line.path("/dev/fd/1") if str(signature) == "-" else signature
+    to_stdout = safe_files.is_stdout(place)
+    if to_stdout and args.format == "json":
+        raise UsageError("standard output is for the signature, or for the result as JSON")
+    signer = args.make(args)
     with _progress(args) as progress:
         signed = model_signing.sign(
-            args.model_path, signature, signer, _hash_options(args), progress=progress
+            args.model_path, place, signer, _hash_options(args), progress=progress
         )
     if args.quiet and args.format == "text":
         return 0
-    written = bundle.parse(safe_files.read_bounded(signature), without_payload=True)
-    who = inspection.signer(written)
+    who = inspection.signer(bundle.parse(signed.bundle, without_payload=True))
     who.pop("certificate_validity", None)
-    return _show(args, "signed", {**who, **_what(args, signed), "signature": str(signature)})
+    fields = {**who, **_what(args, signed), "signature": str(signature)}
+    return _show(args, "signed", fields, sys.stderr if to_stdout else sys.stdout)
 
 
 def _verify(args: _Args) -> int:
@@ -389,18 +399,20 @@ def _attributes(of: object, names: str) -> dict[str, Any]:
     return {name: getattr(of, name) for name in names.split()}
 
 
-def _show(args: _Args, result: str, fields: dict[str, Any]) -> int:
+def _show(
+    args: _Args, result: str, fields: dict[str, Any], file: SupportsWrite[str] | None = None
+) -> int:
     """One result, as JSON (slsa_for_models/schemas/model_signing-result.v1.json) or as lines."""
     import json
 
     if args.format == "json":
         print(json.dumps({"result": result, **fields}))
     elif not getattr(args, "quiet", False):
-        print(result)
+        print(result, file=file)
         shown = {name: value for name, value in fields.items() if value not in (None, [], "")}
         width = max(map(len, shown)) + 2
         for name, value in shown.items():
-            print(printable(f"  {name.replace('_', ' ') + ':':<{width}}{_plain(value)}"))
+            print(printable(f"  {name.replace('_', ' ') + ':':<{width}}{_plain(value)}"), file=file)
     return 0
 
 

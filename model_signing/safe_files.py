@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import stat
+import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from model_signing.errors import BundleError, FileError
-from model_signing.oms.bundle import MAX_BUNDLE_SIZE
+from model_signing.oms.bundle import MAX_BUNDLE_SIZE, is_bundle
+
+_TEMPORARY = (".model_signing-", ".tmp")  # around 16 hexadecimal digits
+_TEMPORARY_NAME = re.compile("[0-9a-f]{16}".join(map(re.escape, _TEMPORARY)))
+_MAX_FROM_DEVICE = 1 << 20  # bytes
+_STREAMS = ("__stdin__", "__stdout__", "__stderr__")
+_MAX_LINKS = 40  # as Linux
+_CANNOT_WRITE = "cannot write the file"
 
 
 def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     """The bytes of a file; a `FileError` if it cannot be read, a `BundleError` above `limit`."""
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            data = b"" if size > limit else file.read(limit + 1)
-    except OSError as error:
-        raise FileError(f"cannot read the file: {error.strerror}", where=str(path)) from None
-    if max(size, len(data)) > limit:
+            status = os.fstat(file.fileno())
+            if stat.S_ISCHR(status.st_mode):  # a device such as /dev/zero has no end
+                limit = min(limit, _MAX_FROM_DEVICE)
+            data = b"" if status.st_size > limit else file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        failed(os.fspath(path), error, "cannot read the file")
+    if max(status.st_size, len(data)) > limit:
         expected = f"at most {limit} bytes"
         raise BundleError("the file is too large", where=str(path), expected=expected)
     return data
@@ -35,30 +49,164 @@ def read_pem(source: Pem) -> tuple[bytes, str | None]:
     return read_bounded(Path(source), 1024 * 1024), os.fspath(source)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file so that it is there whole or not at all, also after a crash.
+def check_output(path: Path) -> None:
+    """Fails before the work, not after it, where `write_atomic` could not write a bundle.
 
     Raises:
-        FileError: It cannot be written. Nothing is left behind and an older file is untouched.
+        FileError: As `write_atomic`; nothing was written.
     """
-    temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
     try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)  # there only if something went wrong
-        if os.name == "posix":  # the rename itself must survive a crash, too
-            descriptor = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        place = _place(path)
+        if isinstance(place, int):
+            os.fstat(place)
+        elif _goes_through(place):
+            if not os.access(place, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        elif not place.parent.is_dir() or not os.access(place.parent, os.W_OK):
+            raise FileError("cannot write to the directory", where=os.fspath(path.parent))
+        else:
+            _check_older(path, place)
     except (OSError, ValueError) as error:
-        failed(os.fspath(path), error, "cannot write the file")
+        failed(os.fspath(path), error, _CANNOT_WRITE)
+
+
+def write_atomic(path: Path, data: bytes, *, over_bundles_only: bool = False) -> None:
+    """Writes a file so that it is there whole or not at all, also after a crash.
+
+    An older file is replaced and its mode kept. What is no file stays what it is: a link's target
+    is written to; a FIFO, a character device or an open descriptor (`/dev/stdout`) gets the bytes.
+
+    Args:
+        path: Where to write.
+        data: What to write.
+        over_bundles_only: An older file has to be empty or one Sigstore bundle.
+
+    Raises:
+        FileError: It cannot be written, or the older file may not be replaced. Nothing is left
+            behind and an older file is untouched.
+    """
+    try:
+        place = _place(path)
+        if over_bundles_only and isinstance(place, Path):
+            _check_older(path, place)
+        if isinstance(place, int) or _goes_through(place):
+            with open(place, "wb", closefd=isinstance(place, Path)) as file:
+                file.write(data)
+        else:
+            _replace(place, data)
+    except (OSError, ValueError) as error:
+        failed(os.fspath(path), error, _CANNOT_WRITE)
+
+
+def is_stdout(path: Path) -> bool:
+    """Whether what is written to a path goes to standard output, such as `/dev/stdout`."""
+    with suppress(OSError, ValueError):
+        return _place(path) == 1
+    return False
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that `write_atomic` writes before it has its own name."""
+    return name.startswith(_TEMPORARY[0]) and bool(_TEMPORARY_NAME.fullmatch(name))
+
+
+def _place(path: Path) -> Path | int:
+    """What a path leads to: a place, or a descriptor that is open already (`/dev/stdout`)."""
+    descriptors, step = os.path.realpath("/dev/fd"), path
+    for _ in range(_MAX_LINKS):
+        if step.name.isdigit() and os.path.realpath(step.parent) == descriptors:
+            number = int(step.name)
+            if number < len(_STREAMS) and getattr(sys, _STREAMS[number]) is None:
+                raise OSError(errno.EBADF, "it is closed")  # whatever has its number by now
+            return number
+        if not step.is_symlink():
+            return Path(os.path.realpath(step))
+        step = step.parent / step.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _goes_through(place: Path) -> bool:
+    """Whether bytes go through what is there, rather than in its place."""
+    try:
+        mode = place.stat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        return True
+    if not stat.S_ISREG(mode):
+        found = "a directory" if stat.S_ISDIR(mode) else "a socket or a disk"
+        raise OSError(errno.EINVAL, f"{found} is in its place")
+    return False
+
+
+def _check_older(path: Path, place: Path) -> None:
+    """What would be replaced is a signature: never a key, a certificate, a part of a model."""
+    if not place.is_file() or not place.stat().st_size:
+        return
+    with place.open("rb") as file:
+        known = file.read(4096).lstrip().startswith(b"{")
+    if not known or not is_bundle(read_bounded(place)):
+        raise FileError(
+            "the output would replace a file that is no signature",
+            where=os.fspath(path),
+            expected="a new file, or one older Sigstore bundle",
+            fix="choose another name, or remove the file first",
+        )
+
+
+def _replace(place: Path, data: bytes) -> None:
+    _remove_leftovers(place.parent)
+    temporary, file = _temporary(place.parent)
+    try:
+        with file:
+            file.write(data)
+            file.flush()
+            with suppress(FileNotFoundError):
+                temporary.chmod(stat.S_IMODE(place.stat().st_mode))
+            os.fsync(file.fileno())
+            temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)  # there only if something went wrong
+    if os.name == "posix":  # the rename itself must survive a crash, too
+        descriptor = os.open(place.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _temporary(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new file, locked: one that nobody has locked was left by a process that was killed."""
+    while True:
+        path = folder / os.urandom(8).hex().join(_TEMPORARY)
+        file = path.open("xb")
+        _lock(file)
+        if path.exists():  # not taken for a leftover before it was locked
+            return path, file
+        file.close()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    with suppress(OSError):  # what cannot be removed is left out of the model all the same
+        for name in filter(is_temporary, os.listdir(folder)):  # noqa: PTH208 - a million names
+            leftover = folder / name
+            if leftover.is_symlink() or not leftover.is_file():
+                continue
+            with leftover.open("rb") as file:
+                if os.name == "nt" or _lock(file, wait=False):  # Windows keeps what is open
+                    leftover.unlink()
+
+
+def _lock(file: BinaryIO, *, wait: bool = True) -> bool:
+    if os.name == "nt":
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # somebody else has it; or there are no locks here, and nothing is removed
+        return False
+    return True
 
 
 def failed(path: str, error: Exception, what: str = "cannot read a part of the model") -> NoReturn:

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from model_signing.errors import DependencyError, FileError, SigningError, UsageError
 from model_signing.methods import Signer, dsse, keys
-from model_signing.safe_files import Pem
+from model_signing.safe_files import Pem, read_bounded
 
+_MAX_PIN_BYTES = 4096
 _PATH_NAMES = ("token", "manufacturer", "model", "serial", "slot-id", "object", "id", "type")
 _QUERY_NAMES = ("pin-value", "pin-source", "module-path", "module-name")
 _ROOTS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/homebrew/lib")
@@ -169,6 +170,6 @@ def _pin(attributes: dict[str, bytes], pin: str | None) -> str | None:
         return pin
     source = os.fsdecode(attributes["pin-source"]).removeprefix("file://").removeprefix("file:")
     try:
-        return Path(source).read_text().strip()
-    except (OSError, ValueError) as error:
-        raise FileError("the PIN cannot be read", where=source, found=str(error)) from None
+        return read_bounded(Path(source), _MAX_PIN_BYTES).decode().strip()
+    except ValueError:
+        raise FileError("the PIN is not UTF-8", where=source) from None

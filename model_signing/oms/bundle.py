@@ -13,8 +13,9 @@ from typing import Any, Literal, NoReturn
 from model_signing.errors import BundleError
 from model_signing.oms import strict_json
 
-MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-_OLDER = "application/vnd.dev.sigstore.bundle+json;version=0."
+_BUNDLES = "application/vnd.dev.sigstore.bundle"
+MEDIA_TYPE = f"{_BUNDLES}.v0.3+json"
+_OLDER = f"{_BUNDLES}+json;version=0."
 MEDIA_TYPES = (MEDIA_TYPE, _OLDER + "1", _OLDER + "2", _OLDER + "3")
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_BUNDLE_SIZE = 512 * 1024 * 1024
@@ -48,6 +49,16 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     """DSSE v1 pre-authentication encoding: the bytes that are signed (DSSE protocol.md)."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def is_bundle(data: bytes) -> bool:
+    """Whether a file is one Sigstore bundle, of whatever version and content."""
+    try:
+        document = strict_json.loads(data, BundleError, "the signature file")
+    except BundleError:
+        return False
+    kind = document.get("mediaType") if isinstance(document, dict) else None
+    return isinstance(kind, str) and kind.startswith(_BUNDLES)
 
 
 def parse(data: bytes, method: Method | None = None, *, without_payload: bool = False) -> Bundle:

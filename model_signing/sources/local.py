@@ -14,7 +14,7 @@ from pathlib import Path
 
 from model_signing.errors import FileError
 from model_signing.oms.names import MAX_FILES, Selection, check_name, ignored
-from model_signing.safe_files import failed
+from model_signing.safe_files import failed, is_temporary
 from model_signing.sources import Buffer, Entry
 
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
@@ -90,7 +90,7 @@ class LocalSource:
             prefix, above = pending.pop()
             for entry in _scan(f"{self.path}/{prefix}"):
                 name = prefix + entry.name
-                if not selection.takes(name):
+                if not selection.takes(name) or _is_leftover(entry, name, selection):
                     if selection.unsigned(name):
                         unsigned.append(name)
                     continue
@@ -185,6 +185,12 @@ def _folder(entry: os.DirEntry[str], status: os.stat_result) -> tuple[int, int]:
             fix="remove it, or exclude it with --ignore-paths",
         )
     return status.st_dev, status.st_ino
+
+
+def _is_leftover(entry: os.DirEntry[str], name: str, selection: Selection) -> bool:
+    """Whether it is what a signing leaves that is killed while it writes the signature."""
+    unlisted = is_temporary(entry.name) and name not in selection.listed
+    return unlisted and entry.is_file(follow_symlinks=False)
 
 
 def _scan(directory: str) -> Iterator[os.DirEntry[str]]:

@@ -74,11 +74,9 @@ def _verifier(args: argparse.Namespace) -> Verifier:
             fix="give one of --public-key, --certificate-chain and --identity",
         )
     if args.public_key:
-        return model_signing.key_verifier(args.public_key.read_bytes())
+        return model_signing.key_verifier(args.public_key)
     if args.certificate_chain:
-        return model_signing.certificate_verifier(
-            [path.read_bytes() for path in args.certificate_chain]
-        )
+        return model_signing.certificate_verifier(args.certificate_chain)
     if not args.identity_provider:
         raise UsageError("--identity needs --identity-provider: who vouches for it")
     return model_signing.sigstore_verifier(

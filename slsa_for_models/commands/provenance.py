@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from slsa_for_models.attesting.build_context import from_token, parse_inputs
     from slsa_for_models.evidence import training_record
 
-    check_writable(args.output)
+    check_writable(args.output, bundle=not args.predicate_only)
     token = args.identity_token or signing_job.ambient_token()
     context = from_token(
         token,
@@ -75,6 +75,6 @@ def run(args: argparse.Namespace) -> int:
         data = signing_job.predicate_of(statement)
     else:
         data = signing_job.sign_provenance(statement, sign, trust(args))
-    write_atomic(args.output, data)
+    write_atomic(args.output, data, over_bundles_only=sign is not None)
     print(args.output)
     return 0

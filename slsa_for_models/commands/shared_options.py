@@ -77,14 +77,19 @@ def trust(args: argparse.Namespace) -> SigstoreTrust:
     return SigstoreTrust(trust_config=args.trust_config, offline=args.offline)
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, bundle: bool = False) -> None:
     """Before the work, not after it.
 
     Raises:
-        FileError: The output cannot be written.
+        FileError: The output cannot be written; or the file there, for which a `bundle` would be
+            written, is none.
     """
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise FileError("the output cannot be written", where=str(path))
+    if bundle:
+        from model_signing.safe_files import check_output
+
+        check_output(path)
 
 
 def moment(text: str) -> datetime:

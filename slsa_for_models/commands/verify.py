@@ -85,9 +85,8 @@ def run(args: argparse.Namespace) -> int:
         args.policy and args.resource_uri and args.verifier_id
     ):
         raise UsageError("--attest-verdict needs --policy, --resource-uri and --verifier-id")
-    for output in (args.summary, args.attest_verdict):
-        if output is not None:
-            check_writable(output)
+    for output in filter(None, (args.summary, args.attest_verdict)):
+        check_writable(output, bundle=output is args.attest_verdict)
     verdict, expected = verified(args)
     if args.attest_verdict is not None and verdict.verified:
         _attest_verdict(args, verdict, expected)
@@ -153,4 +152,5 @@ def _attest_verdict(args: argparse.Namespace, verdict: Verdict, expected: Expect
         base_levels=verdict.base_levels,
         now=datetime.now(timezone.utc),
     )
-    write_atomic(args.attest_verdict, sign(train_statement.encode(statement)))
+    data = sign(train_statement.encode(statement))
+    write_atomic(args.attest_verdict, data, over_bundles_only=True)

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 
 import slsa_for_models
+from model_signing.errors import Error
+from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import TrainingError
 from slsa_for_models.evidence.training_record import Environment, File, listing_digest
 
@@ -31,6 +33,7 @@ _CPU_FEATURES = """
 
 # What actions/setup leaves in the environments that it builds: a copy of their lock.
 LOCK_NAME = "locked-requirements.txt"
+_MAX_LOCK_BYTES = 16 << 20
 
 
 def describe(framework: str, requirements: Path | None = None) -> Environment:
@@ -47,10 +50,14 @@ def describe(framework: str, requirements: Path | None = None) -> Environment:
     own = Path(sys.prefix, LOCK_NAME)
     requirements = requirements or (own if own.is_file() else None)
     try:
-        lock = hashlib.sha256(requirements.read_bytes()).hexdigest() if requirements else None
-    except OSError as error:
+        lock = None
+        if requirements:
+            lock = hashlib.sha256(read_bounded(requirements, _MAX_LOCK_BYTES)).hexdigest()
+    except Error as error:
         raise TrainingError(
-            "the requirements cannot be read", where=str(requirements), found=error.strerror
+            "the requirements cannot be read",
+            where=str(requirements),
+            found=error.found or error.message,
         ) from error
     return Environment(
         python=platform.python_version(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -98,6 +99,7 @@ def test_a_missing_or_foreign_signature_is_refused(model: Path, signature: Path)
     signature.write_bytes(b"{}")
     with pytest.raises(BundleError):
         model_signing.verify(model, signature, VERIFY)
+    signature.unlink()
     model_signing.sign(model, signature, model_signing.key_signer(private_pem(new_key())))
     with pytest.raises(SignatureError):
         model_signing.verify(model, signature, VERIFY)
@@ -133,7 +135,7 @@ def test_a_place_that_cannot_be_written_is_noticed_before_hashing(
 def test_a_signature_never_replaces_the_model(model: Path, signature: Path) -> None:
     for model_path, place in ((model / "a", model / "a"), (model, model / "a")):
         before = (model / "a").read_bytes()
-        with pytest.raises(FileError, match=r"of its own|replace a file of the model"):
+        with pytest.raises(FileError, match=r"of its own|would replace a file"):
             model_signing.sign(model_path, place, SIGN)
         assert (model / "a").read_bytes() == before
 
@@ -149,6 +151,173 @@ def test_a_read_only_model_can_be_signed_and_verified(model: Path, signature: Pa
         for path in (model, *model.rglob("*")):
             if path.is_dir():
                 path.chmod(0o755)
+
+
+NOT_SIGNATURES = {
+    "a private key": private_pem(KEY),
+    "a public key": public_pem(KEY),
+    "notes": b"notes of a year",
+    "JSON of another kind": b'{"mediaType": "application/json"}',
+}
+
+
+@pytest.mark.parametrize("spelling", ["as it is", "by a link", "by a detour"])
+@pytest.mark.parametrize("content", NOT_SIGNATURES.values(), ids=NOT_SIGNATURES)
+def test_a_signature_replaces_no_file_that_is_none(
+    model: Path, tmp_path: Path, content: bytes, spelling: str
+) -> None:
+    place = tmp_path / "place"
+    place.write_bytes(content)
+    (tmp_path / "link").symlink_to(place)
+    names = {"by a link": tmp_path / "link", "by a detour": model / ".." / "place"}
+
+    def never(_done: int, _total: int) -> None:
+        pytest.fail("the model was hashed first")
+
+    with pytest.raises(FileError, match="would replace a file that is no signature"):
+        model_signing.sign(model, names.get(spelling, place), SIGN, progress=never)
+    assert place.read_bytes() == content
+
+
+def test_several_bundles_in_one_file_are_not_cut_down_to_one(model: Path, signature: Path) -> None:
+    line = model_signing.sign(model, None, SIGN).bundle
+    for several in (line + line, b"[" + line + b"," + line + b"]"):
+        signature.write_bytes(several)
+        with pytest.raises(FileError, match="no signature"):
+            model_signing.sign(model, signature, SIGN)
+        assert signature.read_bytes() == several
+
+
+def test_an_empty_file_is_written_to_unless_it_is_of_the_model(
+    model: Path, signature: Path
+) -> None:
+    for place in (signature, model / "__init__.py"):
+        place.touch()
+    model_signing.sign(model, signature, SIGN)
+    with pytest.raises(FileError, match="a file of the model"):
+        model_signing.sign(model, model / "__init__.py", SIGN)
+
+
+def test_a_signature_that_came_meanwhile_is_not_replaced_by_what_is_none(
+    model: Path, signature: Path
+) -> None:
+    def slow(statement: bytes) -> bytes:
+        signature.write_bytes(b"notes")
+        return SIGN(statement)
+
+    with pytest.raises(FileError, match="no signature"):
+        model_signing.sign(model, signature, slow)
+    assert signature.read_bytes() == b"notes"
+
+
+def test_sign_can_return_the_bundle_without_writing_it(model: Path, tmp_path: Path) -> None:
+    signed = model_signing.sign(model, None, SIGN)
+    assert signed.signature is None
+    assert listing(tmp_path) == ["model"]
+    (tmp_path / "later.sig").write_bytes(signed.bundle)
+    verified = model_signing.verify(model, tmp_path / "later.sig", VERIFY)
+    assert verified.bundle == signed.bundle
+
+
+@posix
+def test_an_older_signature_keeps_its_mode_and_a_link_stays_a_link(
+    model: Path, signature: Path, tmp_path: Path
+) -> None:
+    model_signing.sign(model, signature, SIGN)
+    signature.chmod(0o640)
+    (tmp_path / "link").symlink_to("model.sig")
+    (tmp_path / "new").symlink_to("made.sig")
+    model_signing.sign(model, tmp_path / "link", SIGN)
+    model_signing.sign(model, tmp_path / "new", SIGN)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "new").is_symlink()
+    assert stat.S_IMODE(signature.stat().st_mode) == 0o640
+    model_signing.verify(model, tmp_path / "made.sig", VERIFY)
+
+
+@posix
+def test_a_link_inside_the_model_is_left_out_with_what_it_leads_to(model: Path) -> None:
+    (model / "link.sig").symlink_to("real.sig")
+    for _ in range(2):
+        signed = model_signing.sign(model, model / "link.sig", SIGN)
+        assert not {"link.sig", "real.sig"} & signed.manifest.files.keys()
+        model_signing.verify(model, model / "link.sig", VERIFY)
+
+
+@posix
+def test_a_fifo_gets_the_signature_and_stays(model: Path, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with limited(subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE)) as reader:
+        model_signing.sign(model, fifo, SIGN)
+        (tmp_path / "got.sig").write_bytes(reader.communicate(timeout=60)[0])
+    assert fifo.is_fifo()
+    model_signing.verify(model, tmp_path / "got.sig", VERIFY)
+
+
+@posix
+@pytest.mark.parametrize("place", ["-", "/dev/stdout", "/dev/fd/1", "a link"])
+def test_standard_output_is_appended_to(model: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "key.pem").write_bytes(private_pem(KEY))
+    (tmp_path / "link").symlink_to("/proc/self/fd/1" if sys.platform == "linux" else "/dev/fd/1")
+    place = str(tmp_path / "link") if place == "a link" else place
+    command = [sys.executable, "-m", "model_signing", "sign", "key", str(model)]
+    with (tmp_path / "out").open("ab") as file:
+        file.write(b"before\n")
+        file.flush()
+        done = subprocess.run(
+            [*command, "--private-key", str(tmp_path / "key.pem"), "--signature", place],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+    assert (done.returncode, done.stderr.split("\n")[0]) == (0, "signed")
+    before, bundle, nothing = (tmp_path / "out").read_bytes().split(b"\n")
+    assert (before, nothing) == (b"before", b"")
+    (tmp_path / "got.sig").write_bytes(bundle)
+    model_signing.verify(model, tmp_path / "got.sig", VERIFY)
+    assert listing(tmp_path) == ["got.sig", "key.pem", "link", "model", "out"]
+
+
+@posix
+def test_the_leftover_of_a_killed_signing_is_never_part_of_the_model(
+    model: Path, signature: Path
+) -> None:
+    inside = model / "sub" / "model.sig"
+    model_signing.sign(model, inside, SIGN)
+    kill = "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+    kill += "signature = model / 'sub/model.sig'"
+    with limited(run(kill, model, signature)) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    (leftover,) = set(listing(inside.parent)) - {"c.bin", "deep", "model.sig"}
+    model_signing.verify(model, inside, VERIFY)
+    model_signing.sign(model, signature, SIGN)  # elsewhere: the leftover stays, and is left out
+    assert leftover in listing(inside.parent)
+    model_signing.verify(model, signature, VERIFY, ignore_paths=["sub/model.sig"])
+    model_signing.sign(model, inside, SIGN)
+    assert leftover not in listing(inside.parent)
+    (inside.parent / leftover).mkdir()  # nothing of ours
+    (inside.parent / leftover / "evil").touch()
+    with pytest.raises(MismatchError, match="files that were signed"):
+        model_signing.verify(model, inside, VERIFY)
+
+
+@posix
+def test_a_file_without_end_is_not_read_to_its_end(model: Path, signature: Path) -> None:
+    model_signing.sign(model, signature, SIGN)
+    zero = "/dev/zero"
+    for read in (
+        lambda: model_signing.key_signer(zero),
+        lambda: model_signing.key_verifier(zero),
+        lambda: model_signing.certificate_verifier([zero]),
+        lambda: model_signing.verify(model, zero, VERIFY),
+    ):
+        with pytest.raises(BundleError, match="too large"):
+            read()
 
 
 def test_two_signers_at_once_leave_one_whole_signature(model: Path, signature: Path) -> None:
