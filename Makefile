@@ -79,16 +79,22 @@ bench-accuracy: ## Train on real photographs beside the tutorial recipes (DATA_D
 # Versions move only here. Nothing in the files names an index: they hold names and digests, for every
 # Python that we support. A lock takes the versions of those before it, so that they can be installed
 # together (`ROLES` in actions/setup/environment.py). PyTorch's own index has the build for the CPU.
-COMPILE = "$$bin/uv" --no-config --no-python-downloads pip compile --quiet --upgrade --generate-hashes \
-	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --universal --python-version 3.10
+# Dependabot takes its options from the command in a lock's first lines: without them it would lock for
+# one Python on one system.
+LOCKED = --universal --python-version 3.10 --generate-hashes --no-annotate
+COMPILE = "$$bin/uv" --no-config --no-python-downloads pip compile --quiet --upgrade $(LOCKED) \
+	--no-emit-index-url --no-emit-find-links
 .PHONY: lock
 lock: ## Resolve the requirements again and write the hash-locked files
 	@bin=$(call environment,bootstrap); cd requirements; \
-	for name in bootstrap base peer kubeflow; do $(COMPILE) $$name.in -o $$name.txt; done; \
-	$(COMPILE) --constraint base.txt dev.in -o dev.txt; \
-	for name in test gcp demo lint tensorflow; do $(COMPILE) --constraint dev.txt $$name.in -o $$name.txt; done; \
-	$(COMPILE) --constraint dev.txt pytorch.in -o pytorch-cuda.txt; \
-	$(COMPILE) --constraint dev.txt --torch-backend cpu pytorch.in -o pytorch.txt
+	compile() { \
+		UV_CUSTOM_COMPILE_COMMAND="uv pip compile $(LOCKED) --output-file $$1.txt $$2.in" \
+			$(COMPILE) --output-file "$$1.txt" "$$2.in" "$${@:3}"; }; \
+	for name in bootstrap base peer kubeflow; do compile $$name $$name; done; \
+	compile dev dev --constraint base.txt; \
+	for name in test gcp demo lint tensorflow; do compile $$name $$name --constraint dev.txt; done; \
+	compile pytorch-cuda pytorch --constraint dev.txt; \
+	compile pytorch pytorch --constraint dev.txt --torch-backend cpu
 
 .PHONY: tables
 tables: ## Write the tables of inputs, outputs and permissions into the READMEs

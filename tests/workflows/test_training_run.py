@@ -336,8 +336,6 @@ def test_an_attestation_that_fails_names_the_generator(sandbox: Sandbox) -> None
 @pytest.mark.full
 def test_data_of_an_earlier_job(sandbox: Sandbox, tmp_path: Path) -> None:
     """For a data set of one's own in CIFAR-10's layout; the archive would be held to its digest."""
-    numpy = pytest.importorskip("numpy")
-    assert numpy
     from slsa_for_models.cifar10 import synthetic
 
     data = """
