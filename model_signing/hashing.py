@@ -14,7 +14,7 @@ import os
 import threading
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -183,7 +183,7 @@ class _Job:
 
     def _hash(
         self, source: Source, algorithm: Algorithm, threads: int, ranges: list[Range]
-    ) -> Iterator[int]:
+    ) -> Generator[int, None, None]:
         new, step, cost = hash_function(algorithm, threads), 0, 0
         for _, name, start, size, entry in ranges:
             state = new()
@@ -236,6 +236,8 @@ class _Crew:
         finally:
             for thread in started:
                 thread.join()
+            for job in self._waiting:  # after a failure some were left in the middle of a file
+                job.steps.close()
         if self._failure is not None:
             raise self._failure
 
@@ -250,6 +252,8 @@ class _Crew:
                     job.done = True
         except BaseException as error:
             self._failure = self._failure or error
+            if job is not None:
+                job.steps.close()
 
     def _next(self, last: _Job | None) -> _Job | None:
         """The most expensive job that waits; the last one waits, too, unless it is done."""

@@ -365,16 +365,20 @@ def started(script: str, model: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @posix
-def test_one_failure_stops_the_rest(tmp_path: Path) -> None:
+def test_one_failure_stops_the_rest_and_leaves_nothing_open(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 40)  # minutes of hashing
     (tmp_path / "w").write_bytes(content(2 * MIB))
+    folder = Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
+    before = len(list(folder.iterdir()))
 
     def fail(_done: int, _total: int) -> None:
         raise FileError("enough")
 
-    with pytest.raises(FileError, match="enough"):
+    with pytest.raises(FileError, match="enough"):  # while somebody holds the error
         build(tmp_path, how(), jobs=2, progress=fail)
+    assert len(list(folder.iterdir())) == before
+    assert not [thread for thread in threading.enumerate() if thread.name == "hash"]
 
 
 @posix
