@@ -129,23 +129,10 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
             ) from error
 
         # 4. What counts is what a stranger would load: a new process, the safe loader.
+        predicted = framework.predict(model, data.test.images)
         logits = predictions.predict_in_new_process(format, saved, data.test.images, staging)
-        apart = predictions.difference(framework.predict(model, data.test.images), logits)
-        if apart > predictions.TOLERANCE:
-            raise TrainingError(
-                "the saved model does not predict what the trained one does",
-                where=format.name,
-                expected=f"logits that differ by at most {predictions.TOLERANCE} of the largest",
-                found=f"{apart:.3g}",
-            )
         accuracy, loss = predictions.score(logits, data.test.labels)
-        if accuracy < choices.minimum_accuracy:
-            raise TrainingError(
-                "the model is not good enough",
-                expected=f"test accuracy of at least {choices.minimum_accuracy}",
-                found=f"{accuracy:.4f}",
-                fix="train for more --epochs, or ask for less with --minimum-accuracy",
-            )
+        _check_result(choices, predictions.difference(predicted, logits), accuracy)
         say(f"test accuracy {accuracy:.4f}, loss {loss:.4f} (saved, loaded again in a new process)")
 
         # 5. Record, and only now give both their names.
@@ -163,6 +150,26 @@ def train(choices: Choices, data: Data, output: Path, say: Say) -> TrainingRecor
         (staging / RECORD).write_bytes(record.encode(result))
         _publish(staging, output, [format.name, RECORD])
     return result
+
+
+def _check_result(choices: Choices, apart: float, accuracy: float) -> None:
+    """Refuses a model that is not the trained one, or not good enough."""
+    from slsa_for_models.cifar10.predictions import TOLERANCE
+
+    if apart > TOLERANCE:
+        raise TrainingError(
+            "the saved model does not predict what the trained one does",
+            where=choices.format,
+            expected=f"logits that differ by at most {TOLERANCE} of the largest",
+            found=f"{apart:.3g}",
+        )
+    if accuracy < choices.minimum_accuracy:
+        raise TrainingError(
+            "the model is not good enough",
+            expected=f"test accuracy of at least {choices.minimum_accuracy}",
+            found=f"{accuracy:.4f}",
+            fix="train for more --epochs, or ask for less with --minimum-accuracy",
+        )
 
 
 class Watch:

@@ -50,6 +50,78 @@ def statement_of(workshop: Workshop) -> Json:
     return statement
 
 
+SOURCE_URL, BUILDER_URL = f"https://{SOURCE}", "https://github.com/builders/mt"
+
+
+def expected_definition(lock_digest: str, base_digest: str) -> dict[str, Any]:
+    return {
+        "buildType": "https://model-transparency.dev/buildtypes/train/v1",
+        "externalParameters": {
+            "workflow": {
+                "repository": SOURCE_URL,
+                "ref": "refs/heads/main",
+                "path": ".github/workflows/release.yml",
+            },
+            "inputs": {"model": "pytorch_model.pth", "epochs": 6},
+        },
+        "internalParameters": {
+            "github": {
+                "event_name": "workflow_dispatch",
+                "repository_id": "1001",
+                "repository_owner_id": "2002",
+                "runner_environment": "github-hosted",
+            }
+        },
+        "resolvedDependencies": [
+            {
+                "name": "source",
+                "uri": f"git+{SOURCE_URL}@refs/heads/main",
+                "digest": {"gitCommit": COMMIT},
+            },
+            {
+                "name": "workflow",
+                "uri": f"git+{BUILDER_URL}@{REF}",
+                "digest": {"gitCommit": BUILDER_COMMIT},
+            },
+            {
+                "name": "requirements",
+                "uri": f"git+{BUILDER_URL}@{REF}#requirements/pytorch.txt",
+                "digest": {"sha256": lock_digest},
+            },
+            {
+                "name": "dataset",
+                "uri": "https://example.com/data.tar.gz",
+                "digest": {"sha256": DATASET},
+                "annotations": {"claimedBy": "training job", "name": "synthetic"},
+            },
+            {
+                "name": "base-model",
+                "digest": {"sha256": base_digest},
+                "annotations": {"claimedBy": "caller", "name": "base.pth"},
+            },
+        ],
+    }
+
+
+def expected_details(record_bytes: bytes) -> dict[str, Any]:
+    return {
+        "builder": {"id": f"{TRAIN}@{REF}"},
+        "metadata": {
+            "invocationId": f"{SOURCE_URL}/actions/runs/77/attempts/1",
+            "startedOn": "2026-11-22T19:59:58Z",
+        },
+        "byproducts": [
+            {
+                "name": "training.json",
+                "digest": {"sha256": sha256(record_bytes).hexdigest()},
+                "mediaType": "application/json",
+                "content": base64.b64encode(record_bytes).decode(),
+                "annotations": {"claimedBy": "training job"},
+            }
+        ],
+    }
+
+
 def test_every_field(workshop: Workshop) -> None:
     model = workshop.model()
     lock = workshop.folder / "requirements" / "pytorch.txt"
@@ -80,75 +152,13 @@ def test_every_field(workshop: Workshop) -> None:
     finished = statement["predicate"]["runDetails"]["metadata"].pop("finishedOn")
     made = datetime.fromisoformat(finished.replace("Z", "+00:00"))
     assert abs((datetime.now(timezone.utc) - made).total_seconds()) < 60
-    source, builder = f"https://{SOURCE}", "https://github.com/builders/mt"
     assert statement == {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": "model.pth", "digest": {"sha256": sha256(b"weights").hexdigest()}}],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
-            "buildDefinition": {
-                "buildType": "https://model-transparency.dev/buildtypes/train/v1",
-                "externalParameters": {
-                    "workflow": {
-                        "repository": source,
-                        "ref": "refs/heads/main",
-                        "path": ".github/workflows/release.yml",
-                    },
-                    "inputs": {"model": "pytorch_model.pth", "epochs": 6},
-                },
-                "internalParameters": {
-                    "github": {
-                        "event_name": "workflow_dispatch",
-                        "repository_id": "1001",
-                        "repository_owner_id": "2002",
-                        "runner_environment": "github-hosted",
-                    }
-                },
-                "resolvedDependencies": [
-                    {
-                        "name": "source",
-                        "uri": f"git+{source}@refs/heads/main",
-                        "digest": {"gitCommit": COMMIT},
-                    },
-                    {
-                        "name": "workflow",
-                        "uri": f"git+{builder}@{REF}",
-                        "digest": {"gitCommit": BUILDER_COMMIT},
-                    },
-                    {
-                        "name": "requirements",
-                        "uri": f"git+{builder}@{REF}#requirements/pytorch.txt",
-                        "digest": {"sha256": lock_digest},
-                    },
-                    {
-                        "name": "dataset",
-                        "uri": "https://example.com/data.tar.gz",
-                        "digest": {"sha256": DATASET},
-                        "annotations": {"claimedBy": "training job", "name": "synthetic"},
-                    },
-                    {
-                        "name": "base-model",
-                        "digest": {"sha256": sha256(base_payload).hexdigest()},
-                        "annotations": {"claimedBy": "caller", "name": "base.pth"},
-                    },
-                ],
-            },
-            "runDetails": {
-                "builder": {"id": f"{TRAIN}@{REF}"},
-                "metadata": {
-                    "invocationId": f"{source}/actions/runs/77/attempts/1",
-                    "startedOn": "2026-11-22T19:59:58Z",
-                },
-                "byproducts": [
-                    {
-                        "name": "training.json",
-                        "digest": {"sha256": sha256(record_bytes).hexdigest()},
-                        "mediaType": "application/json",
-                        "content": base64.b64encode(record_bytes).decode(),
-                        "annotations": {"claimedBy": "training job"},
-                    }
-                ],
-            },
+            "buildDefinition": expected_definition(lock_digest, sha256(base_payload).hexdigest()),
+            "runDetails": expected_details(record_bytes),
         },
     }
 

@@ -38,111 +38,115 @@ class Server:
     def __init__(self, *plan: object, always: object = "whole", content: bytes = CONTENT) -> None:
         self.plan, self.always, self.content = list(plan), always, content
         self.ranges: list[str | None] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                step = server.plan.pop(0) if server.plan else server.always
-                server.ranges.append(self.headers["Range"])
-                self.start = int((self.headers["Range"] or "bytes=0-")[6:-1])
-                if isinstance(step, str):
-                    getattr(self, step)()
-                else:
-                    status, retry_after = step if isinstance(step, tuple) else (step, None)
-                    self.send_response(status)
-                    if retry_after is not None:
-                        self.send_header("Retry-After", retry_after)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-
-            def head(self, start: int, length: int | None = None, **more: str) -> None:
-                size = len(server.content)
-                self.send_response(206 if start else 200)
-                if start:
-                    self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-                if length != -1:
-                    self.send_header("Content-Length", str(length or size - start))
-                for name, value in more.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.end_headers()
-
-            def whole(self) -> None:
-                self.head(self.start)
-                self.wfile.write(server.content[self.start :])
-
-            def half(self) -> None:
-                self.head(self.start)
-                self.wfile.write(
-                    server.content[self.start : (self.start + len(server.content)) // 2]
-                )
-
-            def no_ranges(self) -> None:
-                self.head(0)
-                self.wfile.write(server.content)
-
-            def no_length(self) -> None:
-                self.head(0, -1)
-                self.wfile.write(server.content)
-
-            def another_range(self) -> None:
-                self.head(self.start + 1)
-                self.trickle_body()
-
-            def no_range_named(self) -> None:
-                self.send_response(206)
-                self.end_headers()
-                self.trickle_body()
-
-            def said_to_be_packed(self) -> None:
-                self.head(self.start, Content_Encoding="gzip")
-                self.wfile.write(server.content[self.start :])
-
-            def page(self) -> None:
-                self.head(0, 20, Content_Type="text/html")
-                self.trickle_body()
-
-            def endless(self) -> None:
-                self.head(0, -1)
-                while True:
-                    self.wfile.write(bytes(100_000))
-
-            def trickle(self) -> None:
-                self.head(0)
-                self.trickle_body()
-
-            def trickle_body(self) -> None:
-                while True:
-                    self.wfile.write(b"x")
-                    time.sleep(0.05)
-
-            def endless_headers(self) -> None:
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Header: ")
-                self.trickle_body()
-
-            def silence(self) -> None:
-                time.sleep(10)
-
-            def to_a_dead_host(self) -> None:
-                self.send_response(302)
-                self.send_header("Location", "http://127.0.0.1:9/moved")
-                self.end_headers()
-
-            def to_nowhere(self) -> None:
-                self.send_response(302)
-                self.send_header("Location", "gopher://127.0.0.1/moved")
-                self.end_headers()
-
-            def handle(self) -> None:
-                with contextlib.suppress(OSError):  # the client has gone
-                    super().handle()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        handler = type("Handler", (Handler,), {"served": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/file"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """What a server may do."""
+
+    served: Server
+
+    def do_GET(self) -> None:
+        step = self.served.plan.pop(0) if self.served.plan else self.served.always
+        self.served.ranges.append(self.headers["Range"])
+        self.start = int((self.headers["Range"] or "bytes=0-")[6:-1])
+        if isinstance(step, str):
+            getattr(self, step)()
+        else:
+            status, retry_after = step if isinstance(step, tuple) else (step, None)
+            self.send_response(status)
+            if retry_after is not None:
+                self.send_header("Retry-After", retry_after)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def head(self, start: int, length: int | None = None, **more: str) -> None:
+        size = len(self.served.content)
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+        if length != -1:
+            self.send_header("Content-Length", str(length or size - start))
+        for name, value in more.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def whole(self) -> None:
+        self.head(self.start)
+        self.wfile.write(self.served.content[self.start :])
+
+    def half(self) -> None:
+        self.head(self.start)
+        self.wfile.write(
+            self.served.content[self.start : (self.start + len(self.served.content)) // 2]
+        )
+
+    def no_ranges(self) -> None:
+        self.head(0)
+        self.wfile.write(self.served.content)
+
+    def no_length(self) -> None:
+        self.head(0, -1)
+        self.wfile.write(self.served.content)
+
+    def another_range(self) -> None:
+        self.head(self.start + 1)
+        self.trickle_body()
+
+    def no_range_named(self) -> None:
+        self.send_response(206)
+        self.end_headers()
+        self.trickle_body()
+
+    def said_to_be_packed(self) -> None:
+        self.head(self.start, Content_Encoding="gzip")
+        self.wfile.write(self.served.content[self.start :])
+
+    def page(self) -> None:
+        self.head(0, 20, Content_Type="text/html")
+        self.trickle_body()
+
+    def endless(self) -> None:
+        self.head(0, -1)
+        while True:
+            self.wfile.write(bytes(100_000))
+
+    def trickle(self) -> None:
+        self.head(0)
+        self.trickle_body()
+
+    def trickle_body(self) -> None:
+        while True:
+            self.wfile.write(b"x")
+            time.sleep(0.05)
+
+    def endless_headers(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Header: ")
+        self.trickle_body()
+
+    def silence(self) -> None:
+        time.sleep(10)
+
+    def to_a_dead_host(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "http://127.0.0.1:9/moved")
+        self.end_headers()
+
+    def to_nowhere(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "gopher://127.0.0.1/moved")
+        self.end_headers()
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # the client has gone
+            super().handle()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture
