@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from model_signing import errors
-from model_signing.methods import Authenticated, LogEntry, Signer, Verifier, timestamps
+from model_signing.methods import Authenticated, LogEntry, Signer, Verifier
+from model_signing.methods import sigstore_authorities as authorities
 from model_signing.methods import sigstore_trust as trust_root
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle
 
 if TYPE_CHECKING:
-    from cryptography import x509
     from sigstore.models import ClientTrustConfig
     from sigstore.sign import Signer as _SigstoreSession
 
@@ -49,6 +48,7 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
 
     def prepare() -> tuple[ClientTrustConfig, _SigstoreSession | None, float]:
         config = trust_root.load(options)
+        authorities.require_ready(config.trusted_root, config.signing_config)
         known = options.ambient or options.identity_token
         return config, _session(options, config) if known else None, time.monotonic()
 
@@ -93,7 +93,18 @@ def _session(options: SigstoreSigning, config: ClientTrustConfig) -> _SigstoreSe
     else:
         issuer = Issuer(config.signing_config.get_oidc_url())
         token = issuer.identity_token(client_id, options.client_secret or "", options.oob)
-    return Signer(token, SigningContext.from_trust_config(config), cache=True)
+    services, root = config.signing_config, config.trusted_root
+    stamps: list[Any] = [authorities.CheckedTimestamps(root, one) for one in services.get_tsas()]
+    context = SigningContext(
+        fulcio=services.get_fulcio(),
+        rekor=services.get_tlogs()[0],
+        trusted_root=root,
+        tsa_clients=stamps,
+    )
+    session = Signer(token, context, cache=True)
+    # Nothing is in the log yet: what no verifier would accept ends here.
+    authorities.require_issuer(root, session._signing_cert())
+    return session
 
 
 def sigstore_verifier(
@@ -152,49 +163,30 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
     # 1. OMS 8.1: a well-formed bundle with a Fulcio certificate.
     parsed = bundle.parse(data, "sigstore")
     from sigstore import models
-    from sigstore.verify import verifier
 
     from model_signing.methods import fulcio
 
     root = trust_root.load(trust).trusted_root
     try:
-        # 2. Sigstore client specification, by sigstore-python: trusted time, certificate chain at
-        #    that time, SCT, inclusion proof and checkpoint, DSSE signature, consistency of the log
-        #    entry with the envelope.
+        # 2. Sigstore client specification, and the windows of the trust root.
         signed = models.Bundle.from_json(data)
-        _, payload = verifier.Verifier(trusted_root=root).verify_dsse(signed, _AnyIdentity())
+        payload, times = authorities.verify(root, signed)
         # 3. Two parsers read the same bytes; they must agree.
         if payload != parsed.payload:
             raise errors.BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
-        # 4. The key id is a hint to sigstore-python, so it must at least be a trusted log's.
+        # 4. Rekor v1's promise covers time and index; of v2's fields only the proof's are covered.
         entry: Any = signed.log_entry._inner
         log_id, proof = entry.log_id.key_id, entry.inclusion_proof
-        if log_id not in [log.log_id.key_id for log in root._inner.tlogs]:
-            raise errors.LogError("the entry is of a log that is not trusted", found=log_id.hex())
-        # 5. Rekor v1's promise covers time and index; of v2's fields only the proof's are covered.
         promised = entry.inclusion_promise and entry.integrated_time
         index = entry.log_index if promised else proof.log_index
         log = LogEntry(index, log_id.hex(), proof.checkpoint.envelope.split("\n", 1)[0])
-        time: dict[str, Any] = {}
-        if promised:
-            when = datetime.fromtimestamp(promised, timezone.utc)
-            time = {"signed_at": when, "time_source": "transparency log"}
-        else:
-            authorities = root.get_timestamp_authorities()
-            chains = [authority.certificates(allow_expired=True) for authority in authorities]
-            with contextlib.suppress(errors.LogError):  # of a response without its certificate, say
-                time = timestamps.trusted_time(parsed, [one for chain in chains for one in chain])
+        when = datetime.fromtimestamp(promised, timezone.utc) if promised else min(times)
     except errors.Error:
         raise
     except Exception as error:  # whatever sigstore-python raises is never a pass
         raise trust_root.not_verified(error) from None
     claims = fulcio.certificate_claims(parsed.certificates[0])
     who = (claims.identity, claims.issuer, parsed.certificates[0])
-    return Authenticated(payload, parsed.payload_type, "sigstore", *who, log=log, **time)
-
-
-class _AnyIdentity:
-    """A sigstore-python policy: identities are compared by our own code, after everything else."""
-
-    def verify(self, cert: x509.Certificate) -> None:
-        """Accepts."""
+    time_source = "transparency log" if promised else "timestamp authority"
+    told: dict[str, Any] = {"signed_at": when, "time_source": time_source, "log": log}
+    return Authenticated(payload, parsed.payload_type, "sigstore", *who, **told)

@@ -21,9 +21,14 @@ STATEMENT = {
 PAYLOAD = json.dumps(STATEMENT).encode()
 
 
-def sign(sigstore: LocalSigstore, token: str | None = None, payload: bytes = PAYLOAD) -> Bundle:
-    """A bundle of a statement, by sigstore-python; by default as a person."""
-    config = ClientTrustConfig.from_json(json.dumps(sigstore.trust_config()))
+def sign(
+    sigstore: LocalSigstore,
+    token: str | None = None,
+    payload: bytes = PAYLOAD,
+    trust_config: dict | None = None,
+) -> Bundle:
+    """A bundle of a statement, by sigstore-python; by default as a person, trusting what it is."""
+    config = ClientTrustConfig.from_json(json.dumps(trust_config or sigstore.trust_config()))
     context = SigningContext.from_trust_config(config)
     with context.signer(IdentityToken(token or sigstore.oidc.token())) as signer:
         return signer.sign_dsse(Statement(payload))

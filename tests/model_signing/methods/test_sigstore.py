@@ -38,6 +38,7 @@ from model_signing.methods.sigstore import (
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from sandbox.sigstore import fulcio as authorities
+from tests.support import stock
 from tests.support.material import (
     CODE_SIGNING,
     NOW,
@@ -68,13 +69,9 @@ def own(tmp_path: Path) -> Iterator[tuple[LocalSigstore, Path]]:
 
 def sign_unchecked(instance: LocalSigstore, config: Path, **claims: Any) -> bytes:
     """Signs with sigstore-python and none of our checks: what an attacker could publish."""
-    session = sigstore._session(
-        SigstoreSigning(identity_token=instance.oidc.token(PERSON, **claims)),
-        sigstore_trust.load(SigstoreTrust(config)),
-    )
-    from sigstore import dsse
-
-    return session.sign_dsse(dsse.Statement(statement())).to_json().encode()
+    token = instance.oidc.token(PERSON, **claims)
+    made = stock.sign(instance, token, statement(), json.loads(config.read_text()))
+    return made.to_json().encode()
 
 
 @pytest.fixture(scope="module")
