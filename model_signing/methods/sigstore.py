@@ -176,6 +176,7 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
             raise errors.BundleError("the bundle is ambiguous", where="dsseEnvelope.payload")
         # 4. Rekor v1's promise covers time and index; of v2's fields only the proof's are covered.
         entry: Any = signed.log_entry._inner
+        _require_agreement(entry)
         log_id, proof = entry.log_id.key_id, entry.inclusion_proof
         promised = entry.inclusion_promise and entry.integrated_time
         index = entry.log_index if promised else proof.log_index
@@ -190,3 +191,24 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
     time_source = "transparency log" if promised else "timestamp authority"
     told: dict[str, Any] = {"signed_at": when, "time_source": time_source, "log": log}
     return Authenticated(payload, parsed.payload_type, "sigstore", *who, **told)
+
+
+def _require_agreement(entry: Any) -> None:  # noqa: ANN401 - a pydantic model
+    """A `LogError` if an entry of Rekor v2 contradicts its own proof.
+
+    Rekor v2 has one index, and tells no time (rekor-tiles, CLIENTS.md). In v1 the entry's index
+    counts all shards of the log, the proof's only its own.
+    """
+    if entry.kind_version.version != "0.0.2":
+        return
+    for field, expected, found in (
+        ("logIndex", entry.inclusion_proof.log_index, entry.log_index),
+        ("integratedTime", 0, entry.integrated_time or 0),
+    ):
+        if found != expected:
+            raise errors.LogError(
+                "the log entry contradicts its proof",
+                where=f"verificationMaterial.tlogEntries[0].{field}",
+                expected=str(expected),
+                found=str(found),
+            )

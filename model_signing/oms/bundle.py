@@ -6,6 +6,7 @@ Strict and bounded: what the schema does not know is refused, and nothing here i
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -28,6 +29,9 @@ _METHODS: dict[str, Method] = {  # OMS 4.1: the field that decides the method
     "x509CertificateChain": "certificate",
     "certificate": "sigstore",
 }
+# Fields of a log entry (sigstore protobuf-specs, TransparencyLogEntry), by what they hold.
+_LOG_NUMBERS = ("logIndex", "integratedTime", "treeSize")
+_LOG_BYTES = ("keyId", "signedEntryTimestamp", "rootHash", "hashes", "canonicalizedBody")
 _MATERIAL_FIELDS = f"{' '.join(_METHODS)} tlogEntries timestampVerificationData"
 
 
@@ -96,6 +100,8 @@ def parse(data: bytes, method: Method | None = None, *, without_payload: bool = 
         )
     hint, certificates = _key_or_certificates(given[0], material[given[0]])
     log_entries = _objects(material.get("tlogEntries"), f"{where}.tlogEntries")
+    for entry in log_entries:
+        _numbers_and_bytes(entry, f"{where}.tlogEntries")
     if claimed == "sigstore" and not log_entries:
         _refuse("a Sigstore bundle needs a log entry", f"{where}.tlogEntries")
     where += ".timestampVerificationData"
@@ -190,6 +196,20 @@ def _objects(value: object, where: str) -> tuple[dict[str, Any], ...]:
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         _refuse("a part of the bundle is malformed", where, "a list of JSON objects")
     return tuple(value)
+
+
+def _numbers_and_bytes(part: dict[str, Any], where: str) -> None:
+    """Refuses what readers of protobuf's JSON read differently: blanks, zeros in front, junk."""
+    for name, value in part.items():
+        place = f"{where}.{name}"
+        if isinstance(value, dict):
+            _numbers_and_bytes(value, place)
+        elif name in _LOG_NUMBERS and value is not None:
+            if not isinstance(value, str) or not re.fullmatch("0|[1-9][0-9]{0,18}", value):
+                _refuse("not a whole number", place, 'digits as text, such as "12"', repr(value))
+        elif name in _LOG_BYTES and value is not None:
+            for one in value if isinstance(value, list) else [value]:
+                _base64(one, place)
 
 
 def _encode64(data: bytes) -> str:

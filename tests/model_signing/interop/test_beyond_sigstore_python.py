@@ -6,7 +6,9 @@ page and its test go.
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ from typing import Any
 import pytest
 from sigstore.models import Bundle
 
-from model_signing.errors import SignatureError
+from model_signing.errors import Error
 from model_signing.methods.sigstore import authenticate_sigstore
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from tests.support import stock
-from tests.support.material import statement
+from tests.support.material import base64_of, edited, statement
+
+ENTRY = ("verificationMaterial", "tlogEntries", 0)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def only_we_refuse(
     assert accepted == statement()
     path = folder / "config.json"
     path.write_text(json.dumps(config))
-    with pytest.raises(SignatureError):
+    with pytest.raises(Error):
         authenticate_sigstore(data, SigstoreTrust(path))
 
 
@@ -48,3 +52,35 @@ def test_an_authority_that_ended(
     authority = config["trustedRoot"][kind][0]
     authority.get("publicKey", authority)["validFor"] = {"start": start, "end": end}
     only_we_refuse(good, config, tmp_path, sigstore)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("logIndex", lambda _: "123456"),
+        ("integratedTime", lambda _: "1700000000"),
+        ("logIndex", lambda index: f" 0{index}"),
+        ("canonicalizedBody", lambda body: f"{body}\n"),
+    ],
+)
+def test_a_field_that_is_not_as_its_proof_or_its_type(
+    field: str, change: Callable[[str], str], good: bytes, sigstore: LocalSigstore, tmp_path: Path
+) -> None:
+    entry = json.loads(good)["verificationMaterial"]["tlogEntries"][0]
+    data = edited(good, *ENTRY, field, to=change(entry.get(field, "")))
+    only_we_refuse(data, sigstore.trust_config(), tmp_path, sigstore)
+
+
+def test_an_entry_of_a_log_that_nobody_knows(
+    good: bytes, sigstore: LocalSigstore, tmp_path: Path
+) -> None:
+    checkpoint = ("inclusionProof", "checkpoint", "envelope")
+    value: Any = json.loads(good)["verificationMaterial"]["tlogEntries"][0]
+    for name in checkpoint:
+        value = value[name]
+    note, signature = value.split("\n\n")
+    name, raw = signature.split()[1:]
+    raw = base64_of(b"\1" * 4 + base64.b64decode(raw)[4:])
+    data = edited(good, *ENTRY, "logId", "keyId", to=base64_of(b"\1" * 32))
+    data = edited(data, *ENTRY, *checkpoint, to=f"{note}\n\n\u2014 {name} {raw}\n")
+    only_we_refuse(data, sigstore.trust_config(), tmp_path, sigstore)

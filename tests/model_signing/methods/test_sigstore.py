@@ -541,9 +541,6 @@ class TestLog:
     def test_fields_that_nothing_proves_are_not_believed(
         self, good: bytes, trust_config: Path
     ) -> None:
-        found = authenticate_sigstore(good, SigstoreTrust(trust_config))
-        lying = edited(good, *ENTRY, "logIndex", to="123456")
-        assert authenticate_sigstore(lying, SigstoreTrust(trust_config)).log == found.log
         foreign = b"\1" * 32
         envelope = json.loads(good)["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]
         head, signature = envelope["checkpoint"]["envelope"].split("\n\n")
@@ -552,6 +549,45 @@ class TestLog:
         data = edited(good, *ENTRY, "logId", "keyId", to=base64_of(foreign))
         data = edited(data, *PROOF, "checkpoint", "envelope", to=f"{head}\n\n\u2014 {name} {raw}\n")
         self.refuse(data, trust_config, LogError, "not trusted")
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("logIndex", "123456"), ("integratedTime", "1700000000")]
+    )
+    def test_fields_that_contradict_the_proof(
+        self, field: str, value: str, good: bytes, trust_config: Path
+    ) -> None:
+        lying = edited(good, *ENTRY, field, to=value)
+        refusal = self.refuse(lying, trust_config, LogError, "contradicts its proof")
+        assert field in (refusal.where or "")
+        assert refusal.found == value
+
+    @pytest.mark.parametrize("path", [("logIndex",), ("inclusionProof", "treeSize")])
+    @pytest.mark.parametrize("form", [" {}", "{} ", "0{}", "+{}", "{}\n", "{}_0", "{}.0", "-{}"])
+    def test_numbers_are_read_strictly(
+        self, path: tuple[str, ...], form: str, good: bytes, trust_config: Path
+    ) -> None:
+        value = json.loads(good)["verificationMaterial"]["tlogEntries"][0]
+        for name in path:
+            value = value[name]
+        for lax in (form.format(value), int(value)):
+            refusal = self.refuse(edited(good, *ENTRY, *path, to=lax), trust_config, BundleError)
+            assert refusal.message == "not a whole number"
+            assert path[-1] in (refusal.where or "")
+
+    @pytest.mark.parametrize(
+        "path",
+        [("logId", "keyId"), ("canonicalizedBody",), ("inclusionProof", "rootHash")],
+    )
+    @pytest.mark.parametrize("junk", ["\n", " ", "=", "!"])
+    def test_base64_is_read_strictly(
+        self, path: tuple[str, ...], junk: str, good: bytes, trust_config: Path
+    ) -> None:
+        value = json.loads(good)["verificationMaterial"]["tlogEntries"][0]
+        for name in path:
+            value = value[name]
+        self.refuse(
+            edited(good, *ENTRY, *path, to=value + junk), trust_config, BundleError, "base64"
+        )
 
     @pytest.mark.parametrize("what", ["of an unknown log", "absent"])
     def test_a_certificate_timestamp(
