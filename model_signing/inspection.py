@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ def claims(path: Path) -> dict[str, Any]:
     """The claims of a signature file, without any verification.
 
     Returns:
-        `method`, `identity`, `issuer`, `certificate_validity`, `timestamps`, `log_entries`,
+        `method`, `identity`, `issuer`, `certificate_validity`, of Sigstore also
+        `certificate_claims` (the names of `fulcio.Claims`), `timestamps`, `log_entries`,
         `predicate_type`, `subject`, `root_digest`, `payload_digest`, `files` (the number of
         entries), `serialization`.
 
@@ -39,6 +41,7 @@ def claims(path: Path) -> dict[str, Any]:
     resources = predicate.get("resources")
     return {
         **signer(parsed),
+        **_certified(parsed),
         "timestamps": [_time(stamp) for stamp in parsed.timestamps],
         "log_entries": [str(entry.get("logIndex")) for entry in parsed.log_entries],
         "predicate_type": str(statement.get("predicateType")),
@@ -69,6 +72,17 @@ def signer(parsed: bundle.Bundle) -> dict[str, Any]:
     validity = [leaf.not_valid_before_utc.isoformat(), leaf.not_valid_after_utc.isoformat()]
     who = {"method": parsed.method, "identity": identity, "issuer": issuer}
     return {**who, "certificate_validity": validity}
+
+
+def _certified(parsed: bundle.Bundle) -> dict[str, Any]:
+    """Everything that a Fulcio certificate says of its holder."""
+    if parsed.method != "sigstore":
+        return {}
+    from model_signing.methods import fulcio
+
+    claimed = asdict(fulcio.certificate_claims(parsed.certificates[0]))
+    stated = {name: value for name, value in claimed.items() if value is not None}
+    return {"certificate_claims": stated}
 
 
 def _time(stamp: bytes) -> str:

@@ -90,7 +90,7 @@ class ChainError(Error):
 
 
 class RunError(Error):
-    """The run that made the model did not succeed, or GitHub cannot be asked whether it did."""
+    """The run was started or released otherwise than expected, or GitHub does not say it passed."""
 
 
 class LineageError(Error):

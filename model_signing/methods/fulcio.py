@@ -16,7 +16,7 @@ _ARC = "1.3.6.1.4.1.57264.1"
 
 @dataclass(frozen=True)
 class Claims:
-    """The subject alternative name and the extensions .8 to .22 of a Fulcio certificate.
+    """The subject alternative name and the extensions .8 to .24 of a Fulcio certificate.
 
     `identity` is the subject alternative name: an e-mail address or a URI. `issuer` is the OIDC
     issuer that vouched for it. The others are None where the certificate does not have them.
@@ -38,6 +38,8 @@ class Claims:
     build_trigger: str | None = None
     run_invocation_uri: str | None = None
     source_repository_visibility: str | None = None
+    deployment_environment: str | None = None
+    token_subject: str | None = None
 
 
 # Extension .8 is the issuer; the others follow in the order of the fields. .1 is the issuer too, as

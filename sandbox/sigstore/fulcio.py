@@ -52,6 +52,8 @@ UTF8_EXTENSIONS: Mapping[int, str] = {
     20: "{event_name}",
     21: "https://github.com/{repository}/actions/runs/{run_id}/attempts/{run_attempt}",
     22: "{repository_visibility}",
+    23: "{environment}",
+    24: "{sub}{repository:.0}",  # of a workflow's token only; nothing of the second is printed
 }
 SCT_LIST = ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 
@@ -165,7 +167,7 @@ class Fulcio:
 
 
 def certificate_extensions(claims: Claims) -> dict[int, bytes]:
-    """The values of Fulcio's extensions for a token: 1-6 raw strings, 8-22 DER UTF8Strings."""
+    """The values of Fulcio's extensions for a token: 1-6 raw strings, 8-24 DER UTF8Strings."""
     extensions: dict[int, bytes] = {}
     for arc, template in {**RAW_EXTENSIONS, **UTF8_EXTENSIONS}.items():
         try:

@@ -57,7 +57,16 @@ def expectations(args: argparse.Namespace) -> Expectations:
 
 
 def _inputs(args: argparse.Namespace) -> dict[str, str]:
-    return dict(_key_value(item) for item in args.build_workflow_input)
+    stated: dict[str, str] = {}
+    for name, value in map(_key_value, args.build_workflow_input):
+        if stated.setdefault(name, value) != value:
+            raise UsageError(
+                "two values of one input",
+                where="--build-workflow-input",
+                expected=f"{name}={stated[name]}",
+                found=f"{name}={value}",
+            )
+    return stated
 
 
 def _issuer(args: argparse.Namespace) -> str | None:

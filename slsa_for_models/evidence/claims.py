@@ -28,7 +28,7 @@ def is_workflow(claims: Claims) -> bool:
 def certified_facts(claims: Claims) -> Facts:
     """What a workflow's certificate says, in the words of `Claim.certified`.
 
-    Source: sigstore/fulcio docs/oid-info.md, 1.3.6.1.4.1.57264.1.9 to .21.
+    Source: sigstore/fulcio docs/oid-info.md, 1.3.6.1.4.1.57264.1.9 to .24.
     """
     repository, owner = claims.source_repository_uri, claims.source_repository_owner_uri
     run = _RUN.fullmatch(claims.run_invocation_uri or "")
@@ -49,6 +49,9 @@ def certified_facts(claims: Claims) -> Facts:
         "owner id": claims.source_repository_owner_identifier,
         "workflow path": workflow[2] if workflow and workflow[1] == repository else None,
         "event": claims.build_trigger,
+        "visibility": claims.source_repository_visibility,
+        "environment": claims.deployment_environment,
+        "token subject": claims.token_subject,
         "invocation": claims.run_invocation_uri,
         "run": run[2] if run else None,
         "attempt": run[3] if run else None,

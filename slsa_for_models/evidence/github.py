@@ -13,6 +13,11 @@ GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
 SIGNING_WORKFLOW = "/.github/workflows/sign.yml"
 """Our workflow that signs what others made."""
 
+STARTED_BY_OTHERS = frozenset({"pull_request_target", "issue_comment", "workflow_run"})
+"""Events that people without write access cause, and whose runs have a repository's own rights
+(GitHub documentation, "Events that trigger workflows"; GitHub Security Lab, "Preventing pwn
+requests")."""
+
 GITHUB_RUNNERS = frozenset(
     f"ubuntu-{version}"
     for version in ("latest", "26.04", "24.04", "22.04", "26.04-arm", "24.04-arm", "22.04-arm")

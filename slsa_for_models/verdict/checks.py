@@ -5,18 +5,28 @@ SLSA v1.2, verifying-artifacts: the builder and its level (1.4), the expectation
 
 from __future__ import annotations
 
-from slsa_for_models.errors import BuilderError, ParameterError, SourceError
+from slsa_for_models.errors import BuilderError, ParameterError, RunError, SourceError
 from slsa_for_models.evidence.claims import Facts
-from slsa_for_models.evidence.github import GITHUB_RUNNERS, SIGNING_WORKFLOW
+from slsa_for_models.evidence.github import GITHUB_RUNNERS, SIGNING_WORKFLOW, STARTED_BY_OTHERS
 from slsa_for_models.evidence.kinds import KINDS
 from slsa_for_models.evidence.provenance import Provenance
 from slsa_for_models.verdict.expectations import (
     VERSION,
     Builder,
     Expectations,
+    Expected,
     matches,
     parse_version,
 )
+
+OF_RUN = {
+    "event": "events",
+    "repository id": "repository_id",
+    "owner id": "owner_id",
+    "visibility": "visibility",
+    "environment": "environment",
+}
+"""Certified fact -> the expectation of it; of the run itself, whoever shows the certificate."""
 
 
 def check_builder(
@@ -116,6 +126,47 @@ def check_source(expected: Expectations, provenance: Provenance) -> str:
             found=provenance.source_commit,
         )
     return f"{provenance.source_uri.removeprefix('git+')} at {provenance.source_commit[:12]}"
+
+
+def check_event(expected: Expectations, event: str | None) -> None:
+    """What started a run, if people without write access can cause it, has to be named.
+
+    Raises:
+        RunError: It is not.
+    """
+    if event in STARTED_BY_OTHERS and event not in expected.events:
+        raise RunError(
+            "the run was started by an event that people without write access cause",
+            where="certificate: trigger (.20)",
+            expected=" or ".join(expected.events) or "another event",
+            found=event,
+            fix="if such a run builds nothing of theirs, name it in a policy: [build] events",
+        )
+
+
+def check_run(expected: Expectations, facts: Facts) -> str:
+    """The run as its certificate has it: what started it, of which repository, released how.
+
+    Raises:
+        SourceError: Of another repository, owner or visibility, or no certificate says.
+        RunError: Started or released otherwise, or no certificate says.
+    """
+    check_event(expected, facts.get("event"))
+    for name, field in OF_RUN.items():
+        stated, found = getattr(expected, field), facts.get(name)
+        wanted: tuple[Expected, ...] = stated if isinstance(stated, tuple) else (stated,)
+        if stated and not (found and any(matches(one, found) for one in wanted)):
+            of_source = name in ("repository id", "owner id", "visibility")
+            raise (SourceError if of_source else RunError)(
+                f"the run has another {name}" if found else f"no certificate names the {name}",
+                where=f"certificate: {name}",
+                expected=" or ".join(map(str, wanted)),
+                found=found or "none",
+            )
+    said = {"started by": "event", "environment": "environment", "repository id": "repository id"}
+    shown = [f"{words} {facts[name]}" for words, name in said.items() if facts.get(name)]
+    visibility = facts.get("visibility")
+    return ", ".join([*shown, *([visibility] if visibility else [])]) or "no certificate says"
 
 
 def check_ref(expected: Expectations, provenance: Provenance) -> str:

@@ -215,6 +215,21 @@ ROWS: tuple[Row, ...] = (
         expectations.source_uri,
     ),
     Row(
+        *("repository_id", "source.repository_id", "", ""),
+        "GitHub's number of it: a repository registered anew has another",
+        str,
+    ),
+    Row(
+        *("owner_id", "source.owner_id", "", ""),
+        "GitHub's number of its owner",
+        str,
+    ),
+    Row(
+        *("visibility", "source.visibility", "", ""),
+        "public, private or internal",
+        str,
+    ),
+    Row(
         *("branch", "source.branch", "--source-branch", "BRANCH"),
         "its branch, exactly",
         expected,
@@ -252,6 +267,17 @@ ROWS: tuple[Row, ...] = (
         *("runners", "build.runners", "", ""),
         "the runner environments accepted; by default github-hosted",
         tuple,
+    ),
+    Row(
+        *("events", "build.events", "", ""),
+        "the events that may have started the run; by default not pull_request_target, "
+        "issue_comment or workflow_run, which others cause",
+        tuple,
+    ),
+    Row(
+        *("environment", "build.environment", "", ""),
+        "the deployment environment that it was released through",
+        expected,
     ),
     Row(
         *("signer", "signer", "--identity", "ID"),

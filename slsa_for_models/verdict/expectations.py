@@ -18,8 +18,12 @@ CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1
 """The data set expected where a training record says `cifar10` and nothing else is expected."""
 
 _FULL_VERSION_TAG = re.compile(r"refs/tags/v(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}")
-_N = r"([0-9]{1,18})"
-VERSION = re.compile(rf"v{_N}(?:\.{_N}(?:\.{_N}(-[0-9A-Za-z.-]+)?(?:\+[0-9A-Za-z.-]+)?)?)?")
+# Semantic Versioning 2.0.0, with `v` before it: no leading zeros, no empty identifiers.
+_N = r"(0|[1-9][0-9]{0,17})"
+_PART, _META = r"(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)", r"[0-9A-Za-z-]+"
+VERSION = re.compile(
+    rf"v{_N}(?:\.{_N}(?:\.{_N}(-{_PART}(?:\.{_PART})*)?(?:\+{_META}(?:\.{_META})*)?)?)?"
+)
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s@]+")
 # The host has a dot or a port, so that ORG/REPO is not taken for HOST/REPO.
 _REPOSITORY = re.compile(
@@ -176,6 +180,10 @@ class Expectations:
     Attributes:
         source_uri: The repository, `git+https://HOST/ORG/REPO`; see `source_uri` for shorter forms.
         issuer: Whose tokens its workflows have: GitHub's, or an enterprise's own below it.
+        repository_id: GitHub's number of it, which stays when it is renamed, and is another when
+            it is registered anew (certificate extension .15).
+        owner_id: GitHub's number of its owner (.17).
+        visibility: `public`, `private` or `internal` (.22).
         source_commit: Its commit, hexadecimal.
         branch: A branch's name, without `refs/heads/`.
         tag: A tag's name, without `refs/tags/`.
@@ -183,6 +191,9 @@ class Expectations:
         builders: The roots of trust.
         inputs: Parameters that the caller of the workflow must have chosen.
         runners: The runner environments accepted (certificate extension .11).
+        events: The events that may have started the run (.20). Without any: every one but those
+            that others cause, `STARTED_BY_OTHERS`.
+        environment: The deployment environment that the job named (.23), whose rules it passed.
         signer: Who may sign the model; by default one of `builders`.
         dataset_sha256: The data set's digest, hexadecimal.
         dependencies: Name of another dependency -> SHA-256, hexadecimal.
@@ -197,6 +208,9 @@ class Expectations:
 
     source_uri: Expected | None = None
     issuer: str = GITHUB_ISSUER
+    repository_id: str | None = None
+    owner_id: str | None = None
+    visibility: str | None = None
     source_commit: str | None = None
     branch: Expected | None = None
     tag: Expected | None = None
@@ -204,6 +218,8 @@ class Expectations:
     builders: tuple[Builder, ...] = (GENERATOR,)
     inputs: Mapping[str, Expected] = field(default_factory=dict)
     runners: tuple[str, ...] = ("github-hosted",)
+    events: tuple[str, ...] = ()
+    environment: Expected | None = None
     signer: Signer | None = None
     dataset_sha256: str | None = None
     dependencies: Mapping[str, str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from model_signing.hashing import Progress
 from model_signing.methods import Authenticated
 from slsa_for_models.evidence import envelopes, subjects
 from slsa_for_models.evidence.subjects import ModelDigests
-from slsa_for_models.verdict import signers
+from slsa_for_models.verdict import checks, signers
 from slsa_for_models.verdict.expectations import Expectations
 from slsa_for_models.verdict.result import Evidence, Signed, logged
 from slsa_for_models.verdict.table import OMS, Table, counted
@@ -56,9 +56,10 @@ def examine(
     if verified is None:
         table.not_checked(path.name, *who, "not looked at: the signature was not accepted")
         return subjects.measure(evidence.model, progress), None, digest
-    signed = table.step(
-        path.name,
-        *who,
-        partial(signers.check_model_signer, path.name, verified.authenticated, expected),
-    )
-    return subjects.of_verified(evidence.model, verified), signed, digest
+
+    def signer_and_run() -> tuple[Signed, str]:
+        signed = signers.check_model_signer(path.name, verified.authenticated, expected)
+        return signed, f"; {checks.check_run(expected, signed.facts)}" if signed.facts else ""
+
+    signed = table.step(path.name, *who, signer_and_run, lambda result: "".join(map(str, result)))
+    return subjects.of_verified(evidence.model, verified), signed and signed[0], digest

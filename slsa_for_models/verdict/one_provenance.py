@@ -19,7 +19,7 @@ from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.verdict import checks, signers
 from slsa_for_models.verdict.expectations import Builder, Expectations
 from slsa_for_models.verdict.result import Accepted, Signed, logged
-from slsa_for_models.verdict.table import SLSA, UNFORGEABLE, Outcome, Step, Table, counted
+from slsa_for_models.verdict.table import POLICY, SLSA, UNFORGEABLE, Outcome, Step, Table, counted
 
 
 @dataclass(eq=False, repr=False)  # not all of it is set
@@ -136,6 +136,13 @@ STEPS = (
         lambda case: claims.check_claims(case.signed.facts, case.provenance),
         needs="signed",
         compared=lambda case: bool(case.provenance.claims),
+    ),
+    Row(
+        "Run",
+        POLICY,
+        lambda case: checks.check_run(case.expected, case.signed.facts),
+        needs="signed",
+        compared=lambda case: bool(case.signed.facts),
     ),
     Row(
         "Builder",

@@ -124,7 +124,7 @@ def check_no_build(expected: Expectations, signed: Signed | None) -> str:
     """
     elsewhere = COMPARED_ELSEWHERE
     if signed is not None and signed.facts.get("repository"):
-        elsewhere = elsewhere | {"source_uri"}
+        elsewhere = elsewhere | {"source_uri", *checks.OF_RUN.values()}
     nothing = Expectations()
     missing = [
         field.name.replace("_", " ")

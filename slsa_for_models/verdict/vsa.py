@@ -18,7 +18,7 @@ from slsa_for_models.evidence import envelopes, statement, statement_names, subj
 from slsa_for_models.evidence.github import GITHUB_ISSUER
 from slsa_for_models.evidence.statement import Statement
 from slsa_for_models.evidence.subjects import ModelDigests
-from slsa_for_models.verdict import signers
+from slsa_for_models.verdict import checks, signers
 from slsa_for_models.verdict.expectations import Expectations, SummaryVerifier
 from slsa_for_models.verdict.table import VSA as CLAUSE
 from slsa_for_models.verdict.table import Table
@@ -160,6 +160,7 @@ def _check_signer(
     if trusted.source_uri is not None or certificates.is_workflow(claims):
         signers.check_repository(claims, trusted.source_uri, "source_uri of the verifier")
         signers.check_run(claims, expected)
+        checks.check_event(expected, claims.build_trigger)
 
 
 def check_resource(predicate: Mapping[str, Any], expected: str | None) -> str:

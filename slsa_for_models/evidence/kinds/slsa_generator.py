@@ -8,6 +8,7 @@ from slsa_for_models.evidence.provenance import (
     PREDICATE_V02,
     Kind,
     Provenance,
+    branch_and_tag,
     build_type,
     claims_of,
     split_source,
@@ -73,17 +74,12 @@ def _read(statement: Statement) -> Provenance:
 
 
 def _refs(environment: Json) -> tuple[str | None, str | None]:
-    """Branch and tag as slsa-verifier reads them: a tag's branch comes from the event."""
-    ref = text_at(environment, "github_ref")
-    if text_at(environment, "github_ref_type") != "tag":
-        return ref, None
-    if environment["github_event_name"] == "release":
-        target = value_at(environment, "github_event_payload.release.target_commitish")
-        return f"refs/heads/{target}", ref
-    named = environment.get("github_base_ref") or value_at(
-        environment, "github_event_payload.base_ref"
-    )
-    return (named if isinstance(named, str) else None), ref
+    """The branch or the tag that the certificate confirms, too.
+
+    slsa-verifier takes a tag's branch from the event's payload; nobody certifies that.
+    """
+    text_at(environment, "github_ref_type")
+    return branch_and_tag(text_at(environment, "github_ref"))
 
 
 def _inputs(environment: Json) -> Mapping[str, str] | None:

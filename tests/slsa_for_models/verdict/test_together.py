@@ -136,6 +136,11 @@ ONLY_PROVENANCE = {
     "tag": "v1",
     "versioned_tag": "v1",
     "inputs": {"model": "pytorch_model.pth"},
+    "repository_id": "1001",
+    "owner_id": "2002",
+    "visibility": "public",
+    "events": ("push",),
+    "environment": "release",
 }
 
 

@@ -50,6 +50,43 @@ def test_not_by_sign_yml_whose_callers_may_hold_its_token(workshop: Workshop) ->
     assert (code, refusals(verdict), verdict["slsaBuildLevel"]) == (0, [], 2)
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["signature alone", "provenance"])
+def test_what_the_certificate_knows_of_the_run(workshop: Workshop, alone: bool) -> None:
+    model = workshop.model()
+    policy = workshop.folder / "policy.toml"
+
+    def verify(expected: str, **on: str) -> list[str]:
+        on = {**OWN, "environment": "release", **on}
+        evidence: tuple[object, ...] = ("--signature", workshop.sign_model(model, **on))
+        evidence += ("--identity", f"https://github.com/{BUILDER}")
+        if not alone:
+            data = workshop.sign(github_statement(model, **on), workshop.token(**on))
+            evidence = ("--provenance", workshop.write("a.json", data), *EXPECTED[2:])
+        policy.write_text(f"version = 1\n[source]\nuri = '{SOURCE}'\n{expected}\n")
+        code, verdict = workshop.verify(model, *evidence, "--policy", policy)
+        assert (code == 0) is not refusals(verdict)
+        if code == 0:
+            shown = " ".join(step["found"] for step in verdict["steps"])
+            assert f"started by {on.get('event_name', 'workflow_dispatch')}" in shown
+        return refusals(verdict)[:1]
+
+    for expected, refused in (
+        ('repository_id = "1001"\nowner_id = "2002"\nvisibility = "public"', []),
+        ('repository_id = "1002"', ["SourceError"]),
+        ('owner_id = "1001"', ["SourceError"]),
+        ('visibility = "private"', ["SourceError"]),
+        ('[build]\nevents = ["push", "workflow_dispatch"]\nenvironment = "release"', []),
+        ('[build]\nevents = ["push"]', ["RunError"]),
+        ('[build]\nenvironment = { pattern = "staging|test" }', ["RunError"]),
+    ):
+        assert verify(expected) == refused, expected
+    assert verify('[build]\nenvironment = { pattern = ".*" }', environment="") == ["RunError"]
+    for event in ("pull_request_target", "issue_comment", "workflow_run"):
+        assert verify("", event_name=event) == ["RunError"]
+        assert verify(f'[build]\nevents = ["{event}"]', event_name=event) == []
+        assert verify('[build]\nevents = ["push"]', event_name=event) == ["RunError"]
+
+
 RUNNER = "https://github.com/actions/runner"
 
 

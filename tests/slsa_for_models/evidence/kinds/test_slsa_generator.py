@@ -46,7 +46,6 @@ def verify_real(
     [
         (),
         ("--source-tag", "v14.2"),
-        ("--source-branch", "main"),
         ("--source-versioned-tag", "v14"),
         ("--source-versioned-tag", "v14.2"),
         ("--builder-id", GENERATOR_ID),
@@ -83,6 +82,7 @@ def test_forms_of_the_source(
         ("--source-tag", "v14", "SourceError"),
         ("--source-tag", "v14.3", "SourceError"),
         ("--source-branch", "other", "SourceError"),
+        ("--source-branch", "main", "SourceError"),  # as the event's payload says, uncertified
         ("--source-versioned-tag", "v13", "SourceError"),
         ("--source-versioned-tag", "v14.1", "SourceError"),
         ("--source-versioned-tag", "v14.2.1", "SourceError"),
@@ -218,7 +218,7 @@ def test_others_do_not_make_the_generators_kind(workshop: Workshop) -> None:
     [
         ("--source-tag", "v1.2.3", 0),
         ("--source-tag", "v1.2", 1),
-        ("--source-branch", "main", 0),  # of the push event's base_ref
+        ("--source-branch", "main", 1),  # the push event's base_ref, which nobody certifies
         ("--source-versioned-tag", "v1", 0),
         ("--source-versioned-tag", "v1.2", 0),
         ("--source-versioned-tag", "v1.2.3", 0),
@@ -236,7 +236,7 @@ def test_built_from_a_tag(workshop: Workshop, option: str, value: str, code: int
     assert workshop.verify(model, *options)[0] == code
 
 
-def test_a_release_names_its_branch(workshop: Workshop) -> None:
+def test_a_release_has_a_tag_and_no_branch(workshop: Workshop) -> None:
     model = workshop.model()
     on = {"ref": "refs/tags/v1.2.3", "event_name": "release", "job_workflow_ref": GENERATOR}
     statement = generator_statement(model, **on)
@@ -244,8 +244,8 @@ def test_a_release_names_its_branch(workshop: Workshop) -> None:
     event["release"] = {"target_commitish": "stable"}
     provenance = workshop.generator_provenance(model, statement, **on)
     options = ("--provenance", provenance, "--source-uri", SOURCE)
-    assert workshop.verify(model, *options, "--source-branch", "stable")[0] == 0
-    assert workshop.verify(model, *options, "--source-branch", "main")[0] == 1
+    assert workshop.verify(model, *options, "--source-tag", "v1.2.3")[0] == 0
+    assert workshop.verify(model, *options, "--source-branch", "stable")[0] == 1
 
 
 def test_a_tag_whose_branch_nobody_names(workshop: Workshop) -> None:
@@ -271,6 +271,40 @@ def test_inputs_of_a_dispatched_workflow(workshop: Workshop) -> None:
         options = ("--provenance", provenance, "--source-uri", SOURCE)
         found, _ = workshop.verify(model, *options, "--build-workflow-input", f"{name}={value}")
         assert found == code
+
+
+def test_an_input_has_one_value(workshop: Workshop) -> None:
+    model = workshop.model()
+    options = ("--provenance", workshop.generator_provenance(model), "--source-uri", SOURCE)
+    for values, code in ((("yes", "yes"), 0), (("no", "yes"), 2), (("yes", "no"), 2)):
+        more = [text for value in values for text in ("--build-workflow-input", f"release={value}")]
+        assert workshop.verify(model, *options, *more)[0] == code
+
+
+@pytest.mark.parametrize(
+    ("tag", "code"),
+    [
+        ("v1.2.3", 0),
+        ("v1.2.3-rc.1+build.01", 0),
+        ("v1", 0),
+        ("v01.2.3", 1),
+        ("v1.02.3", 1),
+        ("v1.2.03", 1),
+        ("v1.2.3-01", 1),
+        ("v1.2.3-rc..1", 1),
+        ("v1.2.3-", 1),
+        ("v1.2.3+", 1),
+        ("v1.2.3-rc_1", 1),
+        ("v1.2.3.4", 1),
+        ("1.2.3", 1),
+    ],
+)
+def test_a_version_is_a_semantic_version(workshop: Workshop, tag: str, code: int) -> None:
+    """Semantic Versioning 2.0.0, items 2, 9 and 10."""
+    model = workshop.model()
+    provenance = workshop.generator_provenance(model, ref=f"refs/tags/{tag}", event_name="push")
+    options = ("--provenance", provenance, "--source-uri", SOURCE, "--source-versioned-tag", "v1")
+    assert workshop.verify(model, *options)[0] == code
 
 
 def test_a_dispatch_without_inputs(workshop: Workshop) -> None:
