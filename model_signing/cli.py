@@ -101,9 +101,11 @@ _CERTIFICATES = "signing_certificate certificate_chain timestamp_url"  # of the 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0 done, 1 refused, 2 usage."""
-    given = _default_method(list(sys.argv[1:] if argv is None else argv))
-    if argv is None:  # the process ends afterwards: looking for garbage once more frees nothing
+    if argv is None:
+        command_line.in_utf8()
+        # The process ends afterwards: looking for garbage once more frees nothing.
         atexit.register(gc.freeze)
+    given = _default_method(list(sys.argv[1:] if argv is None else argv))
     # One short run makes no cycles worth looking for; the search costs a fifth of the time that
     # 20,000 files take.
     gc.disable()

@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -83,15 +84,31 @@ def _load(config: bytes | None, path: str, staging: bool, offline: bool) -> Clie
             return ClientTrustConfig.from_json(config.decode())
         source = ClientTrustConfig.staging if staging else ClientTrustConfig.production
         return source(offline=offline)
-    except (SigstoreError, OSError, ValueError) as error:
+    except (SigstoreError, OSError, ValueError, RuntimeError) as error:  # the last: nobody's home
         found = _words(error)
+        if offline and config is None and isinstance(error, OSError | RuntimeError):
+            return ClientTrustConfig.from_json(_shipped(staging))  # without a cache
     if config is not None:
         raise errors.FileError("not a Sigstore client trust configuration", where=path, found=found)
     fix = "check the network, or pass --offline to use the trust root on this machine"
     if offline:
         fix = "name a trust configuration with --trust-config"
     message = "Sigstore's trust root could not be " + ("read" if offline else "refreshed")
-    raise errors.FileError(message, found=found, fix=fix)
+    raise errors.FileError(message, found=found, fix=_clock(found) or fix)
+
+
+def _shipped(staging: bool) -> str:
+    """The configuration that ships with sigstore-python, which keeps it in its cache otherwise."""
+    from sigstore._internal import tuf
+    from sigstore._utils import read_embedded
+
+    url = tuf.STAGING_TUF_URL if staging else tuf.DEFAULT_TUF_URL
+    root, services = (
+        read_embedded(name, url).decode()
+        for name in ("trusted_root.json", "signing_config.v0.2.json")
+    )
+    kind = "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json"
+    return f'{{"mediaType": "{kind}", "trustedRoot": {root}, "signingConfig": {services}}}'
 
 
 # What sigstore-python says when a verification fails -> whose fault it is. First match wins.
@@ -128,7 +145,16 @@ def not_verified(error: Exception) -> errors.Error:
 def not_signed(error: Exception) -> errors.SigningError:
     """Whatever sigstore-python raised while signing, in our words."""
     message, fix = _SIGNING_FAILURES.get(type(error).__name__, ("Sigstore signing failed", None))
-    return errors.SigningError(message, found=_words(error), fix=fix)
+    words = _words(error)
+    return errors.SigningError(message, found=words, fix=_clock(words) or fix)
+
+
+def _clock(words: str) -> str | None:
+    """The fix if somebody's time and ours disagree: of a token, of a service's certificate."""
+    if not re.search("not yet valid|not valid yet|before its issue|Immature", words):
+        return None
+    now = datetime.now(timezone.utc)
+    return f"is this machine's clock right? It says {now:%Y-%m-%d %H:%M:%SZ}"
 
 
 # Class of the exception -> message, fix.

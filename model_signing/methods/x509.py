@@ -48,6 +48,7 @@ def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -
     # 1. RFC 5280 4.1.2.5, OMS 8.2: within its validity period.
     start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if not start <= when <= end:
+        fix = clock(when) if when < start else fix
         raise CertificateError(
             f"the signing certificate {'has expired' if when > end else 'is not valid yet'}",
             expected=f"a time from {start:%Y-%m-%d %H:%M:%SZ} to {end:%Y-%m-%d %H:%M:%SZ}",
@@ -67,6 +68,13 @@ def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -
         )
     if usage is None and purposes is None:
         raise CertificateError("the certificate does not say that it is for signing")
+
+
+def clock(when: datetime) -> str | None:
+    """The fix where something is not valid yet, if that was judged by this machine's clock."""
+    if abs((datetime.now(timezone.utc) - when).total_seconds()) > 60:
+        return None
+    return f"is this machine's clock right? It says {when:%Y-%m-%d %H:%M:%SZ}"
 
 
 def signing_chain(leaf: Pem, others: Sequence[Pem]) -> tuple[object, list[bytes]]:
@@ -90,10 +98,12 @@ def verify_chain(leaf: x509.Certificate, others: Chain, anchors: Chain, when: da
         reason = str(error).split(" (encountered")[0].rpartition(": ")[2]
         if reason.startswith("all candidates exhausted"):
             reason = f"no certificate of the issuer {leaf.issuer.rfc4514_string()}"
+        fix: str | None = "name the right root certificate with --certificate-chain"
+        early = "not valid at" in str(error)
+        if early and any(when < one.not_valid_before_utc for one in (*others, *anchors)):
+            fix = clock(when) or fix
         raise CertificateError(
-            "the certificate does not chain to a trusted root",
-            found=reason,
-            fix="name the right root certificate with --certificate-chain",
+            "the certificate does not chain to a trusted root", found=reason, fix=fix
         ) from None
 
 

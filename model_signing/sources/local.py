@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 # A FIFO swapped in for a file must not block us.
 _FOLLOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _DO_NOT_FOLLOW = _FOLLOW | getattr(os, "O_NOFOLLOW", 0)
+_UTF8 = sys.getfilesystemencoding() == "utf-8"
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
 
 
@@ -88,8 +90,8 @@ class LocalSource:
         pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (root,))]
         while pending:
             prefix, above = pending.pop()
-            for entry in _scan(f"{self.path}/{prefix}"):
-                name = prefix + entry.name
+            for entry in _scan(f"{self.path}/{_on_disk(prefix)}"):
+                name = prefix + _canonical(entry.name)
                 if not selection.takes(name) or _is_leftover(entry, name, selection):
                     if selection.unsigned(name):
                         unsigned.append(name)
@@ -111,7 +113,7 @@ class LocalSource:
 
     def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
         """These bytes of a file; see `Source`. Never follows a link unasked."""
-        path = self.path if self.single else f"{self.path}/{name}"
+        path = self.path if self.single else f"{self.path}/{_on_disk(name)}"
         try:
             descriptor = os.open(path, _FOLLOW if self.allow_symlinks else _DO_NOT_FOLLOW)
             try:
@@ -134,6 +136,16 @@ class LocalSource:
                 where=path,
                 fix="wait until nothing writes to the model, then try again",
             )
+
+
+def _canonical(name: str) -> str:
+    """A name as the bytes on disk say it, which are UTF-8 (6.1.2) whatever the locale is."""
+    return name if _UTF8 else os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def _on_disk(name: str) -> str:
+    """A canonical name as this process has to call it, for the same bytes."""
+    return name if _UTF8 else os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
 def _longer(data: bytes, descriptor: int, length: int) -> bytes:
@@ -223,7 +235,8 @@ def _check_link(link: str, real_root: str | None) -> None:
 
 def basename(model: Path) -> str:
     """The model's own name (OMS 6.5), also for a path such as `.`."""
-    return model.name if model.name not in ("", "..") else Path(os.path.realpath(model)).name
+    name = model.name if model.name not in ("", "..") else Path(os.path.realpath(model)).name
+    return _canonical(name)
 
 
 def name_inside(model: Path, path: Path) -> str | None:
@@ -233,6 +246,7 @@ def name_inside(model: Path, path: Path) -> str | None:
     """
     real_path = f"{os.path.realpath(path.parent)}/{path.name}"
     name = os.path.relpath(real_path, os.path.realpath(model)).replace(os.sep, "/")
+    name = _canonical(name)
     return None if name.split("/")[0] in (".", "..") else name
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, NoReturn
 
+    from typing_extensions import Buffer
+
     Row = tuple[str, str] | tuple[str, str, Callable[[str], object]]
 
 # What the help calls a value -> how it is read; anything else is text.
@@ -198,13 +200,79 @@ def run(
     argv = sys.argv[1:] if argv is None else list(argv)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' remarks about hostile input, for developers
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no name stops a result
+    output = _standard_streams()
+    code = _run(build_parser, argv, prog)
+    sys.stdout.flush()
+    if output is None or output.failure is None:
+        return code
+    if not isinstance(output.failure, BrokenPipeError):  # whose reader has seen enough
+        print(f"{prog}: cannot print: {output.failure.strerror}", file=sys.stderr)
+    # What was decided about a model stays so, whoever hears of it; else the output is all there is.
+    return code if code or not _JUDGES.isdisjoint(argv) else 1
+
+
+_JUDGES = {"sign", "verify"}  # commands
+
+
+def in_utf8() -> None:
+    """Starts this process again where the locale is another: names are UTF-8 (OMS 6.1.2)."""
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+
+
+class _Output(io.FileIO):
+    """A stream that nobody may be reading: what cannot be written does not end the program."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Buffer) -> int:
+        """As a file; after a failure into the void."""
+        if self.failure is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.failure = error
+        return memoryview(data).nbytes
+
+
+def _standard_streams() -> _Output | None:
+    """Whatever the standard streams are, they can be used; returns standard output, if it is ours.
+
+    Nothing that is opened later gets the number of a closed one: a library's warning could end up
+    in a signature.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, "r+" if number else "r", closefd=False))  # noqa: SIM115
+    outputs = []
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        raw = None
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            raw = _Output(stream.fileno(), "w", closefd=False)
+            text = io.TextIOWrapper(
+                io.BufferedWriter(raw),
+                # No name looks different in another locale, unless somebody wants it to,
+                stream.encoding if "PYTHONIOENCODING" in os.environ else "utf-8",
+                "backslashreplace",  # and none stops a result.
+                line_buffering=stream.line_buffering or name == "stderr",
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, text)
+        outputs.append(raw)
+    return outputs[0]
+
+
+def _run(build_parser: Callable[[], argparse.ArgumentParser], argv: list[str], prog: str) -> int:
     before = _on_sigterm(_terminate)  # what is open is closed and removed, as after Ctrl-C
     try:
         args = build_parser().parse_args(argv)
         code: int = args.run(args)
-        sys.stdout.flush()
         return code
     except SystemExit as error:  # --help and --version
         return error.code if isinstance(error.code, int) else 0
@@ -214,9 +282,6 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone; Python would complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Error as error:
         refusal = error
     except MemoryError:

@@ -234,8 +234,12 @@ class TestTime:
 
     def test_not_yet_valid(self) -> None:
         early = leaf(ROOT, start=NOW + DAY, end=NOW + 2 * DAY)
-        with pytest.raises(CertificateError, match="not valid yet"):
+        with pytest.raises(CertificateError, match="not valid yet") as refusal:
             verify(certificate_bundle(early))
+        assert "clock right?" in (refusal.value.fix or "")
+        with pytest.raises(CertificateError, match="not valid yet") as refusal:
+            verify(certificate_bundle(early), now=NOW - DAY)  # by no clock of this machine
+        assert refusal.value.fix is None
         assert verify(certificate_bundle(early), now=NOW + DAY)
 
     def test_to_the_second(self) -> None:
@@ -255,6 +259,7 @@ class TestTime:
             with pytest.raises(CertificateError, match="trusted root") as refusal:
                 verify(certificate_bundle(leaf(middle or root), others), root)
             assert "not valid at validation time" in (refusal.value.found or "")
+            assert ("clock right?" in (refusal.value.fix or "")) == (start > NOW)
 
 
 class TestTimestamps:

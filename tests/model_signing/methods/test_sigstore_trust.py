@@ -49,8 +49,25 @@ def test_offline_is_the_root_that_ships() -> None:
         authenticate_sigstore(data, SigstoreTrust(staging=True, offline=True))
 
 
-def test_an_unwritable_cache_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("staging", [False, True])
+@pytest.mark.parametrize("place", ["file", "/proc/nope"])
+def test_without_a_cache_offline_is_the_root_that_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, staging: bool
+) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(FileError, match="could not be read"):
-        sigstore_trust.load(SigstoreTrust(offline=True))
+    expected = sigstore_trust.load(SigstoreTrust(offline=True, staging=staging))
+    sigstore_trust._load.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / place))
+    found = sigstore_trust.load(SigstoreTrust(offline=True, staging=staging))
+    assert found.trusted_root._inner == expected.trusted_root._inner
+    assert found.signing_config._inner == expected.signing_config._inner
+
+
+def test_nobody_without_a_home_verifies_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(*_: object, **__: object) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("platformdirs.user_cache_dir", nowhere)
+    assert sigstore_trust.load(SigstoreTrust(offline=True)).trusted_root
+    with pytest.raises(FileError, match="could not be refreshed"):
+        sigstore_trust.load(SigstoreTrust())
