@@ -245,7 +245,7 @@ def verify(
     # 8.4.6: enumerate. Exclusions excuse unlisted files; a listed file is always looked at.
     excused = {*GIT_PATHS, *how.ignore_paths, *_own(source, signature)}
     excused.update(_ignored(source, path) for path in ignore_paths)
-    selection = Selection(frozenset(excused), signed.manifest.files.keys(), ignore_unsigned_files)
+    selection = Selection(excused, signed.manifest.files.keys(), ignore_unsigned_files)
     entries, unsigned = source.entries(selection)
     expected = _named_as(source, entries, signed.manifest)
     # 8.4.8, 8.4.9, 8.5: the same files, before any time is spent on hashing them.
@@ -281,7 +281,7 @@ def _enumerate(
     own = _own(source, signature)
     ignored = {_ignored(source, path) for path in (*options.ignore_paths, *own)}
     ignore_paths = (*default, *sorted(ignored.difference(default)))
-    entries, _ = source.entries(Selection(frozenset(ignore_paths)))
+    entries, _ = source.entries(Selection(ignore_paths))
     if not entries:
         raise FileError("the model has no files (OMS 6.1)", where=str(source))
     empty = [name for name, entry in entries.items() if not entry.size]

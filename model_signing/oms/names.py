@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import cached_property
 
 from model_signing.errors import FileError, UsageError
@@ -57,43 +56,43 @@ def canonical(path: str) -> tuple[str, str | None]:
     return "/".join(parts), problem
 
 
-@dataclass(frozen=True)
 class Selection:
     """Which files of a place belong to the model, wherever that is (OMS 6.1, 6.2, 8.5).
 
-    Attributes:
+    Args:
         ignored: Canonical relative paths that are left out, each with its subtree (OMS 6.2.1).
         listed: Names in a signed manifest; these are taken although ignored.
         only_listed: Take nothing else (OMS 8.5).
     """
 
-    ignored: Collection[str] = ()
-    listed: Collection[str] = ()
-    only_listed: bool = False
+    def __init__(
+        self,
+        ignored: Collection[str] = (),
+        listed: Collection[str] = (),
+        only_listed: bool = False,
+    ) -> None:
+        self._ignored, self._listed, self._only_listed = tuple(ignored), listed, only_listed
+        self._first_parts = {path.partition("/")[0] for path in ignored}
 
     def takes(self, name: str) -> bool:
         """Whether a file of this name belongs to the model; of a folder, whether one in it may."""
-        if not self.only_listed and name.partition("/")[0] not in self._first_parts:
+        if not self._only_listed and name.partition("/")[0] not in self._first_parts:
             return True  # nearly every name
-        return not (self.only_listed or self._ignores(name)) or name in self._kept
+        return not (self._only_listed or self._ignores(name)) or name in self._kept
 
     def unsigned(self, name: str) -> bool:
         """Whether what is not taken was passed over only because nobody signed it."""
-        return self.only_listed and not self._ignores(name)
+        return self._only_listed and not self._ignores(name)
 
     def _ignores(self, name: str) -> bool:
-        return any(f"{name}/".startswith(f"{path}/") for path in self.ignored)
+        return any(f"{name}/".startswith(f"{path}/") for path in self._ignored)
 
     @cached_property
-    def _first_parts(self) -> frozenset[str]:
-        return frozenset(path.partition("/")[0] for path in self.ignored)
-
-    @cached_property
-    def _kept(self) -> frozenset[str]:
+    def _kept(self) -> set[str]:
         """What is listed, and the folders above it."""
         kept: set[str] = set()
-        for name in self.listed:
+        for name in self._listed:
             while name and name not in kept:
                 kept.add(name)
                 name = name.rpartition("/")[0]
-        return frozenset(kept)
+        return kept

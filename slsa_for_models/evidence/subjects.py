@@ -80,7 +80,7 @@ def measure(model: AnyPath | Source, progress: Progress | None = None) -> ModelD
         FileError: It cannot be read, is empty, or has symbolic links or unusable names.
     """
     source = open_source(model)
-    entries, _ = source.entries(Selection(frozenset(GIT_PATHS)))
+    entries, _ = source.entries(Selection(GIT_PATHS))
     return _digests(source, hash_model(source, entries, _PLAIN, progress=progress), None)
 
 
