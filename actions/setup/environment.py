@@ -468,7 +468,8 @@ class Settings:
             check=False,
         )
         if done.returncode:
-            raise SetupError(f"pip's configuration cannot be read: {_last_line(done.stderr)}")
+            words = " ".join((done.stderr or done.stdout).split())[-300:]
+            raise SetupError(f"pip's configuration cannot be read: {words}")
         found: dict[str, dict[str, str]] = {}
         for section, name, value in re.findall(
             r"^(global|install|:env:)\.([\w-]+)=(.*)$", done.stdout, re.MULTILINE
@@ -679,6 +680,12 @@ CAUSES = (
         r"(?P<why>timed out|dns error|[Cc]onnection \w+|[Nn]etwork [\w ]+|tunnel error|$)",
         "{package} cannot be fetched from {url} ({why}): is there a network? Behind a proxy set "
         "HTTPS_PROXY, for another index PIP_INDEX_URL",
+    ),
+    (
+        r"Because (?P<package>[\w.-]+) was not found .*?"
+        r"An index \((?P<url>[^)]+)\) returned an? (?P<status>[45]\d\d \w+)",
+        "{package} cannot be had, {url} answers {status}: name an index that has it "
+        "(PIP_INDEX_URL)",
     ),
     (
         r"Because (?P<package>[\w.-]+) was not found in (the package registry|the provided)",

@@ -16,8 +16,6 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-pytest.importorskip("torch", reason="not tested: PyTorch is not installed")
-
 import numpy as np
 import onnx
 import torch
