@@ -7,13 +7,15 @@ made at start, and gone at the end.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,32 +104,54 @@ def demo(model: str, dataset: str, data_dir: Path | None, epochs: int | None, ou
     if data_dir is not None:
         inputs["data-dir"] = str(data_dir.resolve())
     print(f"{WORKFLOW}, as on GitHub, on this machine. Nothing leaves it, except for packages.\n")
-    try:  # before the workflow asks for them: what fails here needs no log to be looked at
-        for role in filter(None, (framework_of(model), "base")):
-            programs_of(role)
-    except SetupError as error:
+    try:
+        with alone_in(output):
+            # Before the workflow asks for them: what fails here needs no log to be looked at.
+            for role in filter(None, (framework_of(model), "base")):
+                programs_of(role)
+            with LocalSigstore() as sigstore:
+                where = sigstore.url
+                display.line(f"> {'sigstore':11}certificates, log and timestamps at {where}")
+                result = run(
+                    WORKFLOW,
+                    Repository(PRODUCT, ROOT, REF),
+                    sigstore,
+                    output / "run",
+                    inputs=inputs,
+                    on_event=display,
+                )
+                if result.conclusion != "success":
+                    explain_failure(result)
+                    return 1
+                collect(result, model, output)
+                sigstore.write_trust_config(output / "trust-config.json")
+            return verify_again(display, model, output)
+    except (SetupError, WorkflowError) as error:
         print(f"\nNot started: {error}", file=sys.stderr)
         return 1
-    with LocalSigstore() as sigstore:
-        display.line(f"> {'sigstore':11}certificates, log and timestamps at {sigstore.url}")
-        try:
-            result = run(
-                WORKFLOW,
-                Repository(PRODUCT, ROOT, REF),
-                sigstore,
-                output / "run",
-                inputs=inputs,
-                on_event=display,
-            )
-        except WorkflowError as error:
-            print(f"\nNot started: {error}", file=sys.stderr)
-            return 1
-        if result.conclusion != "success":
-            explain_failure(result)
-            return 1
-        collect(result, model, output)
-        sigstore.write_trust_config(output / "trust-config.json")
-    return verify_again(display, model, output)
+
+
+@contextmanager
+def alone_in(output: Path) -> Iterator[None]:
+    """Keeps other demonstrations out of a folder, until this one ends, however it does.
+
+    Raises:
+        WorkflowError: Another one is at work there.
+    """
+    import fcntl  # not on Windows, where nothing of this runs
+
+    output.mkdir(parents=True, exist_ok=True)
+    folder = os.open(output, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise WorkflowError(
+            f"another demonstration is at work in {output}/: wait for it, or choose another "
+            "folder (make demo OUTPUT=...)"
+        ) from None
+    finally:
+        os.close(folder)
 
 
 def explain_failure(result: Run) -> None:

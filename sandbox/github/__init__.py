@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -205,8 +206,10 @@ def _api_answers(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder for one run; removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="sandbox-run-")).resolve()
+    """A folder for one run; removed afterwards. act splits the names of scripts at spaces."""
+    usual = Path(tempfile.gettempdir()).resolve()
+    place = usual if re.fullmatch(r"[\w./+-]+", str(usual)) else Path("/tmp")
+    folder = Path(tempfile.mkdtemp(prefix="sandbox-run-", dir=place)).resolve()
     (folder / "reports").mkdir()
     try:
         yield folder
