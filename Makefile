@@ -74,7 +74,8 @@ bench: ## Measure signing and verifying beside the peer and the machine's limits
 
 .PHONY: bench-accuracy
 bench-accuracy: ## Train on real photographs beside the tutorial recipes (DATA_DIR=; about 30 minutes)
-	@bin=$(call environment,dev); "$$bin/python" bench/accuracy.py --data-dir "$(DATA_DIR)" $(ARGS)
+	@bin=$(call environment,pytorch); "$$bin/python" bench/accuracy.py --data-dir "$(DATA_DIR)" \
+		--pytorch "$$bin" --tensorflow "$(call environment,tensorflow)" $(ARGS)
 
 # Versions move only here. Nothing in the files names an index: they hold names and digests, for every
 # Python that we support. A lock takes the versions of those before it, so that they can be installed

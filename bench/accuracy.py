@@ -1,10 +1,12 @@
 """Accuracy and processor time of `slsa_for_models train`, beside the tutorials' recipes.
 
-usage: python bench/accuracy.py --data-dir DIR [--images N] [--json FILE] [--page FILE]
+usage: python bench/accuracy.py --data-dir DIR --pytorch BIN --tensorflow BIN
+           [--images N] [--json FILE] [--page FILE]
 
-DIR holds CIFAR-10's binary batches or archive. Each row is a process of its own, start-up, saving
-and reloading included; its processor time is the kernel's figure for it and its children, which
-other work on the machine changes less than the wall time. Rows:
+DIR holds CIFAR-10's binary batches or archive, BIN is the folder of programs of a framework's
+environment (`actions/setup/environment.py pytorch` and `tensorflow`). Each row is a process of its
+own, start-up, saving and reloading included; its processor time is the kernel's figure for it and
+its children, which other work on the machine changes less than the wall time. Rows:
 
 - ours: the command, for 6 epochs, and for as few as beat what the tutorial ends with;
 - PyTorch tutorial: LeNet, SGD with rate 0.001 and momentum 0.9, batches of 4, 2 epochs
@@ -47,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the rows one after the other and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR")
+    for name in TUTORIALS:
+        parser.add_argument(f"--{name.lower()}", type=Path, metavar="BIN")
     parser.add_argument("--images", type=int, metavar="N", help="train on N images, to try it out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--page", type=Path, metavar="FILE", help="put the table into this page")
@@ -58,14 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = first_images(args.data_dir, Path(scratch), args.images)
-        for framework, model, recipe, epochs, few in (
-            ("PyTorch", "pytorch_model.pth", "tutorial: LeNet, SGD", 2, 1),
-            ("TensorFlow", "tensorflow_model.keras", "example: VGG-like, RMSprop", 6, 2),
+        for framework, programs, model, recipe, epochs, few in (
+            ("PyTorch", args.pytorch, "pytorch_model.pth", "tutorial: LeNet, SGD", 2, 1),
+            (
+                *("TensorFlow", args.tensorflow, "tensorflow_model.keras"),
+                *("example: VGG-like, RMSprop", 6, 2),
+            ),
         ):
+            python = programs / "python"
             for count in (few, 6):
-                rows.append(ours(framework, model, count, folder, Path(scratch, "out")))
+                rows.append(ours(python, framework, model, count, folder, Path(scratch, "out")))
                 print(table(rows[-1:]), file=sys.stderr)
-            rows.append(tutorial(framework, recipe, epochs, folder))
+            rows.append(tutorial(python, framework, recipe, epochs, folder))
             print(table(rows[-1:]), file=sys.stderr)
     print(table(rows))
     if args.json:
@@ -99,28 +107,28 @@ def first_images(folder: Path, scratch: Path, images: int | None) -> Path:
     return scratch
 
 
-def ours(framework: str, model: str, epochs: int, folder: Path, output: Path) -> Row:
+def ours(python: Path, framework: str, model: str, epochs: int, folder: Path, output: Path) -> Row:
     """The command; its record has the accuracy of the saved and reloaded model."""
     command = ["-m", "slsa_for_models", "train", model, f"--data-dir={folder}"]
     options = [f"--epochs={epochs}", f"--threads={THREADS}", "--minimum-accuracy=0"]
-    processor, wall, _ = measure([*command, *options, f"--output-dir={output}"])
+    processor, wall, _ = measure([str(python), *command, *options, f"--output-dir={output}"])
     record = json.loads((output / "training.json").read_bytes())
     return Row(framework, "ours", epochs, record["metrics"]["test_accuracy"], processor, wall)
 
 
-def tutorial(framework: str, recipe: str, epochs: int, folder: Path) -> Row:
+def tutorial(python: Path, framework: str, recipe: str, epochs: int, folder: Path) -> Row:
     """A recipe below, in a process of its own."""
     processor, wall, printed = measure(
-        [__file__, f"--tutorial={framework}", f"--data-dir={folder}"]
+        [str(python), __file__, f"--tutorial={framework}", f"--data-dir={folder}"]
     )
     return Row(framework, recipe, epochs, float(printed.split()[-1]), processor, wall)
 
 
-def measure(arguments: Sequence[str]) -> tuple[float, float, str]:
+def measure(command: Sequence[str]) -> tuple[float, float, str]:
     """Processor and wall seconds of a Python process with its children, and what it printed."""
     start = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, *arguments],
+        command,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
@@ -128,7 +136,7 @@ def measure(arguments: Sequence[str]) -> tuple[float, float, str]:
     printed = process.stdout.read() if process.stdout else ""
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"failed: {' '.join(arguments)}")
+        raise SystemExit(f"failed: {' '.join(command)}")
     return usage.ru_utime + usage.ru_stime, time.monotonic() - start, printed
 
 

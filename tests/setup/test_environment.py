@@ -1,8 +1,9 @@
 """The environment builder: whole or not at all, once, and only what the lock names."""
 
+from __future__ import annotations
+
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,66 +12,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILDER = Path("actions/setup/environment.py")
-
-
-def build(
-    root: Path, cache: Path, *arguments: str, cwd: Path = ROOT
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-I", str(root / BUILDER), *arguments],
-        cwd=cwd,
-        env={**os.environ, "MODEL_TRANSPARENCY_CACHE": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of what the builder reads, so that a test may damage it."""
-    root = tmp_path / "checkout"
-    for name in ("actions/setup", "requirements", "model_signing", "slsa_for_models"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, root / name)
-    return root
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder of its own that starts with the packages downloaded so far, if any."""
-    folder = tmp_path_factory.mktemp("cache")
-    warm = Path(
-        os.environ.get("MODEL_TRANSPARENCY_CACHE", Path.home() / ".cache/model-transparency")
-    )
-    if (warm / "uv").is_dir():  # hard links: nothing is copied, nothing of the original is changed
-        shutil.copytree(warm / "uv", folder / "uv", copy_function=os.link, symlinks=True)
-    return folder
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    """A job's folder into which an artifact brought modules and settings of unlucky names."""
-    folder = tmp_path / "workspace"
-    folder.mkdir()
-    for name in ("venv", "ensurepip", "pip", "hatchling", "packaging", "uv", "sitecustomize"):
-        (folder / f"{name}.py").write_text(f"open({str(folder / 'RAN')!r}, 'a').write({name!r})\n")
-    (folder / "pyproject.toml").write_text("[project]\nname = 'x'\nrequires-python = '<3'\n")
-    (folder / "uv.toml").write_text("no-index = true\n")
-    (folder / ".python-version").write_text("2.7\n")
-    return folder
+from tests.setup.conftest import BUILDER, ROOT, Build, environments
 
 
 def test_the_programs_of_the_base_environment_are_those_of_this_checkout(
-    checkout: Path, cache: Path, workspace: Path
+    checkout: Path, cache: Path, build: Build
 ) -> None:
-    first = build(checkout, cache, "base", cwd=workspace)
+    first = build(checkout, cache, "base")
     assert first.returncode == 0, first.stderr
-    assert not (workspace / "RAN").exists()  # nothing of the folder it was called in
     again = build(checkout, cache, "base")
     assert (again.stdout, again.stderr) == (first.stdout, "")  # nothing was installed twice
     programs = Path(first.stdout.strip())
@@ -79,26 +28,52 @@ def test_the_programs_of_the_base_environment_are_those_of_this_checkout(
         capture_output=True,
         text=True,
         check=True,
-        timeout=1800,
+        timeout=60,
     ).stdout
     assert Path(where).is_relative_to(programs.parent)
+    lock = (checkout / "requirements/base.txt").read_bytes()
+    assert (programs.parent / "locked-requirements.txt").read_bytes() == lock
 
-    # What nobody asked for in two weeks goes when something new is built; the rest stays.
-    kept, unused = (cache / "environments" / f"base-{name}" for name in ("kept", "unused"))
-    for folder, days in ((kept, 13), (unused, 15)):
-        folder.mkdir()
-        os.utime(folder, (time.time() - days * 86400,) * 2)
+    # Documents are no part of it; changed source never meets the old environment.
+    for document in ("README.md", "slsa_for_models/README.md"):
+        (checkout / document).write_text("Other words.\n")
+    assert build(checkout, cache, "base").stdout == first.stdout
     (checkout / "model_signing/extra.py").write_text("'''Another commit.'''\n")
     changed = build(checkout, cache, "base")
     assert changed.returncode == 0
-    assert kept.is_dir()
-    assert not unused.exists()
+    assert changed.stdout != first.stdout
     assert programs.is_dir()
-    assert changed.stdout != first.stdout  # changed source never meets the old environment
+
+
+def test_what_nobody_uses_any_more_goes_when_something_new_is_built(
+    checkout: Path, cache: Path, build: Build
+) -> None:
+    folder = cache / "environments"
+    ages = {"base-kept": 13, "base-unused": 15, ".base-killed1": 0, ".test-other123": 0}
+    for name, days in ages.items():
+        (folder / name).mkdir()
+        (folder / name / "file").touch()
+        os.utime(folder / name, (time.time() - days * 86400,) * 2)
+    built = build(checkout, cache, "base")
+    assert built.returncode == 0, built.stderr
+    name = Path(built.stdout.strip()).parent.name
+    assert environments(cache) == sorted([".test-other123", "base-kept", name])
+
+
+def test_an_environment_whose_python_is_gone_is_built_again(
+    checkout: Path, cache: Path, build: Build
+) -> None:
+    first = build(checkout, cache, "base")
+    python = Path(first.stdout.strip()) / "python"
+    python.unlink()
+    python.symlink_to("/nowhere/python3")
+    again = build(checkout, cache, "base")
+    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
+    assert python.resolve().exists()
 
 
 def test_a_package_with_another_digest_is_refused_and_nothing_stays(
-    checkout: Path, cache: Path
+    checkout: Path, cache: Path, build: Build
 ) -> None:
     lock = checkout / "requirements/base.txt"
     text = lock.read_text()
@@ -110,46 +85,89 @@ def test_a_package_with_another_digest_is_refused_and_nothing_stays(
         )
     )
     assert lock.read_text() != text
-    before = set((cache / "environments").iterdir()) if (cache / "environments").exists() else set()
+    refused = build(checkout, cache, "base")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    said = refused.stderr.splitlines()[-1]
+    assert re.search(r"cryptography==\S+ from \S+ is not what our lock has \(found sha256:", said)
+    assert len(said) < 400
+    assert "Traceback" not in refused.stderr
+    assert environments(cache) == []
+
+
+def test_what_does_not_work_gets_no_name(checkout: Path, cache: Path, build: Build) -> None:
+    (checkout / "slsa_for_models/cli.py").write_text("raise ImportError('half a program')\n")
     refused = build(checkout, cache, "base")
     assert refused.returncode == 1
-    assert "cryptography" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    left = set((cache / "environments").iterdir()) - before
-    assert not [path for path in left if path.is_dir() and "bootstrap" not in path.name]
+    assert "'base' was installed and does not work: ImportError: half a program" in refused.stderr
+    assert environments(cache) == []
 
 
 def test_a_builder_that_is_killed_leaves_no_environment_that_looks_finished(
-    checkout: Path, tmp_path: Path
+    checkout: Path, empty_cache: Path
 ) -> None:
-    cache = tmp_path / "cache"
     process = subprocess.Popen(
         [sys.executable, "-I", str(checkout / BUILDER), "base"],
-        env={**os.environ, "MODEL_TRANSPARENCY_CACHE": str(cache)},
+        env={**os.environ, "MODEL_TRANSPARENCY_CACHE": str(empty_cache)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    folder = empty_cache / "environments"
     deadline = time.monotonic() + 30
-    while not list((cache / "environments").glob(".boot*/*")) and time.monotonic() < deadline:
+    while not list(folder.glob(".boot*/*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(60)
-    names = [path.name for path in (cache / "environments").iterdir() if path.is_dir()]
+    names = [path.name for path in folder.iterdir() if path.is_dir()]
     assert names
     assert all(name.startswith(".") for name in names)
 
 
-def test_an_unknown_role_is_a_usage_error_that_lists_the_roles(tmp_path: Path) -> None:
-    refused = build(ROOT, tmp_path, "tensorflw")
+def test_an_unknown_role_is_a_usage_error_that_lists_the_roles(
+    tmp_path: Path, build: Build
+) -> None:
+    refused = build(ROOT, tmp_path / "cache", "tensorflw")
     assert refused.returncode == 2
     assert "tensorflow" in refused.stderr
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "cache").exists()
 
 
-def test_the_locks_name_digests_and_no_host() -> None:
-    for lock in (ROOT / "requirements").glob("*.txt"):
-        text = lock.read_text()
-        assert "://" not in text, lock.name
-        for requirement in re.split(r"\n(?=\S)", text.strip()):
-            assert re.search(r"--hash=sha256:[0-9a-f]{64}", requirement), (lock.name, requirement)
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=[lock.stem for lock in LOCKS])
+def test_a_lock_names_digests_and_no_host(lock: Path) -> None:
+    text = lock.read_text()
+    assert "://" not in text
+    for requirement in re.split(r"\n(?=\S)", text.strip()):
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", requirement), requirement
+
+
+def versions(name: str) -> set[str]:
+    """Packages with version and marker, as a lock has them."""
+    text = (ROOT / f"requirements/{name}.txt").read_text()
+    return set(re.findall(r"^([\w.-]+==[^\\\n]*?) *\\?$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "pytorch-cuda", "tensorflow"])
+def test_locks_that_are_installed_together_agree(framework: str) -> None:
+    def by_name(lock: str) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for requirement in versions(lock):
+            found.setdefault(requirement.partition("==")[0], set()).add(
+                requirement.partition("==")[2].partition(" ")[0]
+            )
+        return found
+
+    dev, other = by_name("dev"), by_name(framework)
+    shared = dev.keys() & other.keys()
+    assert len(shared) > 20
+    assert {name: (dev[name], other[name]) for name in shared if dev[name] != other[name]} == {}
+
+
+def test_the_two_builds_of_pytorch_differ_in_nothing_else() -> None:
+    ours, of_pypi = versions("pytorch"), versions("pytorch-cuda")
+    assert {item.partition("==")[0] for item in ours - of_pypi} == {"torch"}
+    only = {item.partition("==")[0] for item in of_pypi - ours}
+    assert "torch" in only
+    assert all(re.match(r"torch$|triton$|nvidia-|cuda-", name) for name in only)

@@ -1,4 +1,4 @@
-"""`tests/run.py`: every test somewhere, its last line counts them all, and nothing dies unnoticed."""
+"""`tests/run.py`: every test somewhere, a last line that counts all, and no death unnoticed."""
 
 from __future__ import annotations
 

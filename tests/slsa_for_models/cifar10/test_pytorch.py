@@ -14,10 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jsonschema
-import pytest
-
 import numpy as np
 import onnx
+import pytest
 import torch
 from torch import nn
 
