@@ -61,7 +61,7 @@ class Selection:
 
     Args:
         ignored: Canonical relative paths that are left out, each with its subtree (OMS 6.2.1).
-        listed: Names in a signed manifest; these are taken although ignored.
+        listed: Names in a signed manifest, also the attribute; these are taken although ignored.
         only_listed: Take nothing else (OMS 8.5).
     """
 
@@ -71,7 +71,8 @@ class Selection:
         listed: Collection[str] = (),
         only_listed: bool = False,
     ) -> None:
-        self._ignored, self._listed, self._only_listed = tuple(ignored), listed, only_listed
+        self.listed = listed
+        self._ignored, self._only_listed = tuple(ignored), only_listed
         self._first_parts = {path.partition("/")[0] for path in ignored}
 
     def takes(self, name: str) -> bool:
@@ -91,7 +92,7 @@ class Selection:
     def _kept(self) -> set[str]:
         """What is listed, and the folders above it."""
         kept: set[str] = set()
-        for name in self._listed:
+        for name in self.listed:
             while name and name not in kept:
                 kept.add(name)
                 name = name.rpartition("/")[0]
