@@ -87,9 +87,10 @@ def test_a_change_between_enumeration_and_hashing_is_refused(
     def change(_done: int, _total: int) -> None:
         elsewhere.files["weights/1.bin"] = b"2" * 3000
 
-    elsewhere.files["weights/0.bin"] = bytes(9 << 20)  # is hashed first
+    elsewhere.files["weights/0.bin"] = bytes(9 << 20)  # is hashed first, and alone
+    one = HashOptions(jobs=1)
     with pytest.raises(FileError, match="the object changed"):
-        model_signing.sign(elsewhere, tmp_path / "model.sig", SIGN, progress=change)
+        model_signing.sign(elsewhere, tmp_path / "model.sig", SIGN, one, progress=change)
     assert not (tmp_path / "model.sig").exists()
 
 
