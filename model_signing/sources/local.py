@@ -92,7 +92,8 @@ class LocalSource:
             prefix, above = pending.pop()
             for entry in _scan(f"{self.path}/{_on_disk(prefix)}"):
                 name = prefix + _canonical(entry.name)
-                if not selection.takes(name) or _is_leftover(entry, name, selection):
+                hidden = entry.name[0] == "."  # as leftovers are
+                if not selection.takes(name) or (hidden and _is_leftover(entry, name, selection)):
                     if selection.unsigned(name):
                         unsigned.append(name)
                     continue
