@@ -1,7 +1,7 @@
 """Attestation files -> envelopes -> authenticated statements (SLSA verifying-artifacts, step 1.1).
 
-Reads Sigstore bundles, JSON lines of them, and bare DSSE envelopes as Tekton Chains stores them,
-also base64-encoded as in a Kubernetes annotation. What cannot be verified from files alone is
+Reads Sigstore bundles and bare DSSE envelopes, alone or several in a file, in the forms in which
+registries and tools hand them out. What cannot be verified from files alone is
 named, not skipped: older slsa-github-generator output and `intoto` log entries.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -36,8 +36,11 @@ from slsa_for_models.errors import UnsupportedError
 from slsa_for_models.evidence import statement
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
-MAX_LINES = 1_000
-MAX_LOOKED_AT = 1024 * 1024  # only to say more of what is refused
+MAX_ATTESTATION_BYTES = 24 * 1024 * 1024
+MAX_ATTESTATIONS = 1_000
+"""In a file, and of one model in all."""
+MAX_PARTS = 200_000  # of JSON: objects, lists and commas; the payloads are one text each
+MAX_LOOKED_AT = 1024 * 1024  # only to say more of what is refused; and of text that is not ASCII
 
 _NEEDS_LOOK_UP = (
     "verify it with slsa-verifier, or have it made again by slsa-github-generator v2.1.0 or later"
@@ -49,58 +52,144 @@ class Attestation:
     """One envelope of a file, not yet verified.
 
     Attributes:
-        label: The file's name, with the line's number where it has several.
+        label: The file's name, with the attestation's number where it has several.
         data: The envelope's own JSON bytes.
-        document: The same, parsed.
+        bare: Whether it is a DSSE envelope without a bundle around it.
         file_sha256: Of the whole file, hexadecimal.
     """
 
     label: str
     data: bytes
-    document: dict[str, Any]
+    bare: bool
     file_sha256: str
 
 
 def load(path: Path) -> tuple[Attestation, ...]:
-    """The envelopes of a file: one JSON document, JSON lines, or base64 of either.
+    """The attestations of a file, in the forms in which people have them.
+
+    A Sigstore bundle or DSSE envelope; JSON lines of them, as `gh attestation download` writes; a
+    JSON array; the answers of GitHub's and npm's registries (`attestations`, each with a `bundle`),
+    what `gh attestation verify --format json` prints; or base64 of any of these.
+
+    Nothing is parsed before its size and the number of its lines and parts are known.
 
     Raises:
         FileError: The file cannot be read.
-        BundleError: Too large, empty, or not made of JSON objects.
+        BundleError: Too large, empty, or something else.
     """
     read = read_bounded(path, MAX_FILE_BYTES)
-    digest, data = sha256(read).hexdigest(), read.strip()
-    if not data.startswith((b"{", b"[")):
-        try:
-            data = base64.b64decode(data, validate=True).strip()
-        except ValueError:
-            data = b""
-    lines = [line for line in data.splitlines() if line.strip()]
-    # Pretty-printed JSON is one document: its first line is not a whole object.
-    one = len(lines) == 1 or (bool(lines) and not lines[0].rstrip().endswith(b"}"))
-    if not lines or (not one and len(lines) > MAX_LINES):
+    digest = sha256(read).hexdigest()
+    data = _json_text(path, read)
+    del read  # of 64 MiB each copy counts
+    if strict_json.parts(data) > MAX_PARTS:
+        raise BundleError("the file has too many parts", where=str(path), expected=str(MAX_PARTS))
+    if len(data) > MAX_LOOKED_AT and not data.isascii():  # decoded it would take four times that
         raise BundleError(
-            "not a file of attestations",
-            where=str(path),
-            expected=f"a Sigstore bundle, a DSSE envelope, or at most {MAX_LINES} lines of them",
+            "a file of this size that is not ASCII is no file of attestations", where=str(path)
         )
-    if one:
-        return (parse(path.name, data, digest),)
-    return tuple(
-        parse(f"{path.name}, line {number}", line, digest) for number, line in enumerate(lines, 1)
+    found: list[Attestation] = []
+    lines = _lines(path, data)
+    for number, line in enumerate(lines, 1):
+        label = path.name if len(lines) == 1 else f"{path.name}, line {number}"
+        document = strict_json.loads(line, BundleError, f"The attestation {label}")
+        inner = _unwrapped(document, label)
+        if len(inner) == 1 and inner[0] is document:
+            found.append(_attestation(label, line, document, digest))
+            continue
+        found += [
+            _attestation(f"{label}, number {place}", json.dumps(one).encode(), one, digest)
+            for place, one in enumerate(inner, 1)
+        ]
+    if not 0 < len(found) <= MAX_ATTESTATIONS:
+        _refuse_number(path, len(found))
+    return tuple(found)
+
+
+def _refuse_number(path: Path, found: int) -> NoReturn:
+    raise BundleError(
+        "not a file of attestations" if not found else "too many attestations",
+        where=str(path),
+        expected=f"1 to {MAX_ATTESTATIONS} Sigstore bundles or DSSE envelopes",
+        found=str(found),
+        fix="gh attestation download MODEL --repo ORG/REPO writes those of one model",
     )
 
 
-def parse(label: str, data: bytes, file_sha256: str) -> Attestation:
-    """One envelope of a file with this digest.
+_OTHER_FORMS = {
+    b"PK\x03\x04": ("a ZIP archive", "unzip it, and give the file inside"),
+    b"\x1f\x8b": ("compressed with gzip", "gunzip it first"),
+    b"\xff\xfe": ("UTF-16 text, as PowerShell writes", "gh attestation download writes UTF-8"),
+    b"\xfe\xff": ("UTF-16 text", "gh attestation download writes UTF-8"),
+}
+"""How a file begins that is often given instead -> what it is, and what makes a readable one."""
 
-    Raises:
-        BundleError: Not a JSON object.
-    """
-    document = strict_json.loads(data, BundleError, f"The attestation {label}")
+
+def _json_text(path: Path, read: bytes) -> bytes:
+    data = read.removeprefix(b"\xef\xbb\xbf").strip()
+    if data.startswith((b"{", b"[")):
+        return data
+    for beginning, (what, fix) in _OTHER_FORMS.items():
+        if read.startswith(beginning):
+            raise BundleError(
+                "not a file of attestations",
+                where=str(path),
+                expected="JSON: a Sigstore bundle, a DSSE envelope, or lines of them",
+                found=what,
+                fix=fix,
+            )
+    try:
+        data = base64.b64decode(data.translate(None, b"\r\n\t "), validate=True).strip()
+    except ValueError:
+        data = b""
+    if not data.startswith((b"{", b"[")):
+        _refuse_number(path, 0)
+    return data
+
+
+def _lines(path: Path, data: bytes) -> list[bytes]:
+    """Pretty-printed JSON is one document: its first line is not a whole object."""
+    end = data.find(b"\n")
+    if end < 0 or data.startswith(b"[") or not data[:end].rstrip().endswith(b"}"):
+        return [data]
+    count = data.count(b"\n")
+    if count > 2 * MAX_ATTESTATIONS:  # some end with an empty line each
+        _refuse_number(path, count + 1)
+    return [line for line in data.split(b"\n") if line.strip()]
+
+
+def _unwrapped(document: object, label: str, depth: int = 0) -> list[object]:
+    """The bundles and envelopes within what registries and tools put around them."""
+    inner = document.get("attestations") if isinstance(document, dict) else document
+    if isinstance(inner, list) and depth < 2:
+        return [one for item in inner for one in _unwrapped(item, label, depth + 1)]
     if not isinstance(document, dict):
         raise BundleError("an attestation is a JSON object", where=label)
-    return Attestation(label, data, document, file_sha256)
+    if isinstance(document.get("attestation"), dict):
+        document = document["attestation"]
+    if "bundle" not in document:
+        return [document]
+    if not isinstance(document["bundle"], dict):
+        raise BundleError(
+            "the answer names an attestation, and does not hold it",
+            where=label,
+            expected="a bundle",
+            found=", ".join(document)[:200],
+            fix="gh attestation download MODEL --repo ORG/REPO fetches it",
+        )
+    return [document["bundle"]]
+
+
+def _attestation(label: str, data: bytes, document: object, file_sha256: str) -> Attestation:
+    if not isinstance(document, dict):
+        raise BundleError("an attestation is a JSON object", where=label)
+    if len(data) > MAX_ATTESTATION_BYTES:
+        raise BundleError(
+            "the attestation is too large",
+            where=label,
+            expected=f"at most {MAX_ATTESTATION_BYTES} bytes",
+            found=str(len(data)),
+        )
+    return Attestation(label, data, "payloadType" in document, file_sha256)
 
 
 def authenticate(
@@ -121,9 +210,11 @@ def authenticate(
         BundleError, SignatureError and its subclasses: It does not hold.
         UnsupportedError: It cannot be verified from files alone.
     """
-    if "payloadType" in attestation.document:
-        return _authenticate_envelope(attestation, tuple(public_keys))
-    _refuse_unsupported_log(attestation)
+    document = strict_json.loads(attestation.data, BundleError, "The attestation")
+    if attestation.bare:
+        return _authenticate_envelope(attestation.label, document, tuple(public_keys))
+    _refuse_unsupported_log(attestation.label, document)
+    del document
     return authenticate_bundle(attestation.label, attestation.data, trust, public_keys)
 
 
@@ -206,44 +297,43 @@ def fingerprint(public_key: bytes) -> str:
     ).hexdigest()
 
 
-def _refuse_unsupported_log(attestation: Attestation) -> None:
-    material = attestation.document.get("verificationMaterial")
+def _refuse_unsupported_log(label: str, document: dict[str, Any]) -> None:
+    material = document.get("verificationMaterial")
     entries = material.get("tlogEntries") if isinstance(material, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         version = entry.get("kindVersion") if isinstance(entry, dict) else None
         if isinstance(version, dict) and version.get("kind") == "intoto":
             raise UnsupportedError(
                 "its transparency-log entry is of the kind `intoto`, which cannot be verified here",
-                where=attestation.label,
+                where=label,
                 expected="a log entry of the kind dsse or hashedrekord",
                 fix=_NEEDS_LOOK_UP,
             )
 
 
 def _authenticate_envelope(
-    attestation: Attestation, public_keys: tuple[bytes, ...]
+    label: str, document: dict[str, Any], public_keys: tuple[bytes, ...]
 ) -> Authenticated:
     """DSSE envelope v1, without a bundle around it."""
-    document = attestation.document
     signatures = document.get("signatures")
     if not isinstance(signatures, list) or len(signatures) != 1:
         raise BundleError(
             "the envelope must carry exactly one signature",
-            where=f"{attestation.label}: signatures",
+            where=f"{label}: signatures",
         )
     signature = signatures[0] if isinstance(signatures[0], dict) else {}
     if signature.get("cert") and not public_keys:
         raise UnsupportedError(
             "a bare DSSE envelope with a certificate beside its signature: when it was signed can "
             "only be looked up in the transparency log",
-            where=attestation.label,
+            where=label,
             expected="a Sigstore bundle, or an envelope signed with a known public key",
             fix=_NEEDS_LOOK_UP,
         )
     if document["payloadType"] != bundle.PAYLOAD_TYPE:
         raise BundleError(
             "the payload is not an in-toto statement",
-            where=f"{attestation.label}: payloadType",
+            where=f"{label}: payloadType",
             expected=bundle.PAYLOAD_TYPE,
             found=ascii(document["payloadType"])[:100],
         )
@@ -253,8 +343,8 @@ def _authenticate_envelope(
             for value in (document.get("payload"), signature.get("sig"))
         )
     except ValueError:
-        raise BundleError("payload or signature is not base64", where=attestation.label) from None
-    return _authenticated_by_key(attestation.label, payload, raw, public_keys)
+        raise BundleError("payload or signature is not base64", where=label) from None
+    return _authenticated_by_key(label, payload, raw, public_keys)
 
 
 def _authenticated_by_key(

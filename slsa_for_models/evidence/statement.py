@@ -23,6 +23,7 @@ STATEMENT_V01 = "https://in-toto.io/Statement/v0.1"
 STATEMENT_V1 = "https://in-toto.io/Statement/v1"
 
 MAX_SUBJECTS = 100_000
+MAX_PARTS = 6 * MAX_SUBJECTS  # of JSON
 HEX = re.compile(r"[0-9a-f]{40,128}")
 """A digest or a commit."""
 
@@ -86,6 +87,12 @@ def read(payload: bytes, versions: Mapping[str, str]) -> Statement:
         PredicateTypeError: Its predicate type is none of those, or its `_type` another.
         ProvenanceError: Malformed.
     """
+    if strict_json.parts(payload) > MAX_PARTS:
+        raise ProvenanceError(
+            "the signed payload has too many parts",
+            where="payload",
+            expected=f"at most {MAX_PARTS}",
+        )
     statement = strict_json.loads(payload, ProvenanceError, "The signed payload")
     if not isinstance(statement, dict):
         raise ProvenanceError("the signed payload is not an in-toto statement")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -41,6 +44,101 @@ def test_pretty_printed_and_base64_bundles_are_read(workshop: Workshop) -> None:
     for form in (json.dumps(json.loads(data), indent=2).encode(), base64.b64encode(data) + b"\n"):
         provenance = workshop.write("p.json", form)
         assert workshop.verify(model, "--provenance", provenance, *EXPECTED)[0] == 0
+
+
+ROOT = Path(__file__).resolve().parents[3]
+MIB = 1 << 20
+HOSTILE = {
+    "wide": b'{"payloadType":[' + b"{}," * (5 * MIB) + b"{}]}",
+    "nested": b"[" * (16 * MIB),
+    "nested objects": b'{"a":' * (3 * MIB),
+    "many lines": b"{}\n" * (5 * MIB),
+    "many empty lines": b"{}" + b"\n" * (16 * MIB) + b"{}",
+    "one text": b'{"payloadType":"' + b"A" * (16 * MIB) + b'"}',
+    "wide text": b'{"payloadType":"\xf0\x9f\x98\x80' + b"A" * (16 * MIB) + b'"}',
+    "base64": base64.b64encode(b"[" + b"{}," * (4 * MIB) + b"{}]"),
+    "wide payload": json.dumps(
+        {
+            "payloadType": "application/vnd.in-toto+json",
+            "payload": base64.b64encode(b"[" + b"{}," * (3 * MIB) + b"{}]").decode(),
+            "signatures": [{"sig": "AAAA"}],
+        }
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_costs_no_more_than_four_times_its_size(
+    workshop: Workshop, name: str
+) -> None:
+    """Measured by the kernel, beside the same command with a small file."""
+    program = (
+        "import resource, sys; from slsa_for_models import cli; code = cli.main(sys.argv[1:]); "
+        "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    model, small = workshop.model(), workshop.write("small.json", b"{}")
+    large = workshop.write("large.json", HOSTILE[name])
+    used = []
+    for path in (small, large):
+        command = [sys.executable, "-c", program, "verify", model, "--provenance", path]
+        # Started by a small process: what this one uses would count as the child's.
+        starter = "import subprocess, sys; subprocess.run(sys.argv[1:], check=True)"
+        done = subprocess.run(
+            [sys.executable, "-c", starter, *map(str, command), *EXPECTED, "--offline"],
+            capture_output=True,
+            timeout=60,
+            check=True,
+            cwd=ROOT,
+        )
+        code, megabytes = done.stdout.split()[-2:]
+        assert code == b"1"
+        used.append(int(megabytes))
+    assert used[1] - used[0] <= 4 * len(HOSTILE[name]) / MIB
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04", "ZIP"),
+        (b"\x1f\x8b\x08", "gzip"),
+        ('{"mediaType": "x"}'.encode("utf-16"), "UTF-16"),
+        (b'{"attestations": [{"bundle": null, "bundle_url": "https://x"}]}', "bundle_url"),
+        (b'{"attestations": []}', "0"),
+        (b"[[[[{}]]]]", None),
+    ],
+)
+def test_what_cannot_be_read_is_named(workshop: Workshop, content: bytes, said: str | None) -> None:
+    provenance = workshop.write("p.json", content)
+    code, verdict = workshop.verify(workshop.model(), "--provenance", provenance, *EXPECTED)
+    assert (code, verdict["refusal"]["error"]) == (1, "BundleError")
+    assert said is None or said in verdict["refusal"]["found"]
+    assert said is None or verdict["refusal"]["fix"]
+
+
+def test_the_forms_in_which_registries_and_tools_hand_out_attestations(workshop: Workshop) -> None:
+    model = workshop.model()
+    bundle = json.loads(workshop.train_provenance(model).read_bytes())
+    other = {"mediaType": "application/octet-stream"}
+    forms: dict[str, object] = {
+        "array": [other, bundle],
+        "GitHub's REST answer": {
+            "attestations": [
+                {"bundle": other, "repository_id": 1, "bundle_url": "https://x"},
+                {"bundle": bundle, "repository_id": 1, "bundle_url": "https://y"},
+            ]
+        },
+        "npm's": {"attestations": [{"predicateType": "https://x", "bundle": bundle}]},
+        "gh attestation verify": [{"attestation": {"bundle": bundle}, "verificationResult": {}}],
+    }
+    for name, form in forms.items():
+        for indent in (None, 2):
+            text = json.dumps(form, indent=indent).encode("utf-8-sig")
+            options = ("--provenance", workshop.write("p.json", text), *EXPECTED)
+            code, verdict = workshop.verify(model, *options)
+            assert (code, refusals(verdict)) == (0, []), name
+    folded = base64.encodebytes(json.dumps(bundle).encode())
+    options = ("--provenance", workshop.write("p.json", folded), *EXPECTED)
+    assert workshop.verify(model, *options)[0] == 0
 
 
 def test_flipped_payload(workshop: Workshop) -> None:
