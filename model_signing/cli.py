@@ -66,6 +66,7 @@ _OPTIONS: dict[str, tuple[str, str]] = {
         "FILE",
         "the same, from a file: unseen in process lists; Kubernetes mounts such tokens",
     ),
+    "--timeout": ("SECONDS", "wait for services no longer than this (default: 60 for each)"),
     "--client-id": ("ID", "OAuth client (default sigstore)"),
     "--client-secret": ("SECRET", "the OAuth client's secret"),
     "--oauth-force-oob": ("", "print the address instead of opening a browser"),
@@ -92,7 +93,7 @@ _SIGN = f"{_HASH} --signature"
 _VERIFY = f"{_WALK} {_OUTPUT} --signature! --ignore-unsigned-files --allow-legacy-predicate"
 _INSTANCE = "--trust-config --use-staging --offline"
 _CREDENTIALS = "--use-ambient-credentials --identity-token --identity-token-file"
-_OAUTH = f"{_CREDENTIALS} --client-id --client-secret --oauth-force-oob"
+_OAUTH = f"{_CREDENTIALS} --client-id --client-secret --oauth-force-oob --timeout"
 _KEY = "--private-key! --password --timestamp-url"
 _TOKEN = "--pkcs11-uri! --password --timestamp-url"  # noqa: S105
 _CERTIFIED = "--signing-certificate! --certificate-chain"
@@ -245,14 +246,20 @@ def _sigstore_signer(args: _Args) -> Signer:
     if args.identity_token_file:
         if token:
             raise UsageError("one of --identity-token and --identity-token-file, not both")
+        from model_signing.methods.identity_tokens import require_content
         from model_signing.safe_files import read_bounded
 
         token = read_bounded(args.identity_token_file, 1 << 20).decode("ascii", "replace").strip()
+        require_content(token, str(args.identity_token_file))
     trust = (args.trust_config, args.use_staging, args.offline)
     client = (args.client_id, args.client_secret, args.oauth_force_oob)
-    return model_signing.sigstore_signer(
-        model_signing.SigstoreSigning(*trust, args.use_ambient_credentials, token, *client)
-    )
+    say = _say if sys.stderr.isatty() and not (args.quiet or args.no_progress) else None
+    options = (*trust, args.use_ambient_credentials, token, *client, args.timeout, say)
+    return model_signing.sigstore_signer(model_signing.SigstoreSigning(*options))
+
+
+def _say(text: str) -> None:
+    print(printable(text), file=sys.stderr)
 
 
 def _sigstore_verifier(args: _Args) -> Verifier:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from model_signing import errors
-from model_signing.methods import Authenticated, LogEntry, Signer, Verifier
+from model_signing.methods import Authenticated, LogEntry, Signer, Verifier, identity_tokens
 from model_signing.methods import sigstore_authorities as authorities
 from model_signing.methods import sigstore_trust as trust_root
 from model_signing.methods.sigstore_trust import SigstoreTrust
@@ -17,6 +19,8 @@ from model_signing.oms import bundle
 if TYPE_CHECKING:
     from sigstore.models import ClientTrustConfig
     from sigstore.sign import Signer as _SigstoreSession
+
+    from model_signing.methods.services import Patience
 
 _SESSION_SECONDS = 300  # half of the ten minutes that a Fulcio certificate lives
 _GITHUB = "https://token.actions.githubusercontent.com"  # an enterprise's has a path, too
@@ -31,6 +35,8 @@ class SigstoreSigning(SigstoreTrust):
     client_id: str | None = None  # OAuth client, and the audience that the token must have
     client_secret: str | None = None
     oob: bool = False  # print the address instead of opening a browser
+    timeout: float | None = None  # seconds for all services together; else a minute for each
+    say: Callable[[str], None] | None = None  # is told what is waited for, if it takes long
 
 
 def sigstore_signer(options: SigstoreSigning) -> Signer:
@@ -45,12 +51,19 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
     services returned does not verify.
     """
     trust_root.read(options)  # a missing file shows before the hashing, not after
+    identity_tokens.require_content(options.identity_token)
+    if options.timeout is not None and options.timeout <= 0:
+        raise errors.UsageError("no time to wait", where="--timeout", found=str(options.timeout))
 
-    def prepare() -> tuple[ClientTrustConfig, _SigstoreSession | None, float]:
+    def prepare() -> tuple[Callable[[], _SigstoreSession], _SigstoreSession | None, float]:
+        from model_signing.methods.services import Patience
+
         config = trust_root.load(options)
         authorities.require_ready(config.trusted_root, config.signing_config)
+        patience = Patience(options.timeout, options.say)
+        begin = partial(_session, options, config, patience)
         known = options.ambient or options.identity_token
-        return config, _session(options, config) if known else None, time.monotonic()
+        return begin, begin() if known else None, time.monotonic()
 
     prepared = trust_root.in_background(prepare)
 
@@ -58,9 +71,9 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
         from sigstore import dsse
 
         try:
-            config, session, since = prepared()
+            begin, session, since = prepared()
             if session is None or time.monotonic() - since > _SESSION_SECONDS:
-                session = _session(options, config)
+                session = begin()
             data = session.sign_dsse(dsse.Statement(statement)).to_json().encode() + b"\n"
         except errors.Error:
             raise
@@ -74,32 +87,31 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
     return sign_statement
 
 
-def _session(options: SigstoreSigning, config: ClientTrustConfig) -> _SigstoreSession:
+def _session(
+    options: SigstoreSigning, config: ClientTrustConfig, patience: Patience
+) -> _SigstoreSession:
     """An identity token and a certificate for it."""
-    from sigstore.oidc import IdentityToken, Issuer, detect_credential
+    from sigstore.oidc import IdentityToken
     from sigstore.sign import Signer, SigningContext
 
+    from model_signing.methods import sigstore_services
+
+    named, root = config.signing_config, config.trusted_root
     client_id = options.client_id or "sigstore"
-    given = options.identity_token or (detect_credential(client_id) if options.ambient else "")
-    if given is None:
-        raise errors.SigningError(
-            "no ambient credential in this environment",
-            expected="an OIDC identity from GitHub Actions, GitLab, Google Cloud, …",
-            fix="in GitHub Actions grant `permissions: id-token: write`; "
-            "elsewhere use --identity-token",
-        )
-    if given:
-        token = IdentityToken(given, client_id)
+    raw = options.identity_token
+    if not raw and options.ambient:
+        raw = identity_tokens.ambient(client_id, patience)
+    if raw:
+        token = IdentityToken(raw.strip(), client_id)
     else:
-        issuer = Issuer(config.signing_config.get_oidc_url())
-        token = issuer.identity_token(client_id, options.client_secret or "", options.oob)
-    services, root = config.signing_config, config.trusted_root
-    stamps: list[Any] = [authorities.CheckedTimestamps(root, one) for one in services.get_tsas()]
+        secret, oob = options.client_secret, options.oob
+        address = named.get_oidc_url()
+        token = identity_tokens.asked(address, client_id, secret, oob, patience)
     context = SigningContext(
-        fulcio=services.get_fulcio(),
-        rekor=services.get_tlogs()[0],
+        fulcio=sigstore_services.fulcio(named, token, patience),
+        rekor=sigstore_services.log(named, patience),
         trusted_root=root,
-        tsa_clients=stamps,
+        tsa_clients=sigstore_services.timestamp_authorities(named, root, patience),
     )
     session = Signer(token, context, cache=True)
     # Nothing is in the log yet: what no verifier would accept ends here.

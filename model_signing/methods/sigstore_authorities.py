@@ -19,6 +19,7 @@ from model_signing.methods import x509
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
+    from rfc3161_client import TimeStampResponse
     from sigstore.models import Bundle, SigningConfig, TrustedRoot
 
 _FIX = "an authority that was retired or revoked vouches for nothing outside its time: sign again"
@@ -182,36 +183,16 @@ def require_issuer(root: TrustedRoot, leaf: Certificate) -> None:
     raise last or errors.CertificateError("the trust root has no certificate authority")
 
 
-class CheckedTimestamps:
-    """A timestamp authority as sigstore-python asks it, which is before it asks the log.
+def require_timestamp(root: TrustedRoot, response: TimeStampResponse, signature: bytes) -> None:
+    """Raises a `SigningError` unless a timestamp authority that is valid then made `response`."""
+    from sigstore.verify.verifier import Verifier
 
-    Left alone, it would go on without a timestamp, and one that no verifier accepts would show only
-    when the signature is in the log.
-    """
-
-    def __init__(self, root: TrustedRoot, client: Any) -> None:  # noqa: ANN401 - private there
-        self._root, self._client, self.url = root, client, client.url
-
-    def request_timestamp(self, signature: bytes) -> object:
-        """The response; a `SigningError` or `LogError` if it is of no use."""
-        from sigstore._internal.timestamp import TimestampError
-        from sigstore.verify.verifier import Verifier
-
-        try:
-            response = self._client.request_timestamp(signature)
-        except TimestampError as error:
-            words = "the signature is incomplete: the timestamp authority did not answer"
-            raise errors.SigningError(
-                words, where=self.url, found=str(error), fix="try again"
-            ) from None
-        if Verifier(trusted_root=self._root)._verify_signed_timestamp(response, signature) is None:
-            raise errors.SigningError(
-                "the timestamp is not from an authority that the trust root trusts now",
-                where=self.url,
-                found=f"a timestamp of {response.tst_info.gen_time:%Y-%m-%d %H:%M:%SZ}",
-                fix="compare timestampAuthorities and tsaUrls of the trust configuration",
-            )
-        return response
+    if Verifier(trusted_root=root)._verify_signed_timestamp(response, signature) is None:
+        raise errors.SigningError(
+            "the timestamp is not from an authority that the trust root trusts now",
+            found=f"a timestamp of {response.tst_info.gen_time:%Y-%m-%d %H:%M:%SZ}",
+            fix="compare timestampAuthorities and tsaUrls of the trust configuration",
+        )
 
 
 _FIRST = datetime.min.replace(tzinfo=timezone.utc)

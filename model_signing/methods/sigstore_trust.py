@@ -54,8 +54,11 @@ def read(trust: SigstoreTrust) -> bytes | None:
     return read_bounded(trust.trust_config, 16 * 1024 * 1024)
 
 
-def in_background(work: Callable[[], T]) -> Callable[[], T]:
-    """Starts `work` in a daemon thread; the returned function waits for its result or exception."""
+def in_background(work: Callable[[], T]) -> Callable[..., T]:
+    """Starts `work` in a daemon thread; the returned function waits for its result or exception.
+
+    It takes the seconds to wait; after those it raises `concurrent.futures.TimeoutError`.
+    """
     from concurrent.futures import Future  # slow to import, and needed for Sigstore only
 
     future: Future[T] = Future()

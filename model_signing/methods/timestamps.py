@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from model_signing.errors import LogError, SigningError, innermost
@@ -15,33 +16,26 @@ if TYPE_CHECKING:
 
     from model_signing.oms.bundle import Bundle
 
-_SECONDS = 30  # for the connection, and between two pieces of the answer
-_MAX_BYTES = 64 * 1024  # of the answer
-
 
 def timestamp(signature: bytes, url: str) -> bytes:
     """The response, DER, of an RFC 3161 authority; its signature is for the verifier to judge.
 
     A `SigningError` if there is no answer, a refusal, or a timestamp of something else.
     """
-    import requests  # takes time, as the next: only when a timestamp is wanted
     from rfc3161_client import TimestampRequestBuilder, decode_timestamp_response
     from rfc3161_client.base import HashAlgorithm
+
+    from model_signing.methods import services  # takes time, as the other: only when wanted
 
     query = TimestampRequestBuilder(signature, HashAlgorithm.SHA256).build()
     headers = {"Content-Type": "application/timestamp-query"}
     try:
         if not url.startswith(("http://", "https://")):
             raise ValueError("not an http or https address")
-        with requests.post(
-            url, query.as_bytes(), headers=headers, stream=True, timeout=_SECONDS
-        ) as answer:
-            answer.raise_for_status()
-            response = b""
-            for piece in answer.iter_content(_MAX_BYTES):
-                response += piece
-                if len(response) > _MAX_BYTES:
-                    raise ValueError(f"its answer has more than {_MAX_BYTES} bytes")
+        service = replace(services.TIMESTAMP_AUTHORITY, may_move=True)
+        adapter = services.Adapter(service, services.Patience(services.MAX_SECONDS))
+        with adapter.mounted() as session:
+            response = session.post(url, query.as_bytes(), headers=headers).content
         decoded = decode_timestamp_response(response)
         if decoded.status != 0:
             raise ValueError(f"refused with status {decoded.status}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # What the help calls a value -> how it is read; anything else is text.
 _PATHS = frozenset(("FILE", "DIR", "PATH", "PEM", "MODEL", "SIGNATURE"))
-_NUMBERS = frozenset(("N", "BYTES"))
+_NUMBERS = frozenset(("N", "BYTES", "SECONDS"))
 _WIDTH = 80  # of help; asking the terminal costs importing three compression libraries
 
 

@@ -26,7 +26,7 @@ from model_signing.errors import (
     SigningError,
     UsageError,
 )
-from model_signing.methods import sigstore, sigstore_trust
+from model_signing.methods import services, sigstore, sigstore_trust
 from model_signing.methods.fulcio import certificate_claims
 from model_signing.methods.key import key_verifier
 from model_signing.methods.sigstore import (
@@ -222,13 +222,16 @@ class TestSigningFailures:
         refusal = self.refusal(trust_config, oob=True)
         assert "person at a terminal" in refusal.message
 
-    def test_services_that_are_not_there(self, sigstore: LocalSigstore, tmp_path: Path) -> None:
+    def test_services_that_are_not_there(
+        self, sigstore: LocalSigstore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(services, "_PAUSES", (0.01,))
         config = tmp_path / "config.json"
         dead = "http://127.0.0.1:1"
         for service, words in (
             ("caUrls", "cannot be reached"),
             ("rekorTlogUrls", "cannot be reached"),
-            ("tsaUrls", "timestamp authority did not answer"),
+            ("tsaUrls", "timestamp authority cannot be reached"),
         ):
             document = sigstore.trust_config()
             document["signingConfig"][service][0]["url"] = dead
