@@ -1,8 +1,8 @@
 """Published schemas as validators, with refusals that say where, what was expected and found.
 
 A published schema is the specification of what is accepted; checking against that very file keeps
-the two from drifting apart. The validator is jsonschema-rs: it has no dependencies, and is there in
-a hundredth of a second.
+the two from drifting apart. The validator is jsonschema-rs: it has no dependencies, and is imported
+in a third of the time that jsonschema takes.
 """
 
 from __future__ import annotations

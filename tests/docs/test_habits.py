@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,6 +18,16 @@ def test_pre_commit_runs_the_locked_versions() -> None:
     for hook in hooks:
         (wanted,) = hook["additional_dependencies"]
         assert wanted in re.findall(r"^\S+==\S+", lock, re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md", "docs/decisions"])
+def test_what_is_named_by_its_path_is_there(document: str) -> None:
+    place = ROOT / document
+    texts = [path.read_text() for path in (place.glob("*.md") if place.is_dir() else [place])]
+    folders = "model_signing|slsa_for_models|sandbox|tests|docs|actions|requirements|\\.github"
+    named = re.findall(rf"`((?:{folders})/[\w./-]+)`", "".join(texts))
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_code_owners_own_what_is_there() -> None:
