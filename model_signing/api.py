@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,7 +22,7 @@ from model_signing.oms.manifest import (
     Serialization,
     resources,
 )
-from model_signing.oms.names import GIT_PATHS, Selection, check_name
+from model_signing.oms.names import GIT_PATHS, HUB_PATH, Selection, check_name, covered
 from model_signing.safe_files import check_output, read_bounded, write_atomic
 from model_signing.sources import AnyPath, Entry, Source, local, open_source
 from model_signing.sources.local import LocalSource
@@ -71,6 +71,7 @@ class Signed:
         files: Number of files.
         bytes: Their size.
         bundle: The signature: what the file holds.
+        warnings: What looks like an accident, and was signed or passed over all the same.
     """
 
     signature: Path | None
@@ -80,6 +81,7 @@ class Signed:
     files: int
     bytes: int
     bundle: builtins.bytes = field(repr=False)
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Verified(Signed):
 
     Attributes:
         authenticated: Who signed, when, and how that is known.
-        unsigned: With `ignore_unsigned_files`: what nobody signed; directories as a whole.
+        unsigned: What nobody signed, and was excused: Hugging Face's notes; with
+            `ignore_unsigned_files`, anything else. Directories as a whole.
     """
 
     authenticated: Authenticated
@@ -166,7 +169,8 @@ def sign(
     if signature is not None:
         _check_output(source, signature)
     # OMS 6.1, 6.2.
-    entries, how = _enumerate(source, options, signature)
+    entries, how, warnings = _enumerate(source, options, signature)
+    warnings += _strays(source, entries)
     # OMS 6.3, 6.4.
     found = hash_model(
         source, entries, how, jobs=options.jobs, executor=executor, progress=progress
@@ -177,7 +181,7 @@ def sign(
     bundle = signer(payload)
     if signature is not None:
         write_atomic(signature, bundle, over_bundles_only=True)
-    return Signed(*_summary(signature, found, payload), bundle)
+    return Signed(*_summary(signature, found, payload), bundle, tuple(warnings))
 
 
 def digest(
@@ -193,7 +197,7 @@ def digest(
         UsageError, FileError: As `sign`.
     """
     source = open_source(model, allow_symlinks=options.allow_symlinks)
-    entries, how = _enumerate(source, options)
+    entries, how, _ = _enumerate(source, options)
     found = hash_model(
         source, entries, how, jobs=options.jobs, executor=executor, progress=progress
     )
@@ -208,6 +212,7 @@ def verify(
     ignore_paths: Sequence[str] = (),
     ignore_unsigned_files: bool = False,
     allow_legacy_predicate: bool = False,
+    allow_symlinks: bool = False,
     jobs: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -221,6 +226,7 @@ def verify(
         ignore_paths: More paths whose unlisted files are excused; listed files never are.
         ignore_unsigned_files: Excuse all unlisted files (OMS 8.5).
         allow_legacy_predicate: Accept v0.2.0's statements (OMS 11.2.4).
+        allow_symlinks: Follow symbolic links as `HashOptions` does, also if the signer did not.
         jobs: See `HashOptions`.
         executor: See `model_signing.hashing.hash_model`.
         progress: Called with bytes hashed so far and in all.
@@ -241,31 +247,35 @@ def verify(
     signed = statement.decode(authenticated.payload, allow_legacy_predicate=allow_legacy_predicate)
     # 8.4.1 to 8.4.5: hash as the signed serialization says.
     how = signed.manifest.serialization
-    source = open_source(model, allow_symlinks=how.allow_symlinks)
+    source = open_source(model, allow_symlinks=allow_symlinks or how.allow_symlinks)
     # 8.4.6: enumerate. Exclusions excuse unlisted files; a listed file is always looked at.
-    excused = {*GIT_PATHS, *how.ignore_paths, *_own(source, signature)}
-    excused.update(_ignored(source, path) for path in ignore_paths)
-    selection = Selection(excused, signed.manifest.files.keys(), ignore_unsigned_files)
+    asked = {_ignored(source, path) for path in ignore_paths}
+    excused = {*GIT_PATHS, HUB_PATH, *how.ignore_paths, *_own(source, signature), *asked}
+    noted = asked | {HUB_PATH}
+    listed = signed.manifest.files.keys()
+    selection = Selection(excused, listed, ignore_unsigned_files, noted)
     entries, unsigned = source.entries(selection)
+    warnings = _unmatched(asked - _own(source, signature), unsigned)
     expected = _named_as(source, entries, signed.manifest)
     # 8.4.8, 8.4.9, 8.5: the same files, before any time is spent on hashing them.
     _compare_files(source, entries, expected)
     # 8.4.7, 8.4.8: the same bytes.
     actual = hash_model(source, entries, how, jobs=jobs, executor=executor, progress=progress)
-    _compare_digests(actual, expected)
+    _compare_digests(source, entries, actual, expected)
     return Verified(
         *_summary(signature, replace(expected, files=actual.files), authenticated.payload),
         bundle=data,
+        warnings=tuple(warnings),
         authenticated=authenticated,
-        unsigned=tuple(sorted(unsigned)),
+        unsigned=tuple(sorted(name for name in unsigned if not covered(name, asked))),
         _source=source,
     )
 
 
 def _enumerate(
     source: Source, options: HashOptions, signature: Path | None = None
-) -> tuple[Mapping[str, Entry], Serialization]:
-    """The files to sign (6.1, 6.2), and how they are hashed."""
+) -> tuple[Mapping[str, Entry], Serialization, list[str]]:
+    """The files to sign (6.1, 6.2), how they are hashed, and warnings."""
     if options.algorithm not in DIGEST_SIZES:
         known = ", ".join(DIGEST_SIZES)
         raise UsageError("unknown hash algorithm", expected=known, found=str(options.algorithm))
@@ -278,10 +288,12 @@ def _enumerate(
         raise UsageError('the method is "files", or "shards" if there is a shard size')
     check_name(source.name)
     default = GIT_PATHS if options.ignore_git_paths else ()
-    own = _own(source, signature)
-    ignored = {_ignored(source, path) for path in (*options.ignore_paths, *own)}
-    ignore_paths = (*default, *sorted(ignored.difference(default)))
-    entries, _ = source.entries(Selection(ignore_paths))
+    own = {_ignored(source, path) for path in _own(source, signature)}
+    asked = {_ignored(source, path) for path in options.ignore_paths}
+    left_out = {*default, *own, *asked, HUB_PATH}
+    entries, there = source.entries(Selection(left_out, noted=asked | {HUB_PATH}))
+    hub = {HUB_PATH} if any(covered(name, (HUB_PATH,)) for name in there) else set()
+    ignore_paths = (*default, *sorted((own | asked | hub).difference(default)))
     if not entries:
         raise FileError("the model has no files (OMS 6.1)", where=str(source))
     empty = [name for name, entry in entries.items() if not entry.size]
@@ -293,7 +305,39 @@ def _enumerate(
             fix="remove it, exclude it with --ignore-paths, or sign without shards",
         )
     how = (options.method, options.algorithm, shard_size, options.allow_symlinks)
-    return entries, Serialization(*how, ignore_paths)
+    warnings = _unmatched(asked - own, there)
+    return entries, Serialization(*how, ignore_paths), warnings
+
+
+def _unmatched(asked: Set[str], there: Collection[str]) -> list[str]:
+    """A warning for each path to be ignored that is not there: a slip of the pen, perhaps."""
+    alone = [path for path in asked if not covered(path, asked - {path})]
+    return [
+        f"--ignore-paths matches nothing: {path}"
+        for path in sorted(alone)
+        if not any(covered(name, (path,)) for name in there)
+    ]
+
+
+def _strays(source: Source, entries: Mapping[str, Entry]) -> list[str]:
+    """Warnings of what should perhaps not be signed; see `sources.strays`, also for errors."""
+    if not isinstance(source, LocalSource):
+        return []  # where every look costs a request
+    from model_signing.sources import strays
+
+    pointers = strays.inspected(source, entries)
+    warnings = []
+    if pointers:
+        warnings.append(
+            f"signed as they are, pointers of Git LFS in place of files: {_some(pointers)}; "
+            "get the files with `git lfs pull`, then sign again"
+        )
+    if found := strays.leftovers(entries.keys()):
+        warnings.append(
+            f"signed with the model, although tools leave such things by accident: {_some(found)}; "
+            f"leave them out with --ignore-paths {found[0]}"
+        )
+    return warnings
 
 
 def _check_output(source: Source, signature: Path) -> None:
@@ -351,20 +395,40 @@ def _compare_files(source: Source, entries: Mapping[str, Entry], signed: Manifes
                 "a file does not have the size that was signed (OMS 8.4)",
                 where=name,
                 expected=f"{size} bytes",
-                found=f"{entries[name].size} bytes",
+                **{
+                    "found": f"{entries[name].size} bytes",
+                    **_cause(source, entries, [name]),
+                },
             )
 
 
-def _compare_digests(actual: Manifest, signed: Manifest) -> None:
+def _compare_digests(
+    source: Source, entries: Mapping[str, Entry], actual: Manifest, signed: Manifest
+) -> None:
     different = [name for name in signed.digests if actual.digests[name] != signed.digests[name]]
     if different:
         different.sort()  # as they are shown
+        first = different[0]
         raise MismatchError(
             "the model is not what was signed (OMS 8.4)",
-            where=_some(different),
-            expected=f"{signed.algorithm} {signed.digests[different[0]]}",
-            found=f"{signed.algorithm} {actual.digests[different[0]]}",
+            **{
+                "where": _some(different),
+                "expected": f"{signed.algorithm} {signed.digests[first]}",
+                "found": f"{signed.algorithm} {actual.digests[first]}",
+                **_cause(source, entries, [name for name in different if name in entries]),
+            },
         )
+
+
+def _cause(source: Source, entries: Mapping[str, Entry], names: Sequence[str]) -> dict[str, str]:
+    """What explains a file that is not as signed, if something does."""
+    from model_signing.sources.strays import is_pointer
+
+    pointers = [name for name in names if is_pointer(source, name, entries[name])]
+    if not pointers:
+        return {}
+    found = f"a pointer of Git LFS in place of the file: {_some(pointers)}"
+    return {"found": found, "fix": "get the files with `git lfs pull`"}
 
 
 def _some(names: Sequence[str]) -> str:

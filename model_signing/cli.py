@@ -45,7 +45,10 @@ _OPTIONS: dict[str, tuple[str, str]] = {
         "leave out .git, .gitignore, .gitattributes, .github, as the specification (OMS 6.2) "
         "wants; --no-ignore-git-paths steps outside it",
     ),
-    "--allow-symlinks": ("", "follow links inside the model (verifying: as signed)"),
+    "--allow-symlinks": (
+        "",
+        "follow links inside the model, or from a snapshot in Hugging Face's cache to its blobs",
+    ),
     "--ignore-unsigned-files": ("no", "accept files that the signature does not list"),
     "--allow-legacy-predicate": ("", "accept the format of model-signing v0.2.0"),
     "--hash-algorithm": (
@@ -193,6 +196,7 @@ def _sign(args: _Args) -> int:
         signed = model_signing.sign(
             args.model_path, place, signer, _hash_options(args), progress=progress
         )
+    _warn(signed)
     if args.quiet and args.format == "text":
         return 0
     who = inspection.signer(bundle.parse(signed.bundle, without_payload=True))
@@ -212,8 +216,9 @@ def _verify(args: _Args) -> int:
             args.make(args),
             ignore_paths=_ignored(args),
             progress=progress,
-            **_attributes(args, "ignore_unsigned_files allow_legacy_predicate jobs"),
+            **_attributes(args, "ignore_unsigned_files allow_legacy_predicate allow_symlinks jobs"),
         )
+    _warn(verified)
     who, log = verified.authenticated, verified.authenticated.log
     fields = {
         **_attributes(who, "method identity issuer"),
@@ -399,9 +404,15 @@ def _progress(args: _Args) -> AbstractContextManager[Progress | None]:
     return progress.bar(shown=not (args.quiet or args.no_progress))
 
 
+def _warn(done: Signed) -> None:
+    for warning in done.warnings:  # also if --quiet: not all is well
+        print(printable(f"model_signing: warning: {warning}"), file=sys.stderr)
+
+
 def _what(args: _Args, done: Signed) -> dict[str, Any]:
     covered = _attributes(done, "files bytes root_digest payload_digest")
-    return {"model": str(args.model_path), **covered}
+    warnings = {"warnings": list(done.warnings)} if done.warnings else {}
+    return {"model": str(args.model_path), **covered, **warnings}
 
 
 def _attributes(of: object, names: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from model_signing.errors import FileError, UsageError
 
 GIT_PATHS = (".git", ".gitignore", ".gitattributes", ".github")  # OMS 6.2: excluded by default
+HUB_PATH = ".cache/huggingface"  # what `hf download --local-dir` notes about the files
 MAX_FILES = 5_000_000  # more than a signature can list; symbolic links can multiply a tree
 
 
@@ -56,6 +57,11 @@ def canonical(path: str) -> tuple[str, str | None]:
     return "/".join(parts), problem
 
 
+def covered(name: str, paths: Collection[str]) -> bool:
+    """Whether a name is one of these paths, or lies below one."""
+    return any(f"{name}/".startswith(f"{path}/") for path in paths)
+
+
 class Selection:
     """Which files of a place belong to the model, wherever that is (OMS 6.1, 6.2, 8.5).
 
@@ -63,6 +69,7 @@ class Selection:
         ignored: Canonical relative paths that are left out, each with its subtree (OMS 6.2.1).
         listed: Names in a signed manifest, also the attribute; these are taken although ignored.
         only_listed: Take nothing else (OMS 8.5).
+        noted: Those of `ignored` that are wanted among the `unsigned`, if they are there.
     """
 
     def __init__(
@@ -70,8 +77,9 @@ class Selection:
         ignored: Collection[str] = (),
         listed: Collection[str] = (),
         only_listed: bool = False,
+        noted: Collection[str] = (),
     ) -> None:
-        self.listed = listed
+        self.listed, self._noted = listed, tuple(noted)
         self._ignored, self._only_listed = tuple(ignored), only_listed
         self._first_parts = {path.partition("/")[0] for path in ignored}
 
@@ -82,11 +90,11 @@ class Selection:
         return not (self._only_listed or self._ignores(name)) or name in self._kept
 
     def unsigned(self, name: str) -> bool:
-        """Whether what is not taken was passed over only because nobody signed it."""
-        return self._only_listed and not self._ignores(name)
+        """Whether what is not taken is noted, or passed over only because nobody signed it."""
+        return covered(name, self._noted) or (self._only_listed and not self._ignores(name))
 
     def _ignores(self, name: str) -> bool:
-        return any(f"{name}/".startswith(f"{path}/") for path in self._ignored)
+        return covered(name, self._ignored)
 
     @cached_property
     def _kept(self) -> set[str]:

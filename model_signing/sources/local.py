@@ -23,6 +23,7 @@ _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 _FOLLOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _DO_NOT_FOLLOW = _FOLLOW | getattr(os, "O_NOFOLLOW", 0)
 _UTF8 = sys.getfilesystemencoding() == "utf-8"
+_HUB_KINDS = ("models--", "datasets--", "spaces--")
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
 
 
@@ -32,7 +33,8 @@ class LocalSource:
 
     Attributes:
         path: A folder, or a single file.
-        allow_symlinks: Follow symbolic links that stay inside the model; otherwise refuse any.
+        allow_symlinks: Follow symbolic links that stay inside the model, or lead from a snapshot
+            in Hugging Face's cache to its blobs; otherwise refuse any.
     """
 
     path: str
@@ -75,7 +77,7 @@ class LocalSource:
         except (OSError, ValueError) as error:
             failed(self.path, error, "cannot read the model")
         if stat.S_ISLNK(status.st_mode):
-            _check_link(self.path, None)
+            _check_link(self.path, ())
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise FileError("a model is a file or a directory", where=self.path)
         return status
@@ -83,7 +85,7 @@ class LocalSource:
     def _walk(
         self, selection: Selection, root: tuple[int, int]
     ) -> tuple[dict[str, Entry], list[str]]:
-        real_root = os.path.realpath(self.path) if self.allow_symlinks else None
+        roots = _roots(os.path.realpath(self.path)) if self.allow_symlinks else ()
         files: dict[str, Entry] = {}
         unsigned: list[str] = []
         # A directory's prefix, and which it and those above it are.
@@ -98,7 +100,7 @@ class LocalSource:
                         unsigned.append(name)
                     continue
                 if entry.is_symlink():
-                    _check_link(entry.path, real_root)
+                    _check_link(entry.path, roots)
                 status = _status_of(entry, self.allow_symlinks)
                 if stat.S_ISREG(status.st_mode):
                     files[check_name(name)] = _entry(status)
@@ -214,23 +216,36 @@ def _scan(directory: str) -> Iterator[os.DirEntry[str]]:
         failed(directory, error)
 
 
-def _check_link(link: str, real_root: str | None) -> None:
+def _roots(model: str) -> tuple[str, ...]:
+    """Where links may lead: into the model; from a snapshot in Hugging Face's cache, to its blobs.
+
+    There `models--ORG--NAME/snapshots/COMMIT/FILE` is a link to `../../blobs/DIGEST`.
+    """
+    parts = Path(model).parts
+    for index in range(len(parts) - 2, 0, -1):
+        if parts[index] == "snapshots" and parts[index - 1].startswith(_HUB_KINDS):
+            return model, os.path.join(*parts[:index], "blobs")  # noqa: PTH118 - a string
+    return (model,)
+
+
+def _check_link(link: str, roots: tuple[str, ...]) -> None:
     """OMS 6.1.1, but stricter: a link out of the model is an error. No root: so is any link."""
-    if real_root is None:
+    if not roots:
         raise FileError(
             "a symbolic link is not part of a model (OMS 6.1.1)",
             where=link,
-            fix="replace it by what it points to, or sign with --allow-symlinks",
+            fix="follow links with --allow-symlinks, or take a copy without them: cp -rL, or "
+            "hf download --local-dir",
         )
     target = os.path.realpath(link)
     if not os.path.exists(target):  # noqa: PTH110 - also true for a circle of links
         raise FileError("a symbolic link leads nowhere (OMS 6.1.1)", where=link, found=target)
-    if os.path.commonpath([target, real_root]) != real_root:
+    if not any(os.path.commonpath([target, root]) == root for root in roots):
         raise FileError(
             "a symbolic link leads out of the model (OMS 6.1.1)",
             where=link,
             found=target,
-            fix="replace the link by a copy of its target",
+            fix="take a copy of the model without links: cp -rL",
         )
 
 

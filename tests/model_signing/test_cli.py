@@ -106,6 +106,18 @@ class TestResults:
     def test_quiet_says_nothing(self, here: Path, run: Run) -> None:
         assert run(VERIFY + " --quiet") == (0, "", "")
 
+    @pytest.mark.parametrize("output", ["", " --quiet", " --format json"])
+    def test_warnings_are_shown(self, here: Path, run: Run, output: str) -> None:
+        (here / "model/.DS_Store").write_text("x")
+        line = "sign key model --private-key key.pem --signature s.sig --ignore-paths absent"
+        code, _, err = run(line + output)
+        assert code == 0
+        assert "warning: --ignore-paths matches nothing: absent" in err
+        assert "--ignore-paths .DS_Store" in err
+        line = "verify key model --public-key key.pub --signature s.sig --ignore-paths gone"
+        code, _, err = run(line + output)
+        assert (code, err) == (0, "model_signing: warning: --ignore-paths matches nothing: gone\n")
+
     def test_json_is_as_documented(
         self, here: Path, run: Run, sigstore: LocalSigstore, trust_config: Path
     ) -> None:
@@ -122,6 +134,7 @@ class TestResults:
                 "verified",
             ),
             ("inspect model.sig", 0, "UNVERIFIED"),
+            ("sign key model --private-key key.pem --ignore-paths absent", 0, "signed"),
             (f"sign model --identity-token {token} {sig}", 0, "signed"),
             (f"verify model {sig} {who}", 0, "verified"),
             ("inspect s.sig", 0, "UNVERIFIED"),
@@ -132,7 +145,7 @@ class TestResults:
             ("vrify", 2, None),
         ):
             found, out, err = run(f"{line} --format json")
-            assert (found, err) == (code, ""), line
+            assert (found, "warning" in err) == (code, "absent" in line and code == 0), line
             document = json.loads(out)
             jsonschema.Draft202012Validator(schema()).validate(document)
             assert document.get("result") == result

@@ -1,0 +1,69 @@
+"""What lies in models by accident: keys, placeholders of Git LFS, leftovers of tools."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from model_signing.errors import FileError
+from model_signing.sources import Entry, Source
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
+_MAX_POINTER_BYTES = 200  # without extensions
+_MAX_KEY_BYTES = 16 << 10
+_MAX_FILES = 1000  # small ones that are all looked into; of more, those that are likely
+_KEY_NAMES = (".pem", ".key", ".p8", ".pk8", ".pkcs8", ".priv", ".private", "_rsa", "_ecdsa")
+_PRIVATE_KEY = re.compile(
+    rb"^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----\s+(?:[A-Za-z-]+:.*\s+)*[A-Za-z0-9+/=]{40}",
+    re.MULTILINE,
+)
+_FOLDERS = (".ipynb_checkpoints", "__pycache__")
+_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
+_PARTS = (*_FOLDERS, *_FILES, "~", ".swp", ".#", "#", "._", ".bak")  # each is in every such name
+_LEFTOVER = re.compile(
+    rf"((?:.*/)?(?:{'|'.join(map(re.escape, _FOLDERS))}))/"
+    rf"|(?:.*/)?(?:{'|'.join(map(re.escape, _FILES))}|\._.*|\.#.*|#.*#|.*~|.*\.swp|.*\.bak)$"
+)
+
+
+def leftovers(names: Collection[str]) -> list[str]:
+    """What tools and editors leave, in names of a model: files, or the folders they made."""
+    together = "\n".join(names)
+    if not any(part in together for part in _PARTS):
+        return []
+    matches = filter(None, map(_LEFTOVER.match, names))
+    return sorted({match[1] or match.string for match in matches})
+
+
+def inspected(source: Source, entries: Mapping[str, Entry]) -> list[str]:
+    """Refuses private keys among the small files of a model; returns pointers of Git LFS.
+
+    Raises:
+        FileError: A private key, which would be published; or a file that cannot be read.
+    """
+    small = {name: entry for name, entry in entries.items() if entry.size <= _MAX_KEY_BYTES}
+    if len(small) > _MAX_FILES:
+        small = {
+            name: entry
+            for name, entry in small.items()
+            if entry.size <= _MAX_POINTER_BYTES or name.endswith(_KEY_NAMES)
+        }
+    pointers = []
+    for name, entry in small.items():
+        data = b"".join(source.read(name, entry, 0, entry.size))
+        if b"PRIVATE KEY-----" in data and _PRIVATE_KEY.search(data):
+            raise FileError(
+                "a private key is in the model, and would be published with it",
+                where=name,
+                fix=f"move it elsewhere, or leave it out with --ignore-paths {name}",
+            )
+        if data.startswith(_LFS_POINTER):
+            pointers.append(name)
+    return pointers
+
+
+def is_pointer(source: Source, name: str, entry: Entry) -> bool:
+    """Whether Git LFS has left its pointer in place of a file."""
+    if entry.size > _MAX_POINTER_BYTES:
+        return False
+    return b"".join(source.read(name, entry, 0, entry.size)).startswith(_LFS_POINTER)
