@@ -199,7 +199,7 @@ def _sign(args: _Args) -> int:
     _warn(signed)
     if args.quiet and args.format == "text":
         return 0
-    who = inspection.signer(bundle.parse(signed.bundle, without_payload=True))
+    who = inspection.signer(bundle.parse(signed.bundle))
     who.pop("certificate_validity", None)
     fields = {**who, **_what(args, signed), "signature": str(signature)}
     return _show(args, "signed", fields, sys.stderr if to_stdout else sys.stdout)

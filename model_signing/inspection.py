@@ -60,8 +60,11 @@ def signer(parsed: bundle.Bundle) -> dict[str, Any]:
         CertificateError: Its certificate cannot be read.
     """
     if parsed.method == "key":
+        from model_signing.methods import dsse, keys
+
         hint = parsed.key_hint
-        return {"method": "key", "identity": f"sha256:{hint}" if hint else None, "issuer": None}
+        identity = hint and keys.hinted(hint, parsed.signature, dsse.signed(parsed))
+        return {"method": "key", "identity": identity, "issuer": None}
     from model_signing.methods import fulcio, x509  # X.509 takes time to import
 
     leaf = x509.parse(parsed.certificates[0])

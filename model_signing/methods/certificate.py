@@ -63,7 +63,8 @@ def certificate_verifier(
             for name, listed in (("anchor", anchors), ("bundle", [leaf, *others])):
                 for one in listed:
                     fingerprint = one.fingerprint(hashes.SHA256()).hex(":").upper()
-                    log_fingerprints(f"[{name}] sha256 {fingerprint}")
+                    key = keys.fingerprint(one.public_key())
+                    log_fingerprints(f"[{name}] key {key}, certificate sha256 {fingerprint}")
         # 2. RFC 3161: the trusted time of the signature; without one, now.
         time = timestamps.trusted_time(parsed, authority)
         when = time.get("signed_at") or now or datetime.now(timezone.utc)

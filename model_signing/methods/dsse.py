@@ -27,8 +27,8 @@ def signer(
     hint = None if ders else keys.fingerprints(public_key)[0]
 
     def sign_statement(statement: bytes) -> bytes:
-        signed = bundle.pae(bundle.PAYLOAD_TYPE, statement)
-        digest = hashlib.new(algorithm.name, signed).digest()
+        data = bundle.pae(bundle.PAYLOAD_TYPE, statement)
+        digest = hashlib.new(algorithm.name, data).digest()
         signature = sign(digest)
         try:  # a token's key may be another than the certificate's
             public_key.verify(signature, digest, ec.ECDSA(utils.Prehashed(algorithm)))
@@ -44,17 +44,22 @@ def signer(
     return sign_statement
 
 
+def signed(parsed: Bundle) -> bytes:
+    """What the signature of a bundle is over."""
+    return bundle.pae(parsed.payload_type, parsed.payload)
+
+
 def verify(key: ec.EllipticCurvePublicKey, parsed: Bundle) -> None:
     """DSSE protocol.md: the signature over the pre-authentication encoding."""
     kind, payload = parsed.payload_type, parsed.payload
-    signed, algorithm = bundle.pae(kind, payload), keys.signature_hash(key)
+    data, algorithm = signed(parsed), keys.signature_hash(key)
     if b'"%s"' % LEGACY_PREDICATE_TYPE.encode() in payload:
         # OMS 11, v0.2.0: the payload as Python prints it, and always SHA-256. "DSSEV1" keeps the
         # two apart, and the statement's reader refuses this predicate type unless asked for.
-        signed = f"DSSEV1 {len(kind)} {kind} {len(payload)} {payload!r}".encode()
+        data = f"DSSEV1 {len(kind)} {kind} {len(payload)} {payload!r}".encode()
         algorithm = hashes.SHA256()
     try:
-        key.verify(parsed.signature, signed, ec.ECDSA(algorithm))
+        key.verify(parsed.signature, data, ec.ECDSA(algorithm))
     except InvalidSignature:
         words = "the signature does not match: another key, or an altered payload"
         raise SignatureError(words, where="dsseEnvelope") from None

@@ -31,7 +31,7 @@ def key_verifier(public_key: Pem, tsa_certificate_chain: Sequence[Pem] = ()) -> 
     verifier raises `BundleError`, `SignatureError` and `LogError`.
     """
     key = keys.load_public_key(public_key)
-    known = keys.fingerprints(key)
+    known, who = keys.fingerprints(key), keys.fingerprint(key)
     authority = keys.load_certificates(tsa_certificate_chain) if tsa_certificate_chain else []
 
     def verify(data: bytes) -> Authenticated:
@@ -40,12 +40,13 @@ def key_verifier(public_key: Pem, tsa_certificate_chain: Sequence[Pem] = ()) -> 
         # 2. OMS 4.1: `hint` identifies the verification key; `rawBytes` of old bundles is unused.
         hint = parsed.key_hint
         if hint is not None and hint not in known:
-            raise SignatureError("signed with another key", expected=known[0], found=hint)
+            found = keys.hinted(hint, parsed.signature, dsse.signed(parsed))
+            fix = "a key is named by SHA-256 of its DER SubjectPublicKeyInfo"
+            raise SignatureError("signed with another key", expected=who, found=found, fix=fix)
         # 3. OMS 8.2: the DSSE signature.
         dsse.verify(key, parsed)
         # 4. RFC 3161: when, if a trusted clock says so.
         time = timestamps.trusted_time(parsed, authority)
-        who = f"sha256:{known[0]}"
         return Authenticated(parsed.payload, parsed.payload_type, "key", who, **time)
 
     return verify

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from model_signing.safe_files import Pem, read_pem
 
 if TYPE_CHECKING:
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 Password = bytes | Callable[[], bytes | None] | None
 """Of a key, or a function that asks for it, called if the key is encrypted."""
@@ -111,8 +114,62 @@ def signature_hash(key: ec.EllipticCurvePublicKey) -> hashes.HashAlgorithm:
     return _HASHES[supported(key).curve.name]
 
 
+def fingerprint(key: PublicKeyTypes) -> str:
+    """What we call a key: SHA-256 of its DER SubjectPublicKeyInfo, hexadecimal."""
+    info = serialization.PublicFormat.SubjectPublicKeyInfo
+    return f"sha256:{sha256(key.public_bytes(serialization.Encoding.DER, info)).hexdigest()}"
+
+
+def hinted(hint: str, signature: bytes, signed: bytes) -> str:
+    """The fingerprint of the key that a bundle's `hint` means, if its own signature tells.
+
+    Peers write and want SHA-256 of the PEM, from which nobody learns the key. But an ECDSA
+    signature leaves only few keys that can have made it (SEC 1 4.1.6); the hint picks one.
+    """
+    for (curve, prime), algorithm in zip(_CURVES, _HASHES.values(), strict=True):
+        digest = hashlib.new(algorithm.name, signed).digest()
+        with suppress(ValueError):
+            for key in _candidates(curve, prime, signature, digest):
+                if hint in fingerprints(key):
+                    return fingerprint(key)
+    return f"sha256:{hint}"
+
+
+def _candidates(
+    curve: ec.EllipticCurve, prime: int, signature: bytes, digest: bytes
+) -> Iterator[ec.EllipticCurvePublicKey]:
+    """SEC 1 4.1.6: Q = (sR - eG) / r, where R is one of the two points whose x is r."""
+    r, s = utils.decode_dss_signature(signature)
+    order = curve.group_order
+    if not (0 < r < order and 0 < s < order):
+        raise ValueError("of another curve")
+    size, e = (curve.key_size + 7) // 8, int.from_bytes(digest, "big") % order
+
+    def point(x: int, sign: int = 2) -> ec.EllipticCurvePublicKey:
+        encoded = bytes([sign]) + x.to_bytes(size, "big")
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, encoded)
+
+    def times(factor: int, x: int) -> int:
+        shared = ec.derive_private_key(factor, curve).exchange(ec.ECDH(), point(x))
+        return int.from_bytes(shared, "big")
+
+    one = point(times(s, r)).public_numbers()
+    two = ec.derive_private_key(e, curve).public_key().public_numbers()
+    for y in (one.y, -one.y):
+        slope = (y + two.y) * pow(one.x - two.x, -1, prime)
+        x = times(pow(r, -1, order), (slope * slope - one.x - two.x) % prime)
+        yield from (point(x, sign) for sign in (2, 3))
+
+
+_CURVES: list[tuple[ec.EllipticCurve, int]] = [  # in the order of _HASHES; SP 800-186: the field
+    (ec.SECP256R1(), 2**256 - 2**224 + 2**192 + 2**96 - 1),
+    (ec.SECP384R1(), 2**384 - 2**128 - 2**96 + 2**32 - 1),
+    (ec.SECP521R1(), 2**521 - 1),
+]
+
+
 def fingerprints(key: ec.EllipticCurvePublicKey) -> list[str]:
-    """SHA-256 in hexadecimal of the key as PEM (what is written as `hint`) and as DER."""
+    """What a `hint` may be: SHA-256 in hexadecimal of the key as PEM (which we write) or DER."""
     info = serialization.PublicFormat.SubjectPublicKeyInfo
     forms = (serialization.Encoding.PEM, serialization.Encoding.DER)
     return [sha256(key.public_bytes(form, info)).hexdigest() for form in forms]

@@ -65,10 +65,9 @@ def is_bundle(data: bytes) -> bool:
     return isinstance(kind, str) and kind.startswith(_BUNDLES)
 
 
-def parse(data: bytes, method: Method | None = None, *, without_payload: bool = False) -> Bundle:
+def parse(data: bytes, method: Method | None = None) -> Bundle:
     """Reads a bundle, JSON (OMS 8.1), without trusting it.
 
-    `without_payload` leaves the payload out, which is most of the work: to show who signed.
     A `BundleError` if it is not a Sigstore bundle with one DSSE-signed in-toto statement and
     exactly one kind of verification material: that of `method`, if one is named.
     """
@@ -124,7 +123,7 @@ def parse(data: bytes, method: Method | None = None, *, without_payload: bool = 
         _refuse("the key id is not text", f"{where}.signatures[0].keyid")
     return Bundle(
         method=claimed,
-        payload=b"" if without_payload else _base64(envelope["payload"], f"{where}.payload"),
+        payload=_base64(envelope["payload"], f"{where}.payload"),
         signature=_base64(signature["sig"], f"{where}.signatures[0].sig"),
         key_hint=hint,
         certificates=certificates,

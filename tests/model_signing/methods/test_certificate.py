@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import subprocess
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -358,6 +359,9 @@ def test_fingerprints_are_those_of_openssl(tmp_path: Path) -> None:
     ).stdout
     assert len(lines) == 2
     assert lines[0].split()[-1] == expected.strip().split("=")[1]
+    info = serialization.PublicFormat.SubjectPublicKeyInfo
+    key = ROOT.certificate.public_key().public_bytes(serialization.Encoding.DER, info)
+    assert f"key sha256:{hashlib.sha256(key).hexdigest()}," in lines[0]
 
 
 def test_an_expired_certificate_of_the_public_suite() -> None:

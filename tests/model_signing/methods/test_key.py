@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, utils
 
+from model_signing import inspection
 from model_signing.errors import BundleError, FileError, LogError, SignatureError, SigningError
 from model_signing.methods.key import key_signer, key_verifier
 from model_signing.methods.timestamps import timestamp
@@ -40,7 +41,11 @@ def test_every_curve_signs_and_verifies(curve: str, tmp_path: Path) -> None:
     key = new_key(curve)
     data = key_signer(private_pem(key))(statement())
     authenticated = key_verifier(public_pem(key))(data)
-    fingerprint = hashlib.sha256(public_pem(key)).hexdigest()
+    encoded = key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    fingerprint = hashlib.sha256(encoded).hexdigest()
+    assert inspection.signer(bundle.parse(data))["identity"] == f"sha256:{fingerprint}"
     assert authenticated.payload == statement()
     assert authenticated.identity == f"sha256:{fingerprint}"
     assert (authenticated.method, authenticated.signed_at) == ("key", None)
@@ -158,6 +163,23 @@ def test_a_fingerprint_of_the_der_encoding_is_understood() -> None:
     )
     data = edited(key_bundle(key), *HINT, "hint", to=hashlib.sha256(encoded).hexdigest().upper())
     assert key_verifier(public_pem(key))(data)
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_another_key_is_named_as_it_is_everywhere(curve: str) -> None:
+    ours, theirs = new_key(curve), new_key(curve)
+    names = [key_verifier(public_pem(key))(key_bundle(key)).identity for key in (ours, theirs)]
+    with pytest.raises(SignatureError, match="another key") as refusal:
+        key_verifier(public_pem(ours))(key_bundle(theirs))
+    assert [refusal.value.expected, refusal.value.found] == names
+
+
+@pytest.mark.parametrize("numbers", [(0, 0), (1, 1), (2**520, 2**520), (2**600, 1)])
+def test_a_hint_of_no_key_is_shown_as_it_is(numbers: tuple[int, int]) -> None:
+    data = edited(key_bundle(new_key()), "dsseEnvelope", "signatures", 0, "sig",
+        to=base64_of(utils.encode_dss_signature(*numbers)))  # fmt: skip
+    parsed = bundle.parse(data)
+    assert inspection.signer(parsed)["identity"] == f"sha256:{parsed.key_hint}"
 
 
 def test_bundles_of_other_methods_are_refused() -> None:
