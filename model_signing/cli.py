@@ -39,6 +39,7 @@ _OPTIONS: dict[str, tuple[str, str]] = {
         "FILE",
         "the signature file (signing: default model.sig; - is standard output)",
     ),
+    "--files": ("", "list all files, not the first ten"),
     "--ignore-paths": ("FILE...", "leave out this path; repeatable"),
     "--ignore-git-paths": (
         "yes",
@@ -100,6 +101,7 @@ _OAUTH = f"{_CREDENTIALS} --client-id --client-secret --oauth-force-oob --timeou
 _KEY = "--private-key! --password --timestamp-url"
 _TOKEN = "--pkcs11-uri! --password --timestamp-url"  # noqa: S105
 _CERTIFIED = "--signing-certificate! --certificate-chain"
+_SHOWN_FILES = 10
 _CERTIFICATES = "signing_certificate certificate_chain timestamp_url"  # of the parsed arguments
 
 
@@ -145,7 +147,14 @@ def _parser(given: Sequence[str]) -> command_line.Parser:
     purpose = "print the digest that a signature of the model names"
     _add(commands, "digest", purpose, _HASH, run=_digest, example="digest my-model")
     purpose = "print what a signature claims: UNVERIFIED"
-    _add(commands, "inspect", purpose, "bundle --format", run=_inspect, example="inspect model.sig")
+    _add(
+        commands,
+        "inspect",
+        purpose,
+        "bundle --files --format",
+        run=_inspect,
+        example="inspect model.sig",
+    )
     return parser
 
 
@@ -243,7 +252,19 @@ def _digest(args: _Args) -> int:
 def _inspect(args: _Args) -> int:
     from model_signing import inspection
 
-    return _show(args, "UNVERIFIED", inspection.claims(args.bundle))
+    claims = inspection.claims(args.bundle)
+    if args.format == "json":
+        return _show(args, "UNVERIFIED", claims)
+    resources, claims["log_index"] = claims.pop("resources"), claims.pop("log_entries")
+    claims["signed_at"] = claims["signed_at"] or "no clock says"
+    _show(args, "UNVERIFIED", claims)
+    shown = resources if args.files else resources[:_SHOWN_FILES]
+    for one in shown:
+        size = f", {one['size']} bytes" if "size" in one else ""
+        print(printable(f"    {one['name']}: {one['algorithm']} {one['digest']}{size}"))
+    if len(shown) < len(resources):
+        print(f"    and {len(resources) - len(shown)} more: --files lists them")
+    return 0
 
 
 def _sigstore_signer(args: _Args) -> Signer:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,10 @@ def claims(path: Path) -> dict[str, Any]:
 
     Returns:
         `method`, `identity`, `issuer`, `certificate_validity`, of Sigstore also
-        `certificate_claims` (the names of `fulcio.Claims`), `timestamps`, `log_entries`,
-        `predicate_type`, `subject`, `root_digest`, `payload_digest`, `files` (the number of
-        entries), `serialization`.
+        `certificate_claims` (the names of `fulcio.Claims`), `signed_at` (the earliest time that
+        some clock claims), `timestamps`, `log_entries` (indices), `predicate_type`, `subject`,
+        `root_digest`, `payload_digest`, `files` (the number of entries), `serialization`,
+        `resources` (the entries: `name`, `digest`, `algorithm`, of a shard also `size` in bytes).
 
     Raises:
         FileError: It cannot be read.
@@ -39,18 +43,45 @@ def claims(path: Path) -> dict[str, Any]:
     names = [str(subject.get("name")) for subject in subjects]
     roots = re.findall(r'"sha256": "([0-9a-f]{64})"', json.dumps(subjects))
     resources = predicate.get("resources")
+    resources = resources if isinstance(resources, list) else subjects
+    stamps = [_time(stamp) for stamp in parsed.timestamps]
     return {
         **signer(parsed),
         **_certified(parsed),
-        "timestamps": [_time(stamp) for stamp in parsed.timestamps],
+        "signed_at": min(
+            [*_logged(parsed), *(one for one in stamps if one != "malformed")], default=None
+        ),
+        "timestamps": stamps,
         "log_entries": [str(entry.get("logIndex")) for entry in parsed.log_entries],
         "predicate_type": str(statement.get("predicateType")),
         "subject": names[:10],
         "root_digest": roots[0] if len(roots) == 1 else None,
         "payload_digest": sha256(parsed.payload).hexdigest(),
-        "files": len(resources) if isinstance(resources, list) else len(names),
+        "files": len(resources),
         "serialization": predicate.get("serialization"),
+        "resources": [_resource(one) for one in resources if isinstance(one, dict)],
     }
+
+
+def _resource(claimed: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the manifest; or of a statement by v0.2.0, which has the files as subjects."""
+    digest, algorithm = claimed.get("digest"), claimed.get("algorithm")
+    if isinstance(digest, dict):
+        algorithm, digest = "sha256", digest.get("sha256")
+    name = str(claimed.get("name"))
+    found: dict[str, Any] = {"name": name, "digest": str(digest), "algorithm": str(algorithm)}
+    if shard := re.fullmatch(r"(?s).+:([0-9]{1,19}):([0-9]{1,19})", name):
+        found["size"] = int(shard[2]) - int(shard[1])
+    return found
+
+
+def _logged(parsed: bundle.Bundle) -> Iterator[str]:
+    """When logs say that they had it; newer ones leave the time to timestamp authorities."""
+    for entry in parsed.log_entries:
+        with suppress(ValueError, TypeError, OverflowError, OSError):
+            seconds = int(entry.get("integratedTime") or 0)
+            if seconds > 0:
+                yield datetime.fromtimestamp(seconds, timezone.utc).isoformat()
 
 
 def signer(parsed: bundle.Bundle) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
 import json
 import os
 import re
@@ -159,6 +160,24 @@ class TestResults:
 
         signed = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
         assert out.strip() == "sha256:" + signed["subject"][0]["digest"]["sha256"]
+
+    def test_inspect_lists_files(self, here: Path, run: Run) -> None:
+        for index in range(12):
+            (here / f"model/{index}.bin").write_bytes(b"x" * 1500)
+        assert run("sign key model --private-key key.pem --quiet --signature s.sig")[0] == 0
+        digest = hashlib.sha256(b"x" * 1500).hexdigest()
+        code, out, _ = run("inspect s.sig")
+        assert (code, out.count(digest)) == (0, 10)
+        assert "4 more: --files" in out
+        assert "signed at:" in out
+        code, out, _ = run("inspect s.sig --files")
+        assert (code, out.count(digest), "more" in out) == (0, 12, False)
+        listed = json.loads(run("inspect s.sig --format json")[1])["resources"]
+        assert {"name": "11.bin", "digest": digest, "algorithm": "sha256"} in listed
+        assert len(listed) == 14
+        run("sign key model --private-key key.pem --quiet --signature s.sig --shard-size 1000")
+        assert "    11.bin:1000:1500: sha256 " in (out := run("inspect s.sig --files")[1])
+        assert ", 500 bytes" in out
 
     def test_inspect_verifies_nothing_and_says_so(self, here: Path, run: Run) -> None:
         signature = here / "model.sig"
