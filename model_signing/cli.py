@@ -61,7 +61,10 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "--quiet": ("", "print nothing when all is well"),
     "--no-progress": ("", "no progress bar"),
     "--format": ("text|json", "print the result as text or JSON"),
-    "--trust-config": ("FILE", "client trust configuration of a private Sigstore"),
+    "--trust-config": (
+        "FILE",
+        "client trust configuration of a private Sigstore; to verify, a trusted root, too",
+    ),
     "--use-staging": ("", "Sigstore's staging instance"),
     "--offline": ("", "use the trust root on this machine, without refreshing it"),
     "--use-ambient-credentials": ("", "identity of the environment (CI)"),

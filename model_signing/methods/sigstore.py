@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +11,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from model_signing import errors
-from model_signing.methods import Authenticated, LogEntry, Signer, Verifier, identity_tokens
+from model_signing.methods import (
+    Authenticated,
+    LogEntry,
+    Signer,
+    Verifier,
+    identity_tokens,
+    trust_documents,
+)
 from model_signing.methods import sigstore_authorities as authorities
 from model_signing.methods import sigstore_trust as trust_root
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle
 
 if TYPE_CHECKING:
-    from sigstore.models import ClientTrustConfig
+    from sigstore.models import ClientTrustConfig, TrustedRoot
     from sigstore.sign import Signer as _SigstoreSession
 
     from model_signing.methods.services import Patience
@@ -50,7 +58,9 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
     `SigningError` for every failure of a service or credential, and `SignatureError` when what the
     services returned does not verify.
     """
-    trust_root.read(options)  # a missing file shows before the hashing, not after
+    found = trust_root.read(options)  # what is missing shows before the hashing, not after
+    if found is not None:
+        trust_documents.require_services(found, str(options.trust_config))
     identity_tokens.require_content(options.identity_token)
     if options.timeout is not None and options.timeout <= 0:
         raise errors.UsageError("no time to wait", where="--timeout", found=str(options.timeout))
@@ -174,14 +184,23 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
     """
     # 1. OMS 8.1: a well-formed bundle with a Fulcio certificate.
     parsed = bundle.parse(data, "sigstore")
+    last: errors.Error | None = None
+    for root in authorities.candidates(trust_root.roots(trust), parsed.certificates[0]):
+        try:
+            return _authenticated(data, parsed, root)
+        except errors.Error as error:  # noqa: PERF203
+            last = last or error
+    raise last or errors.LogError("there is no trust root")
+
+
+def _authenticated(data: bytes, parsed: bundle.Bundle, root: TrustedRoot) -> Authenticated:
     from sigstore import models
 
     from model_signing.methods import fulcio
 
-    root = trust_root.load(trust).trusted_root
     try:
         # 2. Sigstore client specification, and the windows of the trust root.
-        signed = models.Bundle.from_json(data)
+        signed = models.Bundle.from_json(_with_one_certificate(data))
         payload, times = authorities.verify(root, signed)
         # 3. Two parsers read the same bytes; they must agree.
         if payload != parsed.payload:
@@ -203,6 +222,19 @@ def authenticate_sigstore(data: bytes, trust: SigstoreTrust) -> Authenticated:
     time_source = "transparency log" if promised else "timestamp authority"
     told: dict[str, Any] = {"signed_at": when, "time_source": time_source, "log": log}
     return Authenticated(payload, parsed.payload_type, "sigstore", *who, **told)
+
+
+def _with_one_certificate(data: bytes) -> bytes:
+    """A keyless bundle before v0.3, which has a chain, as v0.3: the leaf is first (OMS 11.1).
+
+    Nothing is believed by that: the certificate is verified as every other.
+    """
+    document = json.loads(data)
+    material = document["verificationMaterial"]
+    if "x509CertificateChain" not in material:
+        return data
+    material["certificate"] = material.pop("x509CertificateChain")["certificates"][0]
+    return json.dumps({**document, "mediaType": bundle.MEDIA_TYPE}).encode()
 
 
 def _require_agreement(entry: Any) -> None:  # noqa: ANN401 - a pydantic model

@@ -44,6 +44,19 @@ _TSA = _Kind("timestamp_authorities", "timestamp authority", errors.LogError, "i
 _KINDS = (_CA, _CT_LOG, _LOG, _TSA)
 
 
+def candidates(roots: list[TrustedRoot], leaf: bytes) -> list[TrustedRoot]:
+    """Of several trust roots those with an authority of the name that issued `leaf`; else all."""
+    if len(roots) == 1:
+        return roots
+    issuer = x509.parse(leaf).issuer
+    named = []
+    for root in roots:
+        chains = [one.cert_chain.certificates for one in root._inner.certificate_authorities]
+        if any(issuer == x509.parse(one.raw_bytes).subject for chain in chains for one in chain):
+            named.append(root)
+    return named or roots
+
+
 def verify(root: TrustedRoot, signed: Bundle) -> tuple[bytes, list[datetime]]:
     """The payload of a bundle that holds, and the proven times of its signature.
 

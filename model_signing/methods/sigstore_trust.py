@@ -5,6 +5,7 @@ sigstore-python is imported inside the functions: it takes longer than hashing a
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -12,15 +13,18 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from model_signing import errors
+from model_signing.methods import trust_documents
 from model_signing.safe_files import read_bounded
 
 if TYPE_CHECKING:
-    from sigstore.models import ClientTrustConfig
+    from sigstore.models import ClientTrustConfig, SigningConfig, TrustedRoot
 
 T = TypeVar("T")
+
+_MAX_UNKNOWN = 64  # fields of a configuration
 
 
 @dataclass(frozen=True)
@@ -31,27 +35,65 @@ class SigstoreTrust:
     that ships with sigstore-python.
     """
 
-    trust_config: Path | None = None  # client trust configuration (JSON) of a private instance
+    # Of a private instance: a client trust configuration (JSON); for verifying a trusted root, too.
+    trust_config: Path | str | None = None
     staging: bool = False  # the public staging instance
     offline: bool = False
 
 
 def load(trust: SigstoreTrust) -> ClientTrustConfig:
-    """The trust root and service addresses of an instance.
+    """The trust root and service addresses of an instance, for signing.
 
-    A `FileError` or `UsageError` for a configuration that cannot be used, or a public instance's
-    trust root that cannot be refreshed.
+    A `FileError`, `SigningError` or `UsageError` for a configuration that cannot be used, or a
+    public instance's trust root that cannot be refreshed.
     """
-    return _load(read(trust), str(trust.trust_config), trust.staging, trust.offline)
+    found = read(trust)
+    if found is None:
+        return _public(trust.staging, trust.offline)
+    where = str(trust.trust_config)
+    services = trust_documents.require_services(found, where)
+    document = {"mediaType": trust_documents.CONFIG, "trustedRoot": found.roots[0]}
+    config = _private(json.dumps({**document, "signingConfig": services}), where, "")
+    _ = _selected(config, where)
+    return config
 
 
-def read(trust: SigstoreTrust) -> bytes | None:
-    """The configuration of a private instance, if one is named, unparsed; raises as `load`."""
+def roots(trust: SigstoreTrust) -> list[TrustedRoot]:
+    """The trust roots of an instance, for verifying: each is to be tried alone; raises as `load`.
+
+    The services that sign, and what is wrong with them, do not matter.
+    """
+    found = read(trust)
+    if found is None:
+        return [_public(trust.staging, trust.offline).trusted_root]
+    where = str(trust.trust_config)
+    services = {"mediaType": trust_documents.SERVICES}
+    document = {"mediaType": trust_documents.CONFIG, "signingConfig": services}
+    return [
+        _private(json.dumps({**document, "trustedRoot": one}), where, "trustedRoot").trusted_root
+        for one in found.roots
+    ]
+
+
+def read(trust: SigstoreTrust) -> trust_documents.Documents | None:
+    """The configuration of a private instance, if one is named; raises as `load`."""
     if trust.trust_config is None:
         return None
     if trust.staging:
         raise errors.UsageError("--trust-config and --use-staging exclude each other")
-    return read_bounded(trust.trust_config, 16 * 1024 * 1024)
+    data = read_bounded(Path(trust.trust_config), 16 * 1024 * 1024)
+    return trust_documents.parse(data, str(trust.trust_config))
+
+
+def _selected(config: ClientTrustConfig, where: str) -> SigningConfig:
+    """The services that sign; a `FileError` if sigstore-python finds none to its liking."""
+    from sigstore.errors import Error as SigstoreError
+
+    try:
+        return config.signing_config
+    except (SigstoreError, ValueError) as error:
+        words = "not a Sigstore signing config"
+        raise errors.FileError(words, where=where, found=_words(error)) from None
 
 
 def in_background(work: Callable[[], T]) -> Callable[..., T]:
@@ -73,26 +115,76 @@ def in_background(work: Callable[[], T]) -> Callable[..., T]:
     return future.result
 
 
-@lru_cache(maxsize=8)
-def _load(config: bytes | None, path: str, staging: bool, offline: bool) -> ClientTrustConfig:
+@lru_cache(maxsize=16)
+def _private(text: str, where: str, part: str) -> ClientTrustConfig:
+    """A configuration in sigstore-python's form; fields that are not known are left out, and named.
+
+    `part` is that of the document which came from the file.
+    """
     import logging
 
-    from sigstore.errors import Error as SigstoreError
+    from pydantic import ValidationError
     from sigstore.models import ClientTrustConfig
+
+    _quiet()
+    document = json.loads(text)
+    for _ in range(_MAX_UNKNOWN):
+        try:
+            config = ClientTrustConfig.from_json(json.dumps(document))
+            _require_zones(config.trusted_root, where)
+            return config
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+        except (ValueError, TypeError) as error:
+            raise errors.FileError(
+                "not a Sigstore client trust configuration", where=where, found=str(error)
+            ) from None
+        place = ".".join(map(str, first["loc"])).removeprefix(f"{part}." if part else "")
+        if first["type"] != "extra_forbidden":
+            raise errors.FileError(
+                "not a Sigstore client trust configuration",
+                where=f"{where}: {place}",
+                found=first["msg"].removeprefix("Value error, "),
+            )
+        logging.getLogger(__name__).warning("%s: unknown field left out: %s", where, place)
+        *path, name = first["loc"]
+        inner = document
+        for step in path:
+            inner = inner[step]
+        del inner[name]
+    raise errors.FileError("too many fields that are not known", where=where)
+
+
+def _require_zones(root: TrustedRoot, where: str) -> None:
+    """Times without a zone (no RFC 3339, and so no protobuf) cannot be compared."""
+    inner: Any = root._inner
+    keys = [log.public_key for log in (*inner.tlogs, *inner.ctlogs)]
+    for one in (*keys, *inner.certificate_authorities, *inner.timestamp_authorities):
+        window = one.valid_for
+        if window and any(time and time.tzinfo is None for time in (window.start, window.end)):
+            raise errors.FileError("a validity time has no time zone", where=f"{where}: validFor")
+
+
+def _quiet() -> None:
+    import logging
 
     # Its warnings would reach stderr; an application that configures logging still gets them.
     logging.getLogger("sigstore").addHandler(logging.NullHandler())
+
+
+@lru_cache(maxsize=4)
+def _public(staging: bool, offline: bool) -> ClientTrustConfig:
+    from sigstore.errors import Error as SigstoreError
+    from sigstore.models import ClientTrustConfig
+
+    _quiet()
     try:
-        if config is not None:
-            return ClientTrustConfig.from_json(config.decode())
         source = ClientTrustConfig.staging if staging else ClientTrustConfig.production
         return source(offline=offline)
     except (SigstoreError, OSError, ValueError, RuntimeError) as error:  # the last: nobody's home
         found = _words(error)
-        if offline and config is None and isinstance(error, OSError | RuntimeError):
+        if offline and isinstance(error, OSError | RuntimeError):
             return ClientTrustConfig.from_json(_shipped(staging))  # without a cache
-    if config is not None:
-        raise errors.FileError("not a Sigstore client trust configuration", where=path, found=found)
     fix = "check the network, or pass --offline to use the trust root on this machine"
     if offline:
         fix = "name a trust configuration with --trust-config"

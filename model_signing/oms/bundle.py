@@ -89,6 +89,9 @@ def parse(data: bytes, method: Method | None = None) -> Bundle:
         one_of = f"exactly one of {', '.join(_METHODS)}"
         _refuse("the signing method is not clear", where, one_of, ", ".join(given) or "none")
     claimed = _METHODS[given[0]]
+    # OMS 11.1: before v0.3 a keyless bundle had a chain, too; only it has an entry of a log.
+    if claimed == "certificate" and document["mediaType"] != MEDIA_TYPE:
+        claimed = "sigstore" if material.get("tlogEntries") else claimed
     if method not in (None, claimed):
         raise BundleError(
             "signed by another method",

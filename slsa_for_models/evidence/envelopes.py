@@ -228,9 +228,6 @@ def authenticate_bundle(
     """
     try:
         parsed = bundle.parse(data)
-        if parsed.method == "certificate" and parsed.log_entries:
-            data = _with_one_certificate(data)
-            parsed = bundle.parse(data)
         if parsed.method == "sigstore":
             return sigstore.authenticate_sigstore(data, trust)
     except (BundleError, CertificateError, LogError) as error:
@@ -244,19 +241,6 @@ def authenticate_bundle(
             fix="a model's signature alone is verified by `model_signing verify certificate`",
         )
     return _authenticated_by_key(label, parsed.payload, parsed.signature, tuple(public_keys))
-
-
-def _with_one_certificate(data: bytes) -> bytes:
-    """A keyless bundle before v0.3, which has a chain, as v0.3: the leaf is first (OMS v1.0, 11.1).
-
-    Nothing is believed by that: the certificate is verified as every other.
-    """
-    document = json.loads(data)
-    material = document["verificationMaterial"]
-    if document["mediaType"] == bundle.MEDIA_TYPE:
-        return data
-    material["certificate"] = material.pop("x509CertificateChain")["certificates"][0]
-    return json.dumps({**document, "mediaType": bundle.MEDIA_TYPE}).encode()
 
 
 def _name_instance(error: Error, data: bytes) -> None:

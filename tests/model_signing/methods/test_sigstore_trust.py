@@ -20,9 +20,9 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, str(tmp_path / name))
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    sigstore_trust._load.cache_clear()
+    sigstore_trust._public.cache_clear()
     yield
-    sigstore_trust._load.cache_clear()
+    sigstore_trust._public.cache_clear()
 
 
 def test_a_failed_refresh_names_the_option() -> None:
@@ -56,7 +56,7 @@ def test_without_a_cache_offline_is_the_root_that_ships(
 ) -> None:
     (tmp_path / "file").write_text("")
     expected = sigstore_trust.load(SigstoreTrust(offline=True, staging=staging))
-    sigstore_trust._load.cache_clear()
+    sigstore_trust._public.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / place))
     found = sigstore_trust.load(SigstoreTrust(offline=True, staging=staging))
     assert found.trusted_root._inner == expected.trusted_root._inner
