@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -134,8 +135,7 @@ def examine(row: formats.Format, path: Path, clean: Path, *, limit: bool) -> Non
         clean: See `Examination`.
         limit: Whether this process is for this alone, and may be limited.
     """
-    module, _, function = row.check.rpartition(".")
-    check = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+    check = checker(row)
     if limit:
         _limit(path, _CHECKING)
     check(path, clean)
@@ -146,6 +146,20 @@ def examine(row: formats.Format, path: Path, clean: Path, *, limit: bool) -> Non
         if limit:
             _limit(path, _LOADING)
         loader(clean)
+
+
+def checker(row: formats.Format) -> Callable[[Path, Path], None]:
+    """Imports and returns the format's check, which takes the model and where to write it anew."""
+    module, _, function = row.check.rpartition(".")
+    check: Callable[[Path, Path], None] = getattr(
+        importlib.import_module(f"{__package__}.{module}"), function
+    )
+    return check
+
+
+def most_memory(model: Path) -> int:
+    """Bytes that loading may take beyond what the libraries do."""
+    return MEMORY_FACTOR * _size(model) + MEMORY_SLACK
 
 
 def _limit(model: Path, seconds: float | None) -> None:
@@ -163,7 +177,7 @@ def _limit(model: Path, seconds: float | None) -> None:
         with contextlib.suppress(OSError):  # not Linux
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             mapped = pages * resource.getpagesize()
-            memory = mapped + MEMORY_FACTOR * _size(model) + MEMORY_SLACK
+            memory = mapped + most_memory(model)
     signal.setitimer(signal.ITIMER_REAL, clock)  # ends the process, as nothing handles the signal
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for kind, soft in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, processor)):
