@@ -67,6 +67,12 @@ lint: ## Check style, types, workflows and actions
 fuzz: ## Mutate 100,000 bundles and manifests: none accepted, none crashes
 	@bin=$(call environment,dev); "$$bin/python" -m tests.fuzz.fuzz_bundles $(ARGS)
 
+.PHONY: fuzz-load
+fuzz-load: ## Mutate 10,000 models of each format: no loader crashes, hangs, fills memory or writes
+	@for role in pytorch tensorflow; do \
+	  bin=$(call environment,$$role); "$$bin/python" -m tests.fuzz.fuzz_loading $(ARGS); \
+	done
+
 .PHONY: bench
 bench: ## Measure signing and verifying beside the peer and the machine's limits
 	@bin=$(call environment,dev); \

@@ -11,8 +11,6 @@ from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.models import onnx_runtime
 from slsa_for_models.models.safety import check_name, elements, words
 
-_SPLAT = 4096  # elements that one value may stand for
-
 # What a convolutional network or a perceptron consists of. Not among them: what holds graphs of its
 # own (If, Loop, Scan), and what makes large tensors of small ones (ConstantOfShape, Expand, Tile,
 # Range), which ONNX Runtime does while it loads.
@@ -88,7 +86,7 @@ def clean_model(path: Path, clean: Path) -> None:
                 found=f"{node.domain}:{node.op_type}"[:200].removeprefix(":"),
             )
     clean.write_bytes(model.SerializeToString(deterministic=True))
-    onnx_runtime.session(clean)  # which computes what is constant, and does not survive everything
+    onnx_runtime.session(clean)  # which does not survive everything
 
 
 def _check(model: Message) -> None:

@@ -31,7 +31,7 @@ MEMORY_SLACK = 256 * 1024 * 1024
 
 _CHECKING, _LOADING = 3.0, 10.0  # s of a processor, for the smallest model
 _BYTES_PER_SECOND = 25_000_000
-_WAITING = 4  # times as long by the clock, as other processes run, too
+_WAITING = 10  # times as long by the clock, as other processes run, too
 _STARTING = 100.0  # s by the clock, within which the libraries are imported
 
 _CHILD = """

@@ -288,7 +288,9 @@ class _Checker:
             if argument.annotation is None:
                 raise self._refusal(item)
             self._type(argument.annotation)
-            self._assign(ast.Name(argument.arg), ast.unparse(argument.annotation))
+            kind = ast.unparse(argument.annotation)
+            owner = kind if kind in self._program.classes else ""
+            self._assign(ast.Name(argument.arg), owner)
         for default in (*given.defaults, *given.kw_defaults):
             if default is not None:
                 self._expression(default)
