@@ -120,9 +120,9 @@ def _certified(parsed: bundle.Bundle) -> dict[str, Any]:
 
 
 def _time(stamp: bytes) -> str:
-    from rfc3161_client import decode_timestamp_response
+    from model_signing.methods import timestamps
 
     try:
-        return decode_timestamp_response(stamp).tst_info.gen_time.isoformat()
+        return timestamps.decode(stamp).tst_info.gen_time.isoformat()
     except ValueError:
         return "malformed"
