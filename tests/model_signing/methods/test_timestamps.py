@@ -1,157 +1,105 @@
-"""RFC 3161 responses as OpenSSL makes them: certificates in any order, or left out."""
+"""Asking a timestamp authority (RFC 3161 3.4) that answers as it likes."""
 
 from __future__ import annotations
 
-import base64
-import json
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from rfc3161_client import decode_timestamp_response
 
-from model_signing.errors import LogError
-from model_signing.methods import Authenticated
-from model_signing.methods.key import key_verifier
-from model_signing.methods.timestamps import decode
-from model_signing.oms import bundle
-from tests.support.material import key_bundle, new_key, public_pem
-
-KEY = new_key()
-EXTENSIONS = {
-    "root": "basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign",
-    "middle": "basicConstraints=critical,CA:true\nkeyUsage=critical,keyCertSign",
-    "stamper": "keyUsage=critical,digitalSignature\nextendedKeyUsage=critical,timeStamping",
-}
-CONFIG = """
-[tsa]
-default_tsa = t
-[t]
-serial = ./serial
-signer_cert = ./stamper.pem
-certs = ./chain.pem
-signer_key = ./stamper.key
-signer_digest = sha256
-default_policy = 1.2.3.4.1
-digests = sha256
-"""
+from model_signing.errors import SigningError
+from model_signing.methods import services
+from model_signing.methods.timestamps import timestamp
+from sandbox.sigstore import LocalSigstore
 
 
-def openssl(folder: Path, line: str) -> None:
-    subprocess.run(
-        ["openssl", *line.split()], cwd=folder, check=True, capture_output=True, timeout=300
-    )
+@contextmanager
+def authority(sigstore: LocalSigstore, how: str) -> Iterator[str]:
+    """The sandbox's authority behind a server that misbehaves."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            query = self.rfile.read(int(self.headers["Content-Length"]))
+            if how.startswith("redirect"):
+                self.send_response(int(how.split()[1]))
+                self.send_header("Location", f"{sigstore.url}/api/v1/timestamp")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if how == "no answer":
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.send_response(500 if how == "an error" else 200)
+            self.send_header("Content-Type", "application/timestamp-reply")
+            bodies = {
+                "too much": bytes(2_000_000),
+                "not DER": b"<html>",
+                "nothing": b"",
+                "an error": b"out of order",
+            }
+            data = bodies[how] if how in bodies else sigstore.tsa.reply(query)
+            if how == "in pieces":
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                for start in range(0, len(data), 100):
+                    piece = data[start : start + 100]
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                self.wfile.write(b"0\r\n\r\n")
+                return
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
 
 
-@dataclass
-class Authority:
-    """A timestamp authority of OpenSSL's, in a folder."""
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        issuer = ""
-        for name, extensions in EXTENSIONS.items():
-            (self.folder / f"{name}.ext").write_text(extensions)
-            openssl(self.folder, f"ecparam -name prime256v1 -genkey -noout -out {name}.key")
-            openssl(self.folder, f"req -new -key {name}.key -subj /CN={name} -out {name}.csr")
-            by = f"-CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial"
-            by = by if issuer else f"-signkey {name}.key"
-            openssl(
-                self.folder,
-                f"x509 -req -in {name}.csr {by} -days 30 -extfile {name}.ext -out {name}.pem",
-            )
-            issuer = name
-        chain = self.folder / "chain.pem"
-        chain.write_bytes(self.pem("middle") + self.pem("root"))
-        (self.folder / "tsa.cnf").write_text(CONFIG)
-        (self.folder / "serial").write_text("01\n")
-
-    def pem(self, name: str) -> bytes:
-        return (self.folder / f"{name}.pem").read_bytes()
-
-    def stamp(self, data: bytes, *, certificates: bool) -> bytes:
-        """The response for the signature of a bundle."""
-        (self.folder / "data").write_bytes(bundle.parse(data).signature)
-        wanted = "-cert" if certificates else ""
-        openssl(self.folder, f"ts -query -data data -sha256 {wanted} -out query")
-        openssl(self.folder, "ts -reply -config tsa.cnf -queryfile query -out reply")
-        return (self.folder / "reply").read_bytes()
+@pytest.mark.parametrize("how", ["as it should", "in pieces", "redirect 307", "redirect 308"])
+def test_an_answer_is_an_answer_however_it_comes(sigstore: LocalSigstore, how: str) -> None:
+    with authority(sigstore, how) as url:
+        response = timestamp(b"a signature", url)
+    assert decode_timestamp_response(response).status == 0
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-def verified(data: bytes, stamp: bytes, *trusted: bytes) -> Authenticated:
-    document = json.loads(data)
-    stamps = [{"signedTimestamp": base64.b64encode(stamp).decode()}]
-    document["verificationMaterial"]["timestampVerificationData"] = {"rfc3161Timestamps": stamps}
-    return key_verifier(public_pem(KEY), trusted)(json.dumps(document).encode())
-
-
-@pytest.mark.parametrize("turn", range(4))  # the keys, and so the order, are by chance
-def test_certificates_in_any_order(authority: Authority, turn: int) -> None:
-    data = key_bundle(KEY)
-    stamp = authority.stamp(data, certificates=True)
-    assert verified(data, stamp, authority.pem("root")).time_source == "timestamp authority"
-
-
-@pytest.mark.parametrize("files", ["one file", "several files"])
-def test_a_response_without_certificates_verifies_with_the_chain_given(
-    authority: Authority, files: str
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("too much", "answered without end"),
+        ("not DER", "gave no timestamp"),
+        ("nothing", "gave no timestamp"),
+        ("an error", "is out of service"),
+        ("no answer", "cannot be reached"),
+    ],
+)
+def test_what_is_no_answer_is_refused(
+    sigstore: LocalSigstore, how: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = key_bundle(KEY)
-    stamp = authority.stamp(data, certificates=False)
-    chain = [authority.pem(name) for name in EXTENSIONS]
-    given = [b"".join(chain)] if files == "one file" else chain
-    found = verified(data, stamp, *given)
-    assert found.signed_at == decode(stamp).tst_info.gen_time
-    with pytest.raises(LogError, match="not from a trusted authority"):
-        verified(data, stamp, authority.pem("root"))
+    monkeypatch.setattr(services, "_PAUSES", (0.01, 0.02))
+    with authority(sigstore, how) as url, pytest.raises(SigningError) as refusal:
+        timestamp(b"a signature", url)
+    assert refusal.value.message == f"the timestamp authority {words}"
+    assert refusal.value.where == url
+    assert refusal.value.found or refusal.value.expected
+    assert ("HTTP 500" in (refusal.value.found or "")) == (how == "an error")
+    assert "object at 0x" not in str(refusal.value)
 
 
-def test_certificates_that_are_given_make_nobody_else_trusted(
-    authority: Authority, tmp_path: Path
-) -> None:
-    data = key_bundle(KEY)
-    (tmp_path / "other").mkdir()
-    other = Authority(tmp_path / "other")
-    for certificates in (False, True):
-        stamp = other.stamp(data, certificates=certificates)
-        with pytest.raises(LogError, match="not from a trusted authority"):
-            verified(data, stamp, *(authority.pem(name) for name in EXTENSIONS))
-
-
-def test_the_purpose_of_the_stamper_is_still_asked_for(authority: Authority) -> None:
-    """A key that the authority certified for something else stamps nothing."""
-    data = key_bundle(KEY)
-    stamp = authority.stamp(data, certificates=False)
-    (authority.folder / "stamper.ext").write_text("extendedKeyUsage=critical,codeSigning")
-    by = "-CA middle.pem -CAkey middle.key -set_serial 5"
-    openssl(
-        authority.folder,
-        f"x509 -req -in stamper.csr {by} -days 30 -extfile stamper.ext -out stamper.pem",
-    )
-    with pytest.raises(LogError, match="not from a trusted authority"):
-        verified(data, stamp, *(authority.pem(name) for name in EXTENSIONS))
-
-
-def test_nothing_else_of_a_response_is_changed(authority: Authority) -> None:
-    stamp = authority.stamp(key_bundle(KEY), certificates=False)
-    (authority.folder / "reply").write_bytes(stamp)
-    assert decode(stamp).as_bytes() == stamp
-    openssl(authority.folder, "verify -CAfile root.pem -untrusted middle.pem stamper.pem")
-
-
-@pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_response_that_is_cut_off_is_refused(authority: Authority, cut: int) -> None:
-    data = key_bundle(KEY)
-    stamp = authority.stamp(data, certificates=True)
-    for broken in (stamp[:-cut], stamp[cut:], b"", b"\x30\x80", b"\x30\x84" + stamp):
-        if broken:
-            with pytest.raises(LogError):
-                verified(data, broken, authority.pem("root"))
-        with pytest.raises(ValueError, match=r"."):
-            decode(broken)
+def test_an_authority_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "_PAUSES", ())
+    with pytest.raises(SigningError) as refusal:
+        timestamp(b"a signature", "http://127.0.0.1:1/")
+    assert "refused" in (refusal.value.found or "")
+    assert "object at 0x" not in (refusal.value.found or "")
