@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from model_signing.errors import Error
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _MAX_NUMBER_LENGTH = 40  # characters; every number OMS and Sigstore use fits into 64 bits
 
 
@@ -49,7 +51,7 @@ def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 
             parse_float=number,
             parse_constant=number,
         )
-        if "\\u" in text:  # such an escape may leave half of a surrogate pair
+        if _SURROGATE.search(text):  # such an escape may be half of a pair
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError as error:
         raise refusal(f"{what} is not valid Unicode", found=str(error)[-80:]) from error

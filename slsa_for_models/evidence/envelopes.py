@@ -8,7 +8,9 @@ named, not skipped: older slsa-github-generator output and `intoto` log entries.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -29,6 +31,7 @@ from model_signing.errors import (
     SignatureError,
 )
 from model_signing.methods import Authenticated, keys, sigstore
+from model_signing.methods.fulcio import certificate_claims
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle, strict_json
 from model_signing.safe_files import read_bounded
@@ -40,7 +43,8 @@ MAX_ATTESTATION_BYTES = 24 * 1024 * 1024
 MAX_ATTESTATIONS = 1_000
 """In a file, and of one model in all."""
 MAX_PARTS = 200_000  # of JSON: objects, lists and commas; the payloads are one text each
-MAX_LOOKED_AT = 1024 * 1024  # only to say more of what is refused; and of text that is not ASCII
+MAX_LOOKED_AT = 1024 * 1024  # only to say more of what is refused; and of any character
+MAX_OTHER_BYTES = 100_000  # than ASCII's, in larger files
 
 _NEEDS_LOOK_UP = (
     "verify it with slsa-verifier, or have it made again by slsa-github-generator v2.1.0 or later"
@@ -64,7 +68,7 @@ class Attestation:
     file_sha256: str
 
 
-def load(path: Path) -> tuple[Attestation, ...]:
+def load(path: Path, most: int = MAX_ATTESTATIONS) -> tuple[Attestation, ...]:
     """The attestations of a file, in the forms in which people have them.
 
     A Sigstore bundle or DSSE envelope; JSON lines of them, as `gh attestation download` writes; a
@@ -72,6 +76,10 @@ def load(path: Path) -> tuple[Attestation, ...]:
     what `gh attestation verify --format json` prints; or base64 of any of these.
 
     Nothing is parsed before its size and the number of its lines and parts are known.
+
+    Args:
+        path: The file.
+        most: How many it may hold.
 
     Raises:
         FileError: The file cannot be read.
@@ -83,10 +91,8 @@ def load(path: Path) -> tuple[Attestation, ...]:
     del read  # of 64 MiB each copy counts
     if strict_json.parts(data) > MAX_PARTS:
         raise BundleError("the file has too many parts", where=str(path), expected=str(MAX_PARTS))
-    if len(data) > MAX_LOOKED_AT and not data.isascii():  # decoded it would take four times that
-        raise BundleError(
-            "a file of this size that is not ASCII is no file of attestations", where=str(path)
-        )
+    if len(data) > MAX_LOOKED_AT:
+        data = _ascii(path, data)
     found: list[Attestation] = []
     lines = _lines(path, data)
     for number, line in enumerate(lines, 1):
@@ -100,9 +106,31 @@ def load(path: Path) -> tuple[Attestation, ...]:
             _attestation(f"{label}, number {place}", json.dumps(one).encode(), one, digest)
             for place, one in enumerate(inner, 1)
         ]
-    if not 0 < len(found) <= MAX_ATTESTATIONS:
+    if not 0 < len(found) <= most:
         _refuse_number(path, len(found))
     return tuple(found)
+
+
+def _ascii(path: Path, data: bytes) -> bytes:
+    """The same JSON with its few other characters escaped, such as the dash of a log's checkpoint.
+
+    Python has a text in as many bytes a character as its widest one needs: with one emoji among
+    them, 64 MiB become 256 to read and as much again when parsed. No attestation has any.
+    """
+    others = 0 if data.isascii() else len(data) - len(data.translate(None, bytes(range(128, 256))))
+    with contextlib.suppress(UnicodeDecodeError):
+        if 0 < others <= MAX_OTHER_BYTES:
+            data = _WIDE.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), data)
+    if not data.isascii() or _WIDER.search(data):
+        raise BundleError(
+            "a file of this size with so much that is not ASCII holds no attestations",
+            where=str(path),
+        )
+    return data
+
+
+_WIDE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}")
+_WIDER = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def _refuse_number(path: Path, found: int) -> NoReturn:
@@ -157,7 +185,7 @@ def _lines(path: Path, data: bytes) -> list[bytes]:
     return [line for line in data.split(b"\n") if line.strip()]
 
 
-def _unwrapped(document: object, label: str, depth: int = 0) -> list[object]:
+def _unwrapped(document: Any, label: str, depth: int = 0) -> list[Any]:  # noqa: ANN401
     """The bundles and envelopes within what registries and tools put around them."""
     inner = document.get("attestations") if isinstance(document, dict) else document
     if isinstance(inner, list) and depth < 2:
@@ -216,6 +244,27 @@ def authenticate(
     _refuse_unsupported_log(attestation.label, document)
     del document
     return authenticate_bundle(attestation.label, attestation.data, trust, public_keys)
+
+
+def claimed(
+    attestation: Attestation, trust: SigstoreTrust, public_keys: Iterable[bytes]
+) -> Authenticated:
+    """Who a keyless bundle says it is from, and what it says: NOT verified, but seldom in vain.
+
+    For choosing among many; what is chosen has to be authenticated. A signature by a key is.
+
+    Raises:
+        Error: As `authenticate`.
+    """
+    if not attestation.bare:
+        parsed = bundle.parse(attestation.data)
+        if parsed.method == "sigstore" or (parsed.method == "certificate" and parsed.log_entries):
+            leaf = parsed.certificates[0]
+            said = certificate_claims(leaf)
+            return Authenticated(
+                parsed.payload, parsed.payload_type, "sigstore", said.identity, said.issuer, leaf
+            )
+    return authenticate(attestation, trust, public_keys)
 
 
 def authenticate_bundle(
@@ -319,7 +368,7 @@ def _authenticate_envelope(
             "the payload is not an in-toto statement",
             where=f"{label}: payloadType",
             expected=bundle.PAYLOAD_TYPE,
-            found=ascii(document["payloadType"])[:100],
+            found=ascii(str(document["payloadType"])[:100]),
         )
     try:
         payload, raw = (

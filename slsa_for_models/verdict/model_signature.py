@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 
 from model_signing import api
+from model_signing.api import Verified
+from model_signing.errors import BundleError, Error, FileError
 from model_signing.hashing import Progress
-from model_signing.methods import Authenticated
+from model_signing.methods import Authenticated, Verifier
+from model_signing.oms import statement, strict_json
 from slsa_for_models.evidence import envelopes, subjects
+from slsa_for_models.evidence.envelopes import Attestation
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.verdict import checks, signers
 from slsa_for_models.verdict.expectations import Expectations
 from slsa_for_models.verdict.result import Evidence, Signed, logged
-from slsa_for_models.verdict.table import OMS, Table, counted
+from slsa_for_models.verdict.table import OMS, Step, Table, counted
 
 _TITLE = "Model signature"
+_WHO = ("Who signed the model", f"{OMS}.2")
+_MOST_STATEMENTS = 10
 
 
 def examine(
     table: Table, evidence: Evidence, expected: Expectations, progress: Progress | None
-) -> tuple[ModelDigests, Signed | None, str | None]:
+) -> tuple[ModelDigests, tuple[Signed, ...], str | None]:
     """Adds the steps for the signature, if there is one, and hashes the model once.
 
+    A file may hold several signatures, among other attestations (`claims.jsonl`): those of one
+    model whose signers are accepted are all returned, for the rest of the evidence to decide; who
+    is chosen is for `show`.
+
     Returns:
-        The model as hashed; who signed it, if that was accepted; and the SHA-256, hexadecimal, of
-        the signature file as it was read.
+        The model as hashed; who signed it, as far as that was accepted; and the SHA-256,
+        hexadecimal, of the signature file as it was read.
 
     Raises:
         FileError: The model or the trust root cannot be read.
@@ -33,33 +45,150 @@ def examine(
     path, digest = evidence.signature, None
     if path is None:
         table.not_checked("signature", _TITLE, OMS, "none was given")
-        return subjects.measure(evidence.model, progress), None, None
+        return subjects.measure(evidence.model, progress), (), None
     signer = expected.signer
     keys = [signer.public_key] if signer and signer.public_key else []
+    held: list[tuple[str, Authenticated]] = []
+    several = _several(path)
 
-    def authenticate(data: bytes) -> Authenticated:
+    def check() -> Verified:
+        nonlocal digest
+        if not several:
+            return _verified(evidence, progress, alone)
+        digest = several[0].file_sha256
+        held.extend(_signatures(several, evidence, expected, keys))
+        return _first_that_verifies(evidence, progress, [one for _, one in held])
+
+    def alone(data: bytes) -> Authenticated:
         nonlocal digest
         digest = sha256(data).hexdigest()
-        return envelopes.authenticate_bundle(path.name, data, evidence.trust, keys)
+        held[:] = [
+            (path.name, envelopes.authenticate_bundle(path.name, data, evidence.trust, keys))
+        ]
+        return held[0][1]
 
     # OMS 8: the envelope, the statement, the same files with the same bytes.
     verified = table.step(
         path.name,
         _TITLE,
         OMS,
-        partial(api.verify, evidence.model, path, authenticate, progress=progress),
+        check,
         lambda result: (
             f"{counted(result.files, 'file')} as signed{logged(result.authenticated, ', ')}"
         ),
     )
-    who = "Who signed the model", f"{OMS}.2"
     if verified is None:
-        table.not_checked(path.name, *who, "not looked at: the signature was not accepted")
-        return subjects.measure(evidence.model, progress), None, digest
+        table.not_checked(path.name, *_WHO, "not looked at: the signature was not accepted")
+        return subjects.measure(evidence.model, progress), (), digest
+    payload = verified.authenticated.payload
+    accepted, refusal = _may_sign([one for one in held if one[1].payload == payload], expected)
+    if refusal is not None and not accepted:
+        label, error = refusal
+        table.refused(label, *_WHO, error)
+    return subjects.of_verified(evidence.model, verified), accepted, digest
 
-    def signer_and_run() -> tuple[Signed, str]:
-        signed = signers.check_model_signer(path.name, verified.authenticated, expected)
-        return signed, f"; {checks.check_run(expected, signed.facts)}" if signed.facts else ""
 
-    signed = table.step(path.name, *who, signer_and_run, lambda result: "".join(map(str, result)))
-    return subjects.of_verified(evidence.model, verified), signed and signed[0], digest
+def show(
+    table: Table, signers: Sequence[Signed], chosen: Signed | None, expected: Expectations
+) -> None:
+    """Adds who signed the model, of those who may have."""
+    if chosen is not None:
+        run = checks.check_run(expected, chosen.facts) if chosen.facts else ""
+        said = f"{chosen}; {run}" if run else str(chosen)
+        table.steps.append(Step(chosen.label, *_WHO, "passed", said))
+    for other in signers:
+        if other is not chosen:
+            table.not_checked(other.label, "Other signature", OMS, "not relied on: it holds, too")
+
+
+def _several(path: Path) -> tuple[Attestation, ...]:
+    """The attestations of a file with more than one; nothing where it is a bundle as ever."""
+    try:
+        found = envelopes.load(path) if path.stat().st_size <= envelopes.MAX_FILE_BYTES else ()
+    except (BundleError, OSError):  # said where the signature is verified
+        return ()
+    return found if len(found) > 1 else ()
+
+
+def _signatures(
+    several: Sequence[Attestation],
+    evidence: Evidence,
+    expected: Expectations,
+    keys: Sequence[bytes],
+) -> list[tuple[str, Authenticated]]:
+    """The model signatures among them that hold: of those who may sign, or else the first.
+
+    Raises:
+        Error: Why it does not; or that there is none.
+    """
+    said: list[tuple[Attestation, Authenticated]] = []
+    refused: Error | None = None
+    for item in several:
+        try:
+            one = envelopes.claimed(item, evidence.trust, keys)
+            payload = strict_json.loads(one.payload, BundleError, "the payload")
+        except FileError:
+            raise
+        except Error as error:
+            refused = refused or error
+            continue
+        if isinstance(payload, dict) and payload.get("predicateType") == statement.PREDICATE_TYPE:
+            said.append((item, one))
+    likely = [item for item, one in said if _may_sign([(item.label, one)], expected)[0]]
+    found: list[tuple[str, Authenticated]] = []
+    for item in likely or [item for item, _ in said[:1]]:
+        try:
+            one = envelopes.authenticate(item, evidence.trust, keys)
+            found.append((item.label, one))
+        except FileError:  # noqa: PERF203
+            raise
+        except Error as error:
+            refused = refused or error
+    if not found:
+        raise refused or BundleError(
+            "no signature of a model is among the attestations",
+            expected=statement.PREDICATE_TYPE,
+            fix="name the file that signs the model with --signature",
+        )
+    return found
+
+
+def _may_sign(
+    held: Sequence[tuple[str, Authenticated]], expected: Expectations
+) -> tuple[tuple[Signed, ...], tuple[str, Error] | None]:
+    """Who of them may sign the model, and the first refusal."""
+    accepted: list[Signed] = []
+    refusal = None
+    for label, one in held:
+        try:
+            signed = signers.check_model_signer(label, one, expected)
+            if signed.facts:
+                checks.check_run(expected, signed.facts)
+            accepted.append(signed)
+        except Error as error:  # noqa: PERF203
+            refusal = refusal or (label, error)
+    return tuple(accepted), refusal
+
+
+def _first_that_verifies(
+    evidence: Evidence, progress: Progress | None, held: Sequence[Authenticated]
+) -> Verified:
+    """Each different statement needs the model to be hashed: only so many are tried."""
+    refused = None
+    different = {one.payload: one for one in reversed(held)}
+    for one in [one for one in held if different[one.payload] is one][:_MOST_STATEMENTS]:
+        try:
+            return _verified(evidence, progress, partial(_already, one))
+        except FileError:  # noqa: PERF203
+            raise
+        except Error as error:
+            refused = refused or error
+    raise refused or BundleError("no signature of a model")
+
+
+def _already(authenticated: Authenticated, _: bytes) -> Authenticated:
+    return authenticated
+
+
+def _verified(evidence: Evidence, progress: Progress | None, authenticate: Verifier) -> Verified:
+    return api.verify(evidence.model, evidence.signature or "", authenticate, progress=progress)

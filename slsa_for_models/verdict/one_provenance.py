@@ -17,6 +17,7 @@ from slsa_for_models.evidence.envelopes import Attestation
 from slsa_for_models.evidence.provenance import Provenance
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.verdict import checks, signers
+from slsa_for_models.verdict.choice import Examined
 from slsa_for_models.verdict.expectations import Builder, Expectations
 from slsa_for_models.verdict.result import Accepted, Signed, logged
 from slsa_for_models.verdict.table import POLICY, SLSA, UNFORGEABLE, Outcome, Step, Table, counted
@@ -24,7 +25,7 @@ from slsa_for_models.verdict.table import POLICY, SLSA, UNFORGEABLE, Outcome, St
 
 @dataclass(eq=False, repr=False)  # not all of it is set
 class Case:
-    """One attestation under examination.
+    """One attestation under examination; `believed` to choose among many, see `Examined`.
 
     What is not set from the beginning is found by the steps, in this order. A step names what it
     `needs`, and is not run where that was not found.
@@ -34,6 +35,7 @@ class Case:
     model: ModelDigests
     expected: Expectations
     trust: SigstoreTrust
+    believed: bool = False
     authenticated: Authenticated = field(init=False)
     provenance: Provenance = field(init=False)
     signed: Signed = field(init=False)
@@ -68,7 +70,8 @@ class Row:
 
 def _authenticate(case: Case) -> str:
     keys = [builder.public_key for builder in case.expected.builders if builder.public_key]
-    case.authenticated = envelopes.authenticate(case.attestation, case.trust, keys)
+    read = envelopes.claimed if case.believed else envelopes.authenticate
+    case.authenticated = read(case.attestation, case.trust, keys)
     return f"{case.authenticated.method}{logged(case.authenticated, ', ')}"
 
 
@@ -200,37 +203,60 @@ def examine(case: Case) -> tuple[Sequence[Step], Accepted | None]:
     return table.steps, Accepted(case.signed, case.provenance, case.level)
 
 
-def examine_file(
-    table: Table, path: Path, model: ModelDigests, expected: Expectations, trust: SigstoreTrust
-) -> tuple[str | None, Accepted | None]:
-    """One attestation of a file has to satisfy everything; the others get a line each.
+def examine_files(
+    paths: Sequence[Path], model: ModelDigests, expected: Expectations, trust: SigstoreTrust
+) -> tuple[list[tuple[list[Step], str | None]], list[Examined]]:
+    """Every attestation of every file on its own; which of them count is not decided here.
+
+    Nothing is authenticated yet, for that is most of the work: see `confirmed`. What is refused
+    for what it says itself is refused whoever signed it.
 
     Returns:
-        The SHA-256, hexadecimal, of the file as it was read, if it holds any; and what was
-        accepted.
+        Of each file the step that read it, and its SHA-256, hexadecimal, if it holds any; and all
+        attestations.
 
     Raises:
-        FileError: The file or the trust root cannot be read.
+        FileError: A file or the trust root cannot be read.
     """
-    loaded = table.step(
-        path.name,
-        "File format",
-        "DSSE v1, Sigstore bundle",
-        partial(envelopes.load, path),
-        lambda result: counted(len(result), "attestation"),
-    )
-    examined = [(item, *examine(Case(item, model, expected, trust))) for item in loaded or ()]
-    examined.sort(key=lambda entry: _merit(entry[1]), reverse=True)
-    if not examined:
-        return None, None
-    first, best, accepted = examined[0]
-    table.steps += best
-    for item, steps, _ in examined[1:]:
-        refusal = next((step.found for step in steps if step.outcome == "refused"), "it holds, too")
-        table.not_checked(item.label, "Other attestation", SLSA, f"not relied on: {refusal}")
-    return first.file_sha256, accepted
+    files: list[tuple[list[Step], str | None]] = []
+    examined: list[Examined] = []
+    for number, path in enumerate(paths):
+        table, left = Table(), envelopes.MAX_ATTESTATIONS - len(examined)
+        loaded = table.step(
+            path.name,
+            "File format",
+            "DSSE v1, Sigstore bundle",
+            partial(envelopes.load, path, left),
+            lambda result: counted(len(result), "attestation"),
+        )
+        for item in loaded or ():
+            steps, accepted = examine(Case(item, model, expected, trust, believed=True))
+            examined.append(Examined(number, item, steps, accepted))
+        files.append((table.steps, loaded[0].file_sha256 if loaded else None))
+    return files, examined
 
 
-def _merit(steps: Sequence[Step]) -> tuple[bool, int]:
-    outcomes = [step.outcome for step in steps]
-    return "refused" not in outcomes, outcomes.count("passed")
+def confirmed(
+    item: Examined, model: ModelDigests, expected: Expectations, trust: SigstoreTrust
+) -> Examined:
+    """The same, authenticated.
+
+    Raises:
+        FileError: The trust root cannot be read.
+    """
+    if item.is_confirmed:
+        return item
+    steps, accepted = examine(Case(item.attestation, model, expected, trust))
+    return Examined(item.file, item.attestation, steps, accepted, is_confirmed=True)
+
+
+def show_file(table: Table, mine: Sequence[Examined], shown: Sequence[Examined]) -> None:
+    """The steps of what counts of one file, or of what came nearest; a line for each other one."""
+    for item in shown:
+        table.steps += item.steps
+    labels = {item.attestation.label for item in shown}
+    for item in mine:
+        label = item.attestation.label
+        if label not in labels:
+            why = item.refusal or "nothing more is needed; its signature was not looked at"
+            table.not_checked(label, "Other attestation", SLSA, f"not relied on: {why}")

@@ -98,7 +98,8 @@ class Found:
         model: The model as it was hashed.
         signer: Who signed it, if that was accepted.
         signature: SHA-256 of the signature file as it was read, hexadecimal.
-        accepted: The provenances of which every step passed.
+        accepted: The provenances of which every step passed, and that count.
+        complete: Whether every provenance file has one of them.
         vouched: The level that an accepted verification summary vouches for.
     """
 
@@ -107,12 +108,13 @@ class Found:
     signer: Signed | None
     signature: str | None
     accepted: tuple[Accepted, ...]
+    complete: bool
     vouched: int | None
 
     @property
     def lost(self) -> str:
         """Why something cannot be checked that provenance would say; "" if all was accepted."""
-        if len(self.accepted) == len(self.evidence.provenance):
+        if self.complete:
             return ""
         return "not every provenance was accepted" if self.accepted else NO_PROVENANCE
 

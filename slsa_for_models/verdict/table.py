@@ -83,7 +83,8 @@ class Table:
         except FileError:
             raise
         except Error as error:
-            self.refused(subject, title, clause, error)
+            # It is kept as long as the verdict, and the frames that it came through with it.
+            self.refused(subject, title, clause, error.with_traceback(None))
             return None
         outcome: Outcome = "passed" if compared else "info"
         self.steps.append(Step(subject, title, clause, outcome, show(result)))

@@ -25,6 +25,7 @@ from slsa_for_models.verdict import model_signature, one_provenance, together, t
 from slsa_for_models.verdict import run_conclusion as conclusion
 from slsa_for_models.verdict import vsa as summaries
 from slsa_for_models.verdict.base_models import BaseModel
+from slsa_for_models.verdict.choice import Choice, Examined, settle
 from slsa_for_models.verdict.expectations import Expectations
 from slsa_for_models.verdict.result import OFFLINE, Evidence, Found, Verdict
 from slsa_for_models.verdict.run_conclusion import GitHubApi
@@ -125,31 +126,56 @@ def verify_one(evidence: Evidence, expected: Expectations, progress: Progress | 
             raise FileError("there is no such file", where=str(path))
     table, trust = Table(), evidence.trust
     # A. The model's bytes, by its signature where there is one.
-    model, signer, signature = model_signature.examine(table, evidence, expected, progress)
+    model, signers, signature = model_signature.examine(table, evidence, expected, progress)
     # B. Each provenance on its own.
-    provenances = [
-        (path, *one_provenance.examine_file(table, path, model, expected, trust))
-        for path in evidence.provenance
-    ]
-    read: list[tuple[Path | None, str | None]] = [(path, digest) for path, digest, _ in provenances]
-    read.append((evidence.signature, signature))
+    files, examined = one_provenance.examine_files(evidence.provenance, model, expected, trust)
     # C. A trusted verifier's summary.
-    vouched = None
+    summary, vsa, vouched = Table(), None, None
     if evidence.vsa is not None:
-        digest, vouched = summaries.examine(table, evidence.vsa, model, expected, trust)
-        read.append((evidence.vsa, digest))
+        vsa, vouched = summaries.examine(summary, evidence.vsa, model, expected, trust)
+
+    def found_in(chosen: Choice) -> Found:
+        parts = {item.file for item in chosen.relied_on}
+        complete = len(parts) == len(evidence.provenance)
+        accepted = chosen.accepted
+        return Found(evidence, model, chosen.signer, signature, accepted, complete, vouched)
+
+    def refusals(chosen: Choice) -> int:
+        tried, found = Table(), found_in(chosen)
+        together.examine(tried, found, expected)
+        training_claims.examine(tried, found, expected)
+        return sum(step.outcome == "refused" for step in tried.steps)
+
+    def confirm(item: Examined) -> Examined:
+        return one_provenance.confirmed(item, model, expected, trust)
+
+    # Which of all that count.
+    chosen, examined = settle(signers, examined, refusals, confirm)
+    model_signature.show(table, signers, chosen.signer, expected)
+    for number, (steps, _) in enumerate(files):
+        table.steps += steps
+        mine = [item for item in examined if item.file == number]
+        shown = [item for item in mine if item in chosen.relied_on]
+        nearest = sorted(mine, key=lambda item: item.merit, reverse=True)[:1]
+        one_provenance.show_file(table, mine, shown or list(map(confirm, nearest)))
+    table.steps += summary.steps
     # D. All of it together.
-    accepted = tuple(item for _, _, item in provenances if item is not None)
-    found = Found(evidence, model, signer, signature, accepted, vouched)
+    found = found_in(chosen)
     levels = together.examine(table, found, expected)
     record, dataset = training_claims.examine(table, found, expected)
+    read = [(path, sha256) for path, (_, sha256) in zip(evidence.provenance, files, strict=True)]
+    read += [
+        (path, sha256)
+        for path, sha256 in ((evidence.signature, signature), (evidence.vsa, vsa))
+        if path
+    ]
     return Verdict(
         model=model,
         steps=tuple(table.steps),
-        signer=signer,
-        accepted=accepted,
+        signer=found.signer,
+        accepted=found.accepted,
         levels=levels,
         dataset=dataset,
         record=record,
-        evidence=tuple((path.name, digest) for path, digest in read if path and digest),
+        evidence=tuple((path.name, digest) for path, digest in read if digest),
     )

@@ -56,6 +56,8 @@ HOSTILE = {
     "many empty lines": b"{}" + b"\n" * (16 * MIB) + b"{}",
     "one text": b'{"payloadType":"' + b"A" * (16 * MIB) + b'"}',
     "wide text": b'{"payloadType":"\xf0\x9f\x98\x80' + b"A" * (16 * MIB) + b'"}',
+    "wide escape": b'{"payloadType":"\\ud83d\\ude00' + b"A" * (16 * MIB) + b'"}',
+    "dashes": b'{"payloadType":"' + b"\xe2\x80\x94" * (5 * MIB) + b'"}',
     "base64": base64.b64encode(b"[" + b"{}," * (4 * MIB) + b"{}]"),
     "wide payload": json.dumps(
         {
@@ -139,6 +141,15 @@ def test_the_forms_in_which_registries_and_tools_hand_out_attestations(workshop:
     folded = base64.encodebytes(json.dumps(bundle).encode())
     options = ("--provenance", workshop.write("p.json", folded), *EXPECTED)
     assert workshop.verify(model, *options)[0] == 0
+
+
+def test_a_large_file_of_real_attestations(workshop: Workshop) -> None:
+    """Their checkpoints have a dash that is not ASCII."""
+    model = workshop.model()
+    data = workshop.train_provenance(model).read_bytes()
+    assert not data.isascii()
+    provenance = workshop.write("p.json", b" " * 2 * MIB + data.replace(b"{", b"{" + b" " * MIB, 1))
+    assert workshop.verify(model, "--provenance", provenance, *EXPECTED)[0] == 0
 
 
 def test_flipped_payload(workshop: Workshop) -> None:

@@ -1,0 +1,227 @@
+"""Which attestations count, where files hold several: decided over all evidence together.
+
+A file may hold the attestations of many runs, builders and models. What counts is a combination
+that belongs to one run, in which every file has its part and every expectation is met. It does not
+depend on the order of files and lines.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from slsa_for_models.evidence.envelopes import Attestation
+from slsa_for_models.evidence.statement_names import DATASET
+from slsa_for_models.verdict.result import Accepted, Signed
+from slsa_for_models.verdict.table import Step
+
+MOST_GUESSES = 10
+MOST_TRIED = 2_000
+"""Combinations; only among contradicting attestations of one run are there more than a few."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """One attestation, every step that was run for it, and what was accepted of it if anything.
+
+    Until it is confirmed, its certificate and payload are taken for what they say they are: enough
+    to choose by, and never to rely on.
+
+    Attributes:
+        file: The number of its file.
+        attestation: Itself.
+        steps: Its steps.
+        accepted: None unless every one passed.
+        is_confirmed: Whether it was authenticated.
+    """
+
+    file: int
+    attestation: Attestation
+    steps: Sequence[Step]
+    accepted: Accepted | None
+    is_confirmed: bool = False
+
+    @property
+    def refusal(self) -> str:
+        """Why it is not relied on, as far as its own steps say; "" if they all passed."""
+        return next((step.found for step in self.steps if step.outcome == "refused"), "")
+
+    @property
+    def merit(self) -> tuple[bool, int]:
+        """How near it came to being accepted."""
+        outcomes = [step.outcome for step in self.steps]
+        return "refused" not in outcomes, outcomes.count("passed")
+
+    @property
+    def run(self) -> str:
+        """The run that it names, without the number of its attempt; or ""."""
+        item = self.accepted
+        return run_of(item.signed) or item.provenance.invocation if item else ""
+
+    @cached_property
+    def witness(self) -> tuple[str, str]:
+        """The builder and the kind: a second one of both adds nothing."""
+        said = self.accepted and self.accepted.provenance
+        return (said.builder_id, said.kind.name) if said else ("", "")
+
+    @cached_property
+    def traits(self) -> tuple[object, ...]:
+        """What other evidence may contradict; None where it says nothing."""
+        if self.accepted is None:
+            return ()
+        said = self.accepted.provenance
+        named = {one.name: one.sha256 for one in said.dependencies if one.name and one.sha256}
+        return (
+            said.source_commit or None,
+            named.get(DATASET),
+            frozenset(named.items()) or None,
+            said.record and said.record.sha256,
+            said.signature and said.signature.sha256,
+            self.witness,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A combination.
+
+    Attributes:
+        signer: Who signed the model, of several signatures the one that belongs to it.
+        relied_on: In the order of files.
+    """
+
+    signer: Signed | None
+    relied_on: tuple[Examined, ...]
+
+    @property
+    def accepted(self) -> tuple[Accepted, ...]:
+        """What is relied on."""
+        return tuple(item.accepted for item in self.relied_on if item.accepted is not None)
+
+
+def settle(
+    signers: Sequence[Signed],
+    examined: Sequence[Examined],
+    refusals: Callable[[Choice], int],
+    confirm: Callable[[Examined], Examined],
+) -> tuple[Choice, list[Examined]]:
+    """`choose`, until all that was chosen is confirmed: what is not authentic is left out.
+
+    Args:
+        signers: As there.
+        examined: As there.
+        refusals: As there.
+        confirm: Authenticates one.
+
+    Returns:
+        The choice; and all attestations, as they are then known.
+    """
+    known = list(examined)
+    for tries in itertools.count():
+        chosen = choose(signers, known, refusals)
+        open_ = [item for item in chosen.relied_on if not item.is_confirmed]
+        if not open_:
+            break
+        if tries == MOST_GUESSES:  # somebody made many that are not authentic
+            open_ = [item for item in known if item.accepted]
+        now = {id(item): confirm(item) for item in open_}
+        known = [now.get(id(item), item) for item in known]
+    return chosen, known
+
+
+def choose(
+    signers: Sequence[Signed],
+    examined: Sequence[Examined],
+    refusals: Callable[[Choice], int],
+) -> Choice:
+    """The combination that satisfies everything; if there is none, the nearest.
+
+    Args:
+        signers: Those who may have signed the model, one for each signature that holds.
+        examined: All attestations of all files.
+        refusals: How many checks of all evidence together refuse a combination.
+    """
+    best, fewest, tried = Choice(signers[0] if signers else None, ()), -1, 0
+    for choice in _combinations(signers, [item for item in examined if item.accepted]):
+        count, tried = refusals(choice), tried + 1
+        if fewest < 0 or count < fewest:
+            best, fewest = choice, count
+        if fewest == 0 or tried == MOST_TRIED:
+            break
+    return best
+
+
+def run_of(signed: Signed) -> str:
+    """The run that a workflow's certificate names, without the number of its attempt; or ""."""
+    return signed.facts.get("run of repository") or ""
+
+
+def _combinations(signers: Sequence[Signed], pool: Sequence[Examined]) -> Iterator[Choice]:
+    """Of each run those that agree with one of its attestations; then each a little changed."""
+    runs: dict[str, list[Examined]] = {}
+    for item in pool:
+        runs.setdefault(item.run, []).append(item)
+    if not runs:
+        yield from (Choice(signer, ()) for signer in signers)
+    signed_runs = {run_of(signer) for signer in signers}
+    # First what a signature belongs to, and what most files have a part in.
+    for run in sorted(
+        runs, key=lambda run: (run not in signed_runs, -len({item.file for item in runs[run]}))
+    ):
+        mine = runs[run]
+        elsewhere = [item for item in pool if item.file not in {one.file for one in mine}]
+        signing: list[Signed | None] = [one for one in signers if run_of(one) == run]
+        signing = signing or list(signers) or [None]
+        for anchor in {item.traits: item for item in mine}.values():
+            nearest = sorted(mine, key=partial(_agreement, anchor), reverse=True)
+            picked = _one_for_each(nearest, elsewhere)
+            for signer in signing:
+                yield Choice(signer, picked)
+            # A file needs one of them; what more it holds may speak against it.
+            for left_out in picked:
+                rest = tuple(item for item in picked if item is not left_out)
+                if any(item.file == left_out.file for item in rest):
+                    yield Choice(signing[0], rest)
+
+
+def _one_for_each(
+    nearest: Sequence[Examined], elsewhere: Sequence[Examined]
+) -> tuple[Examined, ...]:
+    """One of each builder and kind, such that every file has its part, if that can be."""
+    files = sorted({item.file for item in nearest})
+    taken: dict[tuple[str, str], Examined] = {}
+
+    def place(file: int, tried: set[tuple[str, str]]) -> bool:
+        for item in nearest:
+            key = item.witness
+            if item.file != file or key in tried:
+                continue
+            tried.add(key)
+            if key not in taken or place(taken[key].file, tried):
+                taken[key] = item
+                return True
+        return False
+
+    alone = [file for file in files if not place(file, set())]
+    for item in nearest:
+        taken.setdefault(item.witness, item)
+    picked = list(taken.values())
+    # A copy of another file's: shown, and refused as that.
+    picked += [next(item for item in nearest if item.file == file) for file in alone]
+    seen = {item.file for item in picked}
+    for item in elsewhere:  # of another run: shown, and refused as that
+        if item.file not in seen:
+            seen.add(item.file)
+            picked.append(item)
+    return tuple(sorted(picked, key=lambda item: item.file))
+
+
+def _agreement(anchor: Examined, item: Examined) -> tuple[int, int]:
+    pairs = [
+        (mine, its)
+        for mine, its in zip(item.traits, anchor.traits, strict=True)
+        if mine is not None and its is not None
+    ]
+    return sum(mine == its for mine, its in pairs), item.accepted.level if item.accepted else 0
