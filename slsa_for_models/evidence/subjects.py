@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -32,6 +32,9 @@ MAX_ENCODED = 96 * 1024
 """A directory with a longer list of files has one subject, the digest of its signed OMS payload.
 The list is an environment variable of the jobs that sign, ours and the generator's, for which Linux
 has 128 KiB."""
+
+MOST_FOLDERS = 100
+"""Places in a list of subjects where a model may lie: each is compared as a whole."""
 
 _PLAIN = Serialization("files", "sha256", None, False, GIT_PATHS)
 
@@ -171,43 +174,126 @@ def check(subjects: Iterable[Resource], model: ModelDigests) -> str:
     """Whether provenance is about this model (SLSA v1.2 verifying-artifacts, 1.2).
 
     A file: one subject has its digest. A directory: its OMS payload is a subject; or every file is
-    one by name and digest, and, under the name the root digest goes by, nothing else is.
+    one by name and digest. Where the root digest is named, nothing else is below that name. Others
+    name the files with a common folder before them, with `./`, or by base names alone; subjects
+    outside that folder are other artifacts of the build.
 
     Returns:
-        What matched, in words.
+        What matched, and how, in words.
 
     Raises:
-        SubjectError: It is about something else.
+        SubjectError: It is about something else, or names it ambiguously.
     """
+    subjects = tuple(subjects)
     listed = [(subject.name, subject.sha256) for subject in subjects if subject.sha256]
+    without = {_plain(subject.name) for subject in subjects if not subject.sha256}
     if model.single:
-        for name, digest in listed:
-            if digest == model.sha256:
-                return f"{name} sha256:{digest}"
-        expected = next((digest for name, digest in listed if name == model.name), None)
-        raise SubjectError(
-            "the provenance is about other bytes",
-            where=model.name,
-            expected=expected or f"one of {len(listed)} subjects, such as {listed[:1]}",
-            found=model.sha256,
-        )
+        return _check_file(listed, without, model)
     for name, digest in listed:
         if digest == model.payload_sha256:
             return f"{name} sha256:{digest} (the signed list of its files)"
-    prefix = next((f"{name}/" for name, digest in listed if digest == model.root), "")
-    below = [(name[len(prefix) :], digest) for name, digest in listed if name.startswith(prefix)]
+    root = next((f"{name}/" for name, digest in listed if digest == model.root), None)
+    if root is not None:
+        below = [(name[len(root) :], one) for name, one in listed if name.startswith(root)]
+        _compare(below, model, without, root)
+        return f"{len(below)} files of {root.rstrip('/') or model.name}, each by name and digest"
+    plain = [(_plain(name), digest) for name, digest in listed]
+    return _check_named_by_others(plain, without, model)
+
+
+def _plain(name: str) -> str:
+    """A name without `./` before it, which changes nothing."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
+def _check_file(listed: Sequence[tuple[str, str]], without: Set[str], model: ModelDigests) -> str:
+    for name, digest in listed:
+        if digest == model.sha256:
+            return f"{name} sha256:{digest}"
+    expected = next((digest for name, digest in listed if name == model.name), None)
+    raise SubjectError(
+        "the provenance is about other bytes",
+        where=model.name,
+        expected=expected or f"one of {len(listed)} subjects, such as {listed[:1]}",
+        found=model.sha256,
+        fix="its subject of that name has no sha256 to compare" if model.name in without else None,
+    )
+
+
+def _check_named_by_others(
+    listed: Sequence[tuple[str, str]], without: Set[str], model: ModelDigests
+) -> str:
+    """With a common folder, with none, or by base names: the first that fits; else the nearest."""
+    # Where its rarest file lies, the others have to lie; the same bytes first.
+    how_often = Counter(digest for _, digest in listed)
+    rare = min(model.files, key=lambda name: how_often[model.files[name]])
+    tails = [entry for entry in listed if f"/{entry[0]}".endswith(f"/{rare}")]
+    tails.sort(key=lambda entry: entry[1] != model.files[rare])
+    found = [name[: -len(rare)] for name, _ in tails]
+    folders = [*dict.fromkeys(found)][:MOST_FOLDERS] or [f"{model.name}/"]
+    refusals: list[tuple[int, SubjectError]] = []
+    for folder in folders:
+        below = [(name[len(folder) :], one) for name, one in listed if name.startswith(folder)]
+        if not folder:  # what else was built may lie beside the files
+            below = [(name, one) for name, one in below if name in model.files]
+        try:
+            _compare(below, model, without, folder)
+        except SubjectError as error:
+            refusals.append((_matching(below, model), error))
+            continue
+        where = f"below {folder}" if folder else "by its own name"
+        others = len(listed) - len(below)
+        return f"{len(below)} files, each by digest, {where}{_beside(others)}"
+    bases = {name.rpartition("/")[2]: digest for name, digest in model.files.items()}
+    base_names = [(name, one) for name, one in listed if name in bases]
+    if len(bases) == len(model.files) and any("/" in name for name in model.files):
+        flat = replace(model, files=bases)
+        try:
+            _compare(base_names, flat, without, "")
+        except SubjectError as error:
+            refusals.append((_matching(base_names, flat), error))
+        else:
+            others = len(listed) - len(base_names)
+            return f"{len(bases)} files, each by digest and base name{_beside(others)}"
+    raise max(refusals, key=lambda entry: entry[0])[1]
+
+
+def _beside(others: int) -> str:
+    return f"; {others} other subjects" if others else ""
+
+
+def _matching(below: Iterable[tuple[str, str]], model: ModelDigests) -> int:
+    return sum(model.files.get(name) == digest for name, digest in below)
+
+
+def _compare(
+    below: Sequence[tuple[str, str]], model: ModelDigests, without: Set[str], folder: str
+) -> None:
+    """The files named are those of the model, no more and no less.
+
+    Raises:
+        SubjectError: They are not, or two subjects have one name.
+    """
     wanted = dict(below)
     if len(wanted) != len(below):
-        raise SubjectError("two subjects have the same name", where=model.name)
+        twice = Counter(name for name, _ in below).most_common(1)[0][0]
+        raise SubjectError("two subjects have the same name", where=f"{folder}{twice}")
     for name in sorted(wanted.keys() | model.files.keys()):
         if wanted.get(name) != model.files.get(name):
+            names = wanted.keys() | model.files.keys()
+            alike = [one for one in names if one != name and one.lower() == name.lower()]
+            fix = f"{name} and {alike[0]} differ in upper and lower case" if alike else None
+            if f"{folder}{name}" in without:
+                fix = "its subject has no sha256 to compare"
             raise SubjectError(
                 "the provenance is about other files",
                 where=name,
                 expected=wanted.get(name, "not listed"),
                 found=model.files.get(name, "no such file"),
+                fix=fix,
             )
-    return f"{len(wanted)} files of {prefix.rstrip('/') or model.name}, each by name and digest"
 
 
 def check_record(record: TrainingRecord, model: ModelDigests) -> None:

@@ -122,7 +122,7 @@ def verify_one(evidence: Evidence, expected: Expectations, progress: Progress | 
     """
     named = (evidence.signature, evidence.vsa, evidence.training_record)
     for path in (evidence.model, *evidence.provenance, *named, evidence.trust.trust_config):
-        if path is not None and not path.exists():  # before a large model is hashed
+        if path is not None and not Path(path).exists():  # before a large model is hashed
             raise FileError("there is no such file", where=str(path))
     table, trust = Table(), evidence.trust
     # A. The model's bytes, by its signature where there is one.

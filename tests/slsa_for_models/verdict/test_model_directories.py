@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from slsa_for_models.evidence import subjects
-from tests.support.crafted import SOURCE, TRAIN, Json, Workshop, refusals
+from tests.support.crafted import SOURCE, TRAIN, Json, Workshop, github_statement, refusals
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
 
@@ -105,3 +106,83 @@ def test_above_a_thousand_files_the_signed_list_is_the_subject(workshop: Worksho
     (model / "variables" / "1000").rename(model / "variables" / "1000x")
     code, verdict = workshop.verify(model, *options)
     assert (code, refusals(verdict)[0]) == (1, "SubjectError")
+
+
+HF = ("config.json", "model.safetensors", "tokenizer/vocab.json")
+
+
+def subject(name: str, content: str | None = None, algorithm: str = "sha256") -> Json:
+    said = (name.rpartition("/")[2] if content is None else content).encode()
+    return {"name": name, "digest": {algorithm: hashlib.new(algorithm, said).hexdigest()}}
+
+
+def below(folder: str, *names: str) -> list[Json]:
+    return [subject(f"{folder}{name}") for name in names or HF]
+
+
+AS_OTHERS = {
+    "relative": below(""),
+    "below ./": below("./"),
+    "sha256sum hf/*": below("hf/"),
+    "sha256sum ./out/hf/*": below("./out/hf/"),
+    "base names": below("", "config.json", "model.safetensors", "vocab.json"),
+    "beside others": [*below("hf/"), subject("pkg.whl"), subject("other/config.json", "other")],
+    "base names beside others": [
+        *below("", "config.json", "model.safetensors", "vocab.json"),
+        subject("pkg.whl"),
+    ],
+    "below two folders": [*below("a/"), *below("b/")],
+    "after another model": [
+        *below("a/", *HF[:2]),
+        subject("a/tokenizer/vocab.json", "x"),
+        *below("b/"),
+    ],
+    "a file twice as large": [*below("hf/"), subject("hf.tar", algorithm="sha512")],
+}
+NOT_THIS = {
+    "one missing": (below("hf/", *HF[:2]), None),
+    "one more in the folder": ([*below("hf/"), subject("hf/pickle.bin")], None),
+    "swapped": (
+        [*below("hf/", HF[2]), subject("hf/config.json", HF[1]), subject(f"hf/{HF[1]}", HF[0])],
+        None,
+    ),
+    "ambiguous": ([*below("hf/"), subject("hf/config.json", "other")], None),
+    "ambiguous base names": (
+        [*below("", "config.json", "model.safetensors", "vocab.json"), subject("vocab.json", "x")],
+        None,
+    ),
+    "in two folders": ([*below("a/", *HF[:2]), *below("b/", HF[2])], None),
+    "other case": (below("hf/", "Config.json", *HF[1:]), "upper and lower case"),
+    "sha512 only": (
+        [*below("hf/", *HF[1:]), subject("hf/config.json", algorithm="sha512")],
+        "no sha256",
+    ),
+}
+
+
+def attested_as(workshop: Workshop, subjects: list[Json]) -> tuple[int, Json]:
+    model = workshop.folder / "hf"
+    for name in HF:
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_bytes(name.rpartition("/")[2].encode())
+    statement = github_statement(workshop.model(name="one"))
+    data = workshop.sign({**statement, "subject": subjects}, workshop.token())
+    return workshop.verify(model, "--provenance", workshop.write("p.json", data), *EXPECTED)
+
+
+@pytest.mark.parametrize("name", AS_OTHERS)
+def test_a_folder_as_other_tools_attest_it(workshop: Workshop, name: str) -> None:
+    code, verdict = attested_as(workshop, AS_OTHERS[name])
+    (found,) = (step["found"] for step in verdict["steps"] if step["clause"].endswith("1.2"))
+    assert (code, refusals(verdict)) == (0, [])
+    assert "3 files" in found
+    assert ("base name" in found) is name.startswith("base names")
+    assert ("other subjects" in found) is ("beside" in name or "two" in name or "after" in name)
+
+
+@pytest.mark.parametrize("name", NOT_THIS)
+def test_a_folder_that_is_not_the_one_attested(workshop: Workshop, name: str) -> None:
+    subjects, said = NOT_THIS[name]
+    code, verdict = attested_as(workshop, subjects)
+    assert (code, refusals(verdict)[:1]) == (1, ["SubjectError"])
+    assert said is None or said in verdict["refusal"]["fix"]
