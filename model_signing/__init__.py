@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from model_signing.methods import Verifier as Verifier
     from model_signing.methods.certificate import certificate_signer as certificate_signer
     from model_signing.methods.certificate import certificate_verifier as certificate_verifier
+    from model_signing.methods.key import digest_signer as digest_signer
     from model_signing.methods.key import key_signer as key_signer
     from model_signing.methods.key import key_verifier as key_verifier
     from model_signing.methods.pkcs11 import pkcs11_certificate_signer as pkcs11_certificate_signer
@@ -40,12 +41,14 @@ if TYPE_CHECKING:
     from model_signing.oms.manifest import Manifest as Manifest
     from model_signing.oms.manifest import Serialization as Serialization
 
+    __version__: str
+
 _PUBLIC = {  # module -> its public names
     "api": "HashOptions Signed Verified digest sign verify",
     "errors": "Error",
     "methods": "Authenticated Signer Verifier",
     "methods.certificate": "certificate_signer certificate_verifier",
-    "methods.key": "key_signer key_verifier",
+    "methods.key": "digest_signer key_signer key_verifier",
     "methods.pkcs11": "pkcs11_certificate_signer pkcs11_key_signer",
     "methods.sigstore": "SigstoreSigning sigstore_signer sigstore_verifier",
     "methods.sigstore_trust": "SigstoreTrust",
@@ -56,6 +59,10 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from model_signing.terminal.command_line import version
+
+        return version()
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

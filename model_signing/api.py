@@ -5,8 +5,10 @@ from __future__ import annotations
 import builtins
 import hashlib
 import os
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -386,8 +388,12 @@ def _compare_files(source: Source, entries: Mapping[str, Entry], signed: Manifes
         raise MismatchError(
             "the model does not have the files that were signed (OMS 8.4)",
             where=str(source),
-            found="; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names),
+            found="; ".join(
+                [f"{what}: {_some(names)}" for what, names in lists.items() if names]
+                + _alike(missing, unsigned)
+            ),
             fix=None if missing else "remove them, or excuse them with --ignore-unsigned-files",
+            files={"missing": sorted(missing), "unsigned": sorted(unsigned)},
         )
     for name, size in signed.files.items():
         if size is not None and size != entries[name].size:
@@ -395,11 +401,32 @@ def _compare_files(source: Source, entries: Mapping[str, Entry], signed: Manifes
                 "a file does not have the size that was signed (OMS 8.4)",
                 where=name,
                 expected=f"{size} bytes",
+                files={"changed": [name]},
                 **{
                     "found": f"{entries[name].size} bytes",
                     **_cause(source, entries, [name]),
                 },
             )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _alike(missing: Sequence[str], unsigned: Sequence[str]) -> list[str]:
+    """Names of which one was signed and another is there, that a reader would take for one."""
+    found = []
+    for what, key in (
+        ("another Unicode form", partial(unicodedata.normalize, "NFC")),
+        ("upper and lower case", _folded),
+    ):
+        there = {key(name): name for name in unsigned}
+        alike = [(name, there[key(name)]) for name in sorted(missing) if key(name) in there]
+        if alike:
+            signed, other = (ascii(name)[1:-1] for name in alike[0])
+            found.append(f"they differ in {what}: {signed} was signed, {other} is there")
+            break
+    return found
 
 
 def _compare_digests(
@@ -411,6 +438,7 @@ def _compare_digests(
         first = different[0]
         raise MismatchError(
             "the model is not what was signed (OMS 8.4)",
+            files={"changed": different},
             **{
                 "where": _some(different),
                 "expected": f"{signed.algorithm} {signed.digests[first]}",

@@ -104,6 +104,13 @@ _OAUTH = f"{_CREDENTIALS} --client-id --client-secret --oauth-force-oob --timeou
 _KEY = "--private-key! --password --timestamp-url"
 _TOKEN = "--pkcs11-uri! --password --timestamp-url"  # noqa: S105
 _CERTIFIED = "--signing-certificate! --certificate-chain"
+_OF_ANOTHER_METHOD = {  # option -> method, of which the first that is given tells the most
+    "--pkcs11-uri": "pkcs11-key",
+    "--signing-certificate": "certificate",
+    "--private-key": "key",
+    "--public-key": "key",
+    "--certificate-chain": "certificate",
+}
 _SHOWN_FILES = 10
 _CERTIFICATES = "signing_certificate certificate_chain timestamp_url"  # of the parsed arguments
 
@@ -126,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser(given: Sequence[str]) -> command_line.Parser:
     """Only the part for what is `given` is built: `--help` lists no options of methods."""
+    _check_method(given)
     parser = command_line.Parser(
         prog="model_signing",
         description="Sign machine-learning models and verify them (OpenSSF Model Signing v1.0).",
@@ -170,6 +178,18 @@ def _add(
     parser.set_defaults(**more)
     command_line.add_options(parser, _OPTIONS, options)
     return parser
+
+
+def _check_method(given: Sequence[str]) -> None:
+    """The method was forgotten, if the options are another's."""
+    command = next((word for word in given if word in _METHODS), None)
+    if command is None or given[given.index(command) + 1 :][:1] != ["sigstore"]:
+        return
+    names = {word.partition("=")[0].replace("_", "-") for word in given}
+    for option, method in _OF_ANOTHER_METHOD.items():
+        if option in names and method in _METHODS[command]:
+            fix = f"name the method: model_signing {command} {method} ..."
+            raise UsageError(f"{option} is no option of the method sigstore", fix=fix)
 
 
 class _LogLevel(argparse.Action):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # importing typing would be a tenth of the cost of --help
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import ClassVar
 
 
@@ -40,6 +41,7 @@ class Error(Exception):
         expected: What the specification, the signature or the caller asked for.
         found: What was there instead.
         fix: What the user can do, in the imperative.
+        files: For programs: every file of the model that it is about, by what is the matter.
     """
 
     exit_code: ClassVar[int] = 1
@@ -52,10 +54,12 @@ class Error(Exception):
         expected: str | None = None,
         found: str | None = None,
         fix: str | None = None,
+        files: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = printable(message)
         self.where, self.expected, self.found, self.fix = where, expected, found, fix
+        self.files = files or {}
 
     def __str__(self) -> str:
         _, _, *details = self.as_dict().items()

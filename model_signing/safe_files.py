@@ -16,6 +16,13 @@ from model_signing.oms.bundle import MAX_BUNDLE_SIZE, is_bundle
 
 _TEMPORARY = (".model_signing-", ".tmp")  # around 16 hexadecimal digits
 _TEMPORARY_NAME = re.compile("[0-9a-f]{16}".join(map(re.escape, _TEMPORARY)))
+_IN_PYTHON = "sign in Python, with model_signing.digest_signer around that service's client"
+_KEY_SERVICES = {  # schemes of addresses -> what to do instead
+    "pkcs11": "use the method pkcs11-key or pkcs11-certificate, with --pkcs11-uri",
+    **dict.fromkeys(("awskms", "gcpkms", "azurekms", "hashivault", "hv", "k8s"), _IN_PYTHON),
+    **dict.fromkeys(("http", "https"), "download it first, and look at what you get"),
+    "file": "give the path alone",
+}
 _MAX_FROM_DEVICE = 1 << 20  # bytes
 _STREAMS = ("__stdin__", "__stdout__", "__stderr__")
 _MAX_LINKS = 40  # as Linux
@@ -46,6 +53,13 @@ def read_pem(source: Pem) -> tuple[bytes, str | None]:
     """The text and, for messages, the path; raises as `read_bounded`."""
     if isinstance(source, bytes):
         return source, None
+    scheme = os.fspath(source).partition(":")[0].lower()
+    if scheme in _KEY_SERVICES and not Path(source).exists():
+        raise FileError(
+            "a key is given as a file; this is an address",
+            where=os.fspath(source),
+            fix=_KEY_SERVICES[scheme],
+        )
     return read_bounded(Path(source), 1024 * 1024), os.fspath(source)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from model_signing.errors import SignatureError
 from model_signing.methods import Authenticated, Signer, Verifier, dsse, keys, timestamps
@@ -21,6 +21,19 @@ def key_signer(
     `timestamp_url` timestamps every signature, or else a `SigningError`.
     """
     return dsse.signer(*keys.software(private_key, password), timestamp_url)
+
+
+def digest_signer(
+    sign: Callable[[bytes], bytes], public_key: Pem, timestamp_url: str | None = None
+) -> Signer:
+    """Signs as `key_signer`, with a key that is elsewhere: in an HSM, at a key service.
+
+    `sign` makes the DER signature (ECDSA) of a digest, which has the size of the curve's hash:
+    SHA-256 for P-256, SHA-384 for P-384, SHA-512 for P-521. What it raises is passed on. Its
+    signature is checked with `public_key`, PEM or its path, before anything is written: a
+    `SigningError` if it is of another key. A `FileError` if the public key cannot be used.
+    """
+    return dsse.signer(sign, keys.load_public_key(public_key), timestamp_url)
 
 
 def key_verifier(public_key: Pem, tsa_certificate_chain: Sequence[Pem] = ()) -> Verifier:

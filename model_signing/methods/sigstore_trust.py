@@ -223,7 +223,7 @@ _VERIFICATION_FAILURES: dict[type[errors.Error], dict[str, str]] = {
     },
 }
 
-_INSTANCE = "if another Sigstore instance signed, name it: --trust-config or --use-staging"
+_INSTANCE = "if another Sigstore instance signed, name its trust configuration with --trust-config"
 
 
 def not_verified(error: Exception) -> errors.Error:

@@ -67,7 +67,13 @@ def check_leaf(leaf: x509.Certificate, when: datetime, fix: str | None = None) -
             found=", ".join(oid._name for oid in purposes),
         )
     if usage is None and purposes is None:
-        raise CertificateError("the certificate does not say that it is for signing")
+        raise CertificateError(
+            "the certificate does not say that it is for signing",
+            expected="digitalSignature in its key usage, or codeSigning in its extended key usage",
+            found="neither, as OpenSSL makes certificates by default",
+            fix="make it with: openssl req -x509 -addext keyUsage=critical,digitalSignature "
+            "-addext extendedKeyUsage=codeSigning ...",
+        )
 
 
 def clock(when: datetime) -> str | None:
@@ -96,15 +102,28 @@ def verify_chain(leaf: x509.Certificate, others: Chain, anchors: Chain, when: da
         policy.build_client_verifier().verify(leaf, list(others))
     except verification.VerificationError as error:
         reason = str(error).split(" (encountered")[0].rpartition(": ")[2]
-        if reason.startswith("all candidates exhausted"):
-            reason = f"no certificate of the issuer {leaf.issuer.rfc4514_string()}"
+        if reason.startswith("all candidates exhausted") or "max depth" in reason:
+            reason = f"it ends at {_end(leaf, list(others)).rfc4514_string()}"
         fix: str | None = "name the right root certificate with --certificate-chain"
         early = "not valid at" in str(error)
         if early and any(when < one.not_valid_before_utc for one in (*others, *anchors)):
             fix = clock(when) or fix
         raise CertificateError(
-            "the certificate does not chain to a trusted root", found=reason, fix=fix
+            "the certificate does not chain to a trusted root",
+            expected=" or ".join(one.subject.rfc4514_string() for one in anchors),
+            found=reason,
+            fix=fix,
         ) from None
+
+
+def _end(certificate: x509.Certificate, others: list[x509.Certificate]) -> x509.Name:
+    """Whose certificate would have to be trusted: the last issuer that a chain names."""
+    for _ in range(len(others)):
+        above = [one for one in others if one.subject == certificate.issuer != one.issuer]
+        if not above:
+            break
+        certificate = above[0]
+    return certificate.issuer
 
 
 def _require_ca(_: Policy, __: x509.Certificate, value: x509.BasicConstraints) -> None:

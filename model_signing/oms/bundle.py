@@ -22,6 +22,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_BUNDLE_SIZE = 512 * 1024 * 1024
 _MAX_PARTS = 100_000  # objects, lists and commas; the payload is one string
 _MAX_CHAIN = 32
+_NO_SIGNATURE = "name what `model_signing sign` wrote: model.sig, by default"
 
 Method = Literal["key", "certificate", "sigstore"]
 _METHODS: dict[str, Method] = {  # OMS 4.1: the field that decides the method
@@ -76,7 +77,7 @@ def parse(data: bytes, method: Method | None = None) -> Bundle:
         _refuse("the bundle is too large", "bundle", f"at most {MAX_BUNDLE_SIZE} bytes")
     if strict_json.parts(data) > _MAX_PARTS:  # each takes 25 times its size
         _refuse("the bundle has too many parts", "bundle", f"at most {_MAX_PARTS}")
-    document = strict_json.loads(data, BundleError, "the signature file")
+    document = _document(data)
     _fields(document, "bundle", "mediaType verificationMaterial dsseEnvelope")
     if document["mediaType"] not in MEDIA_TYPES:
         _refuse("not a Sigstore bundle", "mediaType", MEDIA_TYPE, document["mediaType"])
@@ -133,6 +134,27 @@ def parse(data: bytes, method: Method | None = None) -> Bundle:
         timestamps=tuple(timestamps),
         log_entries=log_entries,
     )
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    """JSON; other people's, and Sigstore's other kind of signature, are called by their names."""
+    try:
+        document = strict_json.loads(data, BundleError, "the signature file")
+    except BundleError as error:
+        error.fix = error.fix or _NO_SIGNATURE
+        raise
+    if not isinstance(document, dict) or "mediaType" not in document:
+        raise BundleError(
+            "this file is no signature", expected=f"a bundle ({MEDIA_TYPE})", fix=_NO_SIGNATURE
+        )
+    if "messageSignature" in document:
+        raise BundleError(
+            "this is a signature of one file's bytes, not of a model",
+            where="messageSignature",
+            expected="dsseEnvelope, with a signed list of files (OMS 4)",
+            fix="verify it with the tool that made it, such as `cosign verify-blob`",
+        )
+    return document
 
 
 def encode(

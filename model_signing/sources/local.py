@@ -77,7 +77,13 @@ class LocalSource:
         except (OSError, ValueError) as error:
             failed(self.path, error, "cannot read the model")
         if stat.S_ISLNK(status.st_mode):
-            _check_link(self.path, ())
+            target = os.path.realpath(self.path)
+            raise FileError(
+                "the model's own path is a symbolic link (OMS 6.1.1)",
+                where=self.path,
+                found=f"a link to {target}",
+                fix=f"name what it leads to, {target}, or follow links with --allow-symlinks",
+            )
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise FileError("a model is a file or a directory", where=self.path)
         return status

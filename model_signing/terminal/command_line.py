@@ -143,13 +143,18 @@ class Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """As argparse calls it."""
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(f"{parser.prog} {version('model-transparency')}")
-        except PackageNotFoundError:
-            print(f"{parser.prog} (from a source tree)")
+        print(f"{parser.prog} {version()}")
         parser.exit()
+
+
+def version() -> str:
+    """The version of both packages, as installed; or that they are not."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("model-transparency")
+    except metadata.PackageNotFoundError:
+        return "(from a source tree)"
 
 
 def _hyphens(word: str) -> str:
@@ -303,7 +308,8 @@ def _run(build_parser: Callable[[], argparse.ArgumentParser], argv: list[str], p
     if "--format json" in " ".join(argv).replace("=", " "):  # also where it cannot be parsed
         import json
 
-        print(json.dumps(refusal.as_dict()))
+        files = {kind: list(names) for kind, names in refusal.files.items() if names}
+        print(json.dumps({**refusal.as_dict(), **({"files": files} if files else {})}))
     else:
         print(f"{prog}: error: {refusal}", file=sys.stderr)
     return refusal.exit_code

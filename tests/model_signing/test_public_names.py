@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 import model_signing
+from model_signing.cli import main
 
 EXPORTED = (
     "Authenticated Error HashOptions Manifest Serialization Signed Signer SigstoreSigning "
-    "SigstoreTrust Verified Verifier certificate_signer certificate_verifier digest key_signer "
-    "key_verifier pkcs11_certificate_signer pkcs11_key_signer sign sigstore_signer "
+    "SigstoreTrust Verified Verifier certificate_signer certificate_verifier digest digest_signer "
+    "key_signer key_verifier pkcs11_certificate_signer pkcs11_key_signer sign sigstore_signer "
     "sigstore_verifier verify"
 )
 
@@ -35,6 +36,11 @@ def test_type_checkers_see_the_same_names_from_the_same_modules() -> None:
         if alias.name == alias.asname  # what is exported again, to a type checker
     }
     assert typed == {name: f"model_signing.{home}" for name, home in model_signing._HOME.items()}
+
+
+def test_the_version_is_that_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"model_signing {model_signing.__version__}\n"
 
 
 def test_another_name_is_no_attribute() -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, utils
 
 from model_signing import inspection
 from model_signing.errors import BundleError, FileError, LogError, SignatureError, SigningError
-from model_signing.methods.key import key_signer, key_verifier
+from model_signing.methods.key import digest_signer, key_signer, key_verifier
 from model_signing.methods.timestamps import timestamp
 from model_signing.oms import bundle
 from sandbox.sigstore import LocalSigstore
@@ -163,6 +163,27 @@ def test_a_fingerprint_of_the_der_encoding_is_understood() -> None:
     )
     data = edited(key_bundle(key), *HINT, "hint", to=hashlib.sha256(encoded).hexdigest().upper())
     assert key_verifier(public_pem(key))(data)
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_whoever_signs_a_digest_is_a_signer(curve: str, tmp_path: Path) -> None:
+    """OpenSSL plays the service that keeps the key."""
+    key = new_key(curve)
+    (tmp_path / "key.pem").write_bytes(private_pem(key))
+    (tmp_path / "key.pub").write_bytes(public_pem(key))
+
+    def elsewhere(digest: bytes) -> bytes:
+        command = ["openssl", "pkeyutl", "-sign", "-inkey", str(tmp_path / "key.pem")]
+        return subprocess.run(
+            command, input=digest, capture_output=True, check=True, timeout=300
+        ).stdout
+
+    data = digest_signer(elsewhere, tmp_path / "key.pub")(statement())
+    assert key_verifier(public_pem(key))(data).payload == statement()
+    with pytest.raises(SigningError, match="does not match"):
+        digest_signer(elsewhere, public_pem(new_key(curve)))(statement())
+    with pytest.raises(FileError, match="not a public key"):
+        digest_signer(elsewhere, private_pem(key))
 
 
 @pytest.mark.parametrize("curve", CURVES)
