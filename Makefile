@@ -83,6 +83,10 @@ bench-accuracy: ## Train on real photographs beside the tutorial recipes (DATA_D
 	@bin=$(call environment,pytorch); "$$bin/python" bench/accuracy.py --data-dir "$(DATA_DIR)" \
 		--pytorch "$$bin" --tensorflow "$(call environment,tensorflow)" $(ARGS)
 
+.PHONY: bench-runs
+bench-runs: ## Measure what a run of train.yml (every format) and of sign.yml costs (about 15 minutes)
+	@bin=$(call environment,dev); "$$bin/python" bench/runs.py $(ARGS)
+
 # Versions move only here. Nothing in the files names an index: they hold names and digests, for every
 # Python that we support. A lock takes the versions of those before it, so that they can be installed
 # together (`ROLES` in actions/setup/environment.py). PyTorch's own index has the build for the CPU.

@@ -6,6 +6,7 @@ with keys that are thrown away. What comes out proves nothing, and is thrown awa
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -96,7 +97,12 @@ def _commands(
     record = ("--training-record", str(training_record))
     signature = ("--signature", str(trust_config.with_name("model.sig")))
     provenance = str(trust_config.with_name("provenance.json"))
+    # Events that others cause are refused unless a policy names them: here it is this very one.
+    policy = trust_config.with_name("policy.toml")
+    events = json.dumps([claims["event_name"]])
+    policy.write_text(f"version = 1\n[build]\nevents = {events}\n", encoding="utf-8")
     expected = (
+        *("--policy", str(policy)),
         *("--source-uri", f"github.com/{claims['repository']}"),
         *("--identity", f"https://github.com/{claims['job_workflow_ref']}"),
         *("--identity-provider", GITHUB_ISSUER),

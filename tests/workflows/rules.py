@@ -217,13 +217,19 @@ def what_cannot_work_is_refused_first(file: File) -> Iterator[str]:
 
 def a_witness_that_fails_names_the_other(file: File) -> Iterator[str]:
     """GitHub's own message when it refuses the generator names no way out."""
-    callers = [job_id for job_id, job in file.jobs.items() if GENERATOR in str(job.get("uses"))]
-    for caller in callers:
+    others = {GENERATOR: "github-attestation", "/attest.yml": "slsa-github-generator"}
+    callers = {
+        job_id: other
+        for job_id, job in file.jobs.items()
+        for witness, other in others.items()
+        if witness in str(job.get("uses"))
+    }
+    for caller, other in callers.items():
         told = [
             job
             for job in file.jobs.values()
             if f"needs.{caller}.result == 'failure'" in str(job.get("if"))
-            and "github-attestation" in str(job)
+            and other in str(job)
             and "exit 1" in str(job)
         ]
         if not told:

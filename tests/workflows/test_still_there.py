@@ -99,10 +99,14 @@ def test_it_can_open_nothing() -> None:
 
 @pytest.mark.full
 def test_where_nothing_is_there_it_is_red(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """This machine reaches none of them: each part says so, and none hides another."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    gh = tmp_path / "gh"
+    gh.write_text("#!/bin/sh\necho 'error connecting' >&2\nexit 1\n")
+    gh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     run = sandbox.run("still-there.yml", sandbox.product(), event_name="schedule")
     assert {path: job.conclusion for path, job in run.jobs.items()} == dict.fromkeys(
         ("data", "pins", "trust-root"), "failure"

@@ -200,7 +200,7 @@ def test_in_train_yml_only_the_jobs_that_sign_have_an_identity(tmp_path):
     jobs = planner.plan(".github/workflows/train.yml", {}).jobs
     assert {path for path, job in jobs.items() if job.may_have_identity} == {
         *("provenance/detect-env", "provenance/generator"),
-        *("attest", "sign"),
+        *("attest/attest", "sign"),
     }
     assert {"train", "verify"} <= set(jobs)
     assert jobs["train"].permissions == {}
