@@ -19,9 +19,7 @@ from model_signing.terminal import command_line
 TYPE_CHECKING = False  # like pathlib, typing costs a tenth of the time that --help may take
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from typing import Any
-
-    from _typeshed import SupportsWrite
+    from typing import Any, TextIO
 
     from model_signing.api import HashOptions, Signed
     from model_signing.hashing import Progress
@@ -463,20 +461,20 @@ def _attributes(of: object, names: str) -> dict[str, Any]:
     return {name: getattr(of, name) for name in names.split()}
 
 
-def _show(
-    args: _Args, result: str, fields: dict[str, Any], file: SupportsWrite[str] | None = None
-) -> int:
+def _show(args: _Args, result: str, fields: dict[str, Any], file: TextIO | None = None) -> int:
     """One result, as JSON (slsa_for_models/schemas/model_signing-result.v1.json) or as lines."""
     import json
 
     if args.format == "json":
         print(json.dumps({"result": result, **fields}))
     elif not getattr(args, "quiet", False):
+        file = file or sys.stdout
         print(result, file=file)
         shown = {name: value for name, value in fields.items() if value not in (None, [], "")}
         width = max(map(len, shown)) + 2
         for name, value in shown.items():
-            print(printable(f"  {name.replace('_', ' ') + ':':<{width}}{_plain(value)}"), file=file)
+            line = printable(f"  {name.replace('_', ' ') + ':':<{width}}{_plain(value)}")
+            print(command_line.folded(line, file, width + 2), file=file)
     return 0
 
 

@@ -15,7 +15,7 @@ from model_signing.errors import Error, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, TextIO
 
     from typing_extensions import Buffer
 
@@ -155,6 +155,28 @@ def version() -> str:
         return metadata.version("model-transparency")
     except metadata.PackageNotFoundError:
         return "(from a source tree)"
+
+
+def folded(text: str, stream: TextIO, indent: int) -> str:
+    """Lines that fit a terminal's width, if that is one; what is continued is indented.
+
+    Nothing is torn apart that somebody may copy: digests, paths, addresses.
+    """
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
+    except (OSError, ValueError):
+        width = 0
+    if not indent < width < max(map(len, text.split("\n"))):
+        return text
+    import textwrap
+
+    fold = textwrap.TextWrapper(
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ).fill
+    return "\n".join(map(fold, text.split("\n")))
 
 
 def _hyphens(word: str) -> str:
@@ -311,5 +333,5 @@ def _run(build_parser: Callable[[], argparse.ArgumentParser], argv: list[str], p
         files = {kind: list(names) for kind, names in refusal.files.items() if names}
         print(json.dumps({**refusal.as_dict(), **({"files": files} if files else {})}))
     else:
-        print(f"{prog}: error: {refusal}", file=sys.stderr)
+        print(folded(f"{prog}: error: {refusal}", sys.stderr, 12), file=sys.stderr)
     return refusal.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ def bar(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
         What `sign`, `verify` and `digest` take as `progress`; None if that is no terminal, or if
         nothing shall be `shown`.
     """
-    if not shown or not sys.stderr.isatty():
+    dumb = os.environ.get("TERM") in ("dumb", "unknown")  # it cannot go back to a line's start
+    if not shown or dumb or not sys.stderr.isatty():
         yield None
         return
     drawing: Progress | None = None

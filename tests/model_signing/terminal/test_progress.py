@@ -36,13 +36,15 @@ print("result", flush=True)
 """
 
 
-def run(shown: bool = True, end: str = "pass", terminal: bool = True) -> tuple[str, str, int]:
+def run(
+    shown: bool = True, end: str = "pass", terminal: bool = True, term: str = "xterm"
+) -> tuple[str, str, int]:
     """What the script says on standard output, on the terminal or pipe, and its exit code."""
     reader, writer = pty.openpty() if terminal else os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(shown=shown, end=end)],
         cwd=ROOT,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+        env={**os.environ, "TERM": term, "COLUMNS": "100"},
         stdout=subprocess.PIPE,
         stderr=writer,
         text=True,
@@ -91,3 +93,9 @@ def test_an_error_does_not_leave_a_bar_behind() -> None:
 @pytest.mark.parametrize(("shown", "terminal"), [(True, False), (False, True)])
 def test_nothing_is_drawn_in_a_pipe_or_when_not_wanted(shown: bool, terminal: bool) -> None:
     assert run(shown, terminal=terminal) == ("soon False\nlate False\nresult\n", "", 0)
+
+
+def test_nothing_is_drawn_on_a_terminal_that_cannot() -> None:
+    said, drawn, code = run(term="dumb")
+    assert (drawn, code) == ("", 0)
+    assert said.endswith("result\n")
