@@ -36,9 +36,14 @@ class SigstoreTrust:
     """
 
     # Of a private instance: a client trust configuration (JSON); for verifying a trusted root, too.
-    trust_config: Path | str | None = None
+    trust_config: Path | None = None
     staging: bool = False  # the public staging instance
     offline: bool = False
+
+    def __post_init__(self) -> None:
+        """A path that is given as text is one, too."""
+        if self.trust_config is not None:
+            object.__setattr__(self, "trust_config", Path(self.trust_config))
 
 
 def load(trust: SigstoreTrust) -> ClientTrustConfig:
@@ -81,7 +86,7 @@ def read(trust: SigstoreTrust) -> trust_documents.Documents | None:
         return None
     if trust.staging:
         raise errors.UsageError("--trust-config and --use-staging exclude each other")
-    data = read_bounded(Path(trust.trust_config), 16 * 1024 * 1024)
+    data = read_bounded(trust.trust_config, 16 * 1024 * 1024)
     return trust_documents.parse(data, str(trust.trust_config))
 
 

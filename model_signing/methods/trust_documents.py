@@ -180,7 +180,7 @@ def _require_version(document: object, known: str, where: str) -> None:
             fix="use a newer version of this program, or that format",
         )
     raise FileError(
-        f"not a Sigstore {name}",
+        "not a Sigstore client trust configuration, or a part of it is of another kind",
         where=f"{where}, mediaType",
         expected=known,
         found="nothing" if found is None else str(found)[:200],

@@ -242,6 +242,9 @@ def _content(value: object) -> bytes | None:
     if value is None:
         return None
     try:
-        return base64.b64decode(str(value), validate=True)
+        content = base64.b64decode(str(value), validate=True)
+        if base64.b64encode(content).decode() != value:  # RFC 4648 3.5: unused bits are zero
+            raise ValueError
+        return content
     except ValueError:
         raise ProvenanceError("not base64", where="content") from None

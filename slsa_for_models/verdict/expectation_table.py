@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,11 @@ def _signer(entry: Toml) -> Signer:
     if "identity" not in entry and "public_key" not in entry:
         raise PolicyError("the signer has neither an identity nor a key", where="signer")
     return Signer(_maybe(entry.get("identity")), entry.get("issuer"), _key(entry))
+
+
+def _age(value: str) -> timedelta:
+    count = int(value[:-1])
+    return timedelta(hours=count) if value.endswith("h") else timedelta(days=count)
 
 
 def _verifiers(entries: list[Toml]) -> tuple[SummaryVerifier, ...]:
@@ -330,6 +336,11 @@ ROWS: tuple[Row, ...] = (
         *("resource_uri", "vsa.resource_uri", "--resource-uri", "URI"),
         "what a verification summary must be about",
         str,
+    ),
+    Row(
+        *("summary_age", "vsa.max_age", "", ""),
+        "how long ago it may have been signed, by a trusted clock: hours (36h) or days (30d)",
+        _age,
     ),
     Row(
         *("verifiers", "vsa.verifier", "", ""),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 
 from model_signing.errors import UsageError
 from slsa_for_models.evidence.github import GITHUB_ISSUER, names_workflow
@@ -202,6 +203,7 @@ class Expectations:
         base_models: Whether every base model named must be given and verified.
         verifiers: Whose verification summaries are believed.
         resource_uri: What a verification summary must be about.
+        summary_age: How long ago a verification summary may have been signed, at most.
         policy_sha256: Digest of the policy's file as it was read, hexadecimal.
         stated: Names of the fields that a policy states, be it with what would hold without it.
     """
@@ -228,6 +230,7 @@ class Expectations:
     base_models: bool = False
     verifiers: tuple[SummaryVerifier, ...] = ()
     resource_uri: str | None = None
+    summary_age: timedelta | None = None
     policy_sha256: str | None = field(default=None, compare=False)
     stated: frozenset[str] = field(default=frozenset(), compare=False)
 

@@ -20,7 +20,7 @@ COMPARED_ELSEWHERE = frozenset(
     {
         *("issuer", "runners", "signer", "builders"),  # with whoever signed the model
         *("dataset_sha256", "dependencies", "minimum_level", "required", "base_models"),
-        *("verifiers", "resource_uri"),  # with a verification summary
+        *("verifiers", "resource_uri", "summary_age"),  # with a verification summary
     }
 )
 """Expectations that mean something without provenance too. All others only provenance can meet."""

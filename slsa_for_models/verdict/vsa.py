@@ -14,7 +14,13 @@ from model_signing.methods.fulcio import certificate_claims
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from slsa_for_models.errors import SignerError, SummaryError
 from slsa_for_models.evidence import claims as certificates
-from slsa_for_models.evidence import envelopes, statement, statement_names, subjects
+from slsa_for_models.evidence import (
+    envelopes,
+    predicate_types,
+    statement,
+    statement_names,
+    subjects,
+)
 from slsa_for_models.evidence.github import GITHUB_ISSUER
 from slsa_for_models.evidence.statement import Statement
 from slsa_for_models.evidence.subjects import ModelDigests
@@ -23,9 +29,6 @@ from slsa_for_models.verdict.expectations import Expectations, SummaryVerifier
 from slsa_for_models.verdict.table import VSA as CLAUSE
 from slsa_for_models.verdict.table import Table
 
-_TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
-)
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _LEVEL = re.compile(r"SLSA_BUILD_LEVEL_([0-3])")
 """Build levels of SLSA v1.2; no other is known."""
@@ -57,7 +60,9 @@ def examine(
         digest = attestation.file_sha256
         authenticated = envelopes.authenticate(attestation, trust, keys)
         versions = {statement_names.VSA: statement.STATEMENT_V1}
-        return authenticated, statement.read(authenticated.payload, versions)
+        said = statement.read(authenticated.payload, versions)
+        predicate_types.check(said.predicate, said.predicate_type, SummaryError)
+        return authenticated, said
 
     found = own.step(
         label,
@@ -89,6 +94,8 @@ def examine(
     own.step(
         label, "Policy and time", f"{CLAUSE}, schema", partial(check_policy_and_time, predicate)
     )
+    if expected.summary_age is not None:
+        own.step(label, "Age", "policy, vsa.max_age", partial(check_age, authenticated, expected))
     level = own.step(
         label,
         "Result and level",
@@ -195,7 +202,7 @@ def check_policy_and_time(predicate: Mapping[str, Any]) -> str:
             expected="a uri or a digest",
             found=str(policy)[:200],
         )
-    time = _moment(when)
+    time = predicate_types.moment(when)
     if time is None or time > datetime.now(timezone.utc) + _CLOCKS_DIFFER:
         raise SummaryError(
             "the summary does not say when it was decided"
@@ -208,13 +215,23 @@ def check_policy_and_time(predicate: Mapping[str, Any]) -> str:
     return f"{str(named.get('uri') or named.get('digest'))[:200]}, {when}"
 
 
-def _moment(value: object) -> datetime | None:
-    """A time as RFC 3339 writes it, to the second; None for anything else."""
-    match = _TIME.fullmatch(value) if isinstance(value, str) else None
-    try:
-        return datetime.fromisoformat(match[1] + match[2].replace("Z", "+00:00")) if match else None
-    except ValueError:  # the 30th of February
-        return None
+def check_age(authenticated: Authenticated, expected: Expectations) -> str:
+    """The summary was signed not longer ago than the policy allows, by a trusted clock.
+
+    Raises:
+        SummaryError: It is older, or nobody proves when it was signed.
+    """
+    signed, allowed = authenticated.signed_at, expected.summary_age or timedelta()
+    age = None if signed is None else datetime.now(timezone.utc) - signed
+    if signed is None or age is None or age > allowed:
+        raise SummaryError(
+            "the summary is too old" if signed else "nothing proves when the summary was signed",
+            where="the signature's time",
+            expected=f"signed at most {allowed} ago",
+            found=f"{signed:%Y-%m-%d %H:%M:%SZ}" if signed else "no trusted timestamp",
+            fix="have the model verified again",
+        )
+    return f"signed {signed:%Y-%m-%d %H:%M:%SZ}, {authenticated.time_source}"
 
 
 def check_result(predicate: Mapping[str, Any]) -> int:

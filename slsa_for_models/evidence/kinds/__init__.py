@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slsa_for_models.errors import UnsupportedError
-from slsa_for_models.evidence import provenance, statement
+from slsa_for_models.errors import ProvenanceError, UnsupportedError
+from slsa_for_models.evidence import predicate_types, provenance, statement
 from slsa_for_models.evidence.kinds import github_attestation, slsa_generator, tekton, train
 from slsa_for_models.evidence.provenance import Kind, Provenance
 
@@ -28,6 +28,7 @@ def read(payload: bytes) -> Provenance:
         ProvenanceError: Malformed.
     """
     found = statement.read(payload, provenance.VERSIONS)
+    predicate_types.check(found.predicate, found.predicate_type, ProvenanceError)
     build_type = provenance.build_type(found)
     kind = _BY_TYPE.get((found.predicate_type, build_type))
     if kind is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from model_signing.methods.key import key_signer
 from model_signing.oms import bundle
 from slsa_for_models.attesting import train_statement
-from slsa_for_models.verdict import verification
+from slsa_for_models.errors import PolicyError
+from slsa_for_models.verdict import policy_file, verification
 from slsa_for_models.verdict.result import Verdict
 from tests.support.crafted import (
     SOURCE,
@@ -310,3 +312,35 @@ def test_no_verifier_is_trusted_without_a_policy(workshop: Workshop) -> None:
     assert code == 1
     assert refusals(verdict) == ["SummaryError", "SummaryError", "ChainError"]
     # The verifier, the resource, and a source that a summary does not name.
+
+
+def test_how_old_a_summary_may_be(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts from when it was signed; what it says of itself does not matter."""
+    model = workshop.model()
+    assert attest(workshop, model, "--identity-token", workshop.token(**ON)) == 0
+    for age in ("1h", "1d", "9999d"):
+        allowed = KEYLESS.replace("[vsa]", f'[vsa]\nmax_age = "{age}"')
+        assert rely(workshop, model, allowed) == (0, [])
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=2)
+
+    monkeypatch.setattr("slsa_for_models.verdict.vsa.datetime", Later)
+    assert rely(workshop, model, KEYLESS.replace("[vsa]", '[vsa]\nmax_age = "1d"')) == (0, [])
+    code, refused = rely(workshop, model, KEYLESS.replace("[vsa]", '[vsa]\nmax_age = "1h"'))
+    assert (code, refused[0]) == (1, "SummaryError")
+    for malformed in ("0h", "1", "1w", "-1d", "1 d", "1d\\n"):
+        policy = KEYLESS.replace("[vsa]", f'[vsa]\nmax_age = "{malformed}"')
+        with pytest.raises(PolicyError):
+            policy_file.load(workshop.write("malformed.toml", policy.encode()))
+
+
+def test_without_a_trusted_time_no_age_is_accepted(workshop: Workshop) -> None:
+    model = workshop.model()
+    assert attest(workshop, model, *with_key(workshop)) == 0
+    assert rely(workshop, model) == (0, [])
+    policy = BY_KEY.replace("[vsa]", '[vsa]\nmax_age = "1d"')
+    code, refused = rely(workshop, model, policy)
+    assert (code, refused[0]) == (1, "SummaryError")
