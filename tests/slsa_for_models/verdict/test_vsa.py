@@ -334,7 +334,7 @@ def test_how_old_a_summary_may_be(workshop: Workshop, monkeypatch: pytest.Monkey
     for malformed in ("0h", "1", "1w", "-1d", "1 d", "1d\\n"):
         policy = KEYLESS.replace("[vsa]", f'[vsa]\nmax_age = "{malformed}"')
         with pytest.raises(PolicyError):
-            policy_file.load(workshop.write("malformed.toml", policy.encode()))
+            policy_file.load_policy(workshop.write("malformed.toml", policy.encode()))
 
 
 def test_without_a_trusted_time_no_age_is_accepted(workshop: Workshop) -> None:
