@@ -472,8 +472,8 @@ FAULTS = [
         "a job that is not needed",
         "actionlint",
         TRAIN,
-        "    needs: [train, sign]\n",
-        "    needs: [sign]\n",
+        "    needs: [train, attest, sign]\n",
+        "    needs: [attest, sign]\n",
         'property "train" is not defined',
     ),
     Fault(
