@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(plain.as_json(verdict) if args.format == "json" else plain.text(verdict))
     if not verdict.verified:
         print(f"slsa_for_models: {plain.cause(verdict)}", file=sys.stderr)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            print(plain.annotation(verdict), file=sys.stderr)
     if args.summary is not None:
         with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
             file.write(job_page.page(verdict, args.model, repeated(args)))

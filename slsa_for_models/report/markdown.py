@@ -9,7 +9,7 @@ import re
 from itertools import groupby
 
 from model_signing.errors import printable
-from slsa_for_models.report.plain import MARKS, Chain, chain_of, details, headline
+from slsa_for_models.report.plain import MARKS, Chain, basis_lines, chain_of, details, headline
 from slsa_for_models.verdict.result import Verdict
 from slsa_for_models.verdict.table import counted
 
@@ -47,6 +47,11 @@ def markdown(verdict: Verdict, trained: str = "") -> str:
             ),
             *("", "</details>", ""),
         ]
+    lines += ["<details><summary>What it rests on</summary>", "", "| | |", "|---|---|"]
+    for line in basis_lines(verdict):
+        name, _, value = line.partition(" ")
+        lines.append(f"| {name} | {_cell(value.strip(), whole=True)} |")
+    lines += ["", "</details>", ""]
     return "\n".join(lines) + "\n"
 
 
@@ -98,12 +103,17 @@ def _graph(chain: Chain) -> list[str]:
         if name in shown
     ]
     lines += [f"  {start} --> {end}" for start, end in edges if {start, end} <= shown]
+    if "dataset" in shown and not chain.dataset_expected:  # the training's own word
+        lines.append("  style dataset stroke-dasharray:5 5")
     return [*lines, "  style model stroke:#1a7f37,stroke-width:3px"]
 
 
-def _cell(value: str) -> str:
-    """Text that GitHub's Markdown shows as it is: no markup, links, mentions or table cells."""
-    shown = printable(_SHA.sub(r"\1…", value))[:500]
+def _cell(value: str, *, whole: bool = False) -> str:
+    """Text that GitHub's Markdown shows as it is: no markup, links, mentions or table cells.
+
+    Digests are shortened, unless it is to be `whole`.
+    """
+    shown = printable(value)[:2000] if whole else printable(_SHA.sub(r"\1…", value))[:500]
     return "".join(f"&#{ord(char)};" if char in _MARKUP else char for char in shown)
 
 

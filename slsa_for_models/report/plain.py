@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model_signing.errors import Error, printable
+from slsa_for_models.report.basis import basis, expectations
 from slsa_for_models.verdict.result import Verdict, claimed, logged
+from slsa_for_models.verdict.table import counted
 
 SCHEMA = "https://model-transparency.dev/verdict/v1"
 MARKS: Mapping[str, tuple[str, str]] = {
@@ -28,6 +30,7 @@ class Chain:
     sha256: str
     dataset: str
     dataset_sha256: str
+    dataset_expected: bool
     source: str
     run: str
     builder: str
@@ -49,6 +52,9 @@ def chain_of(verdict: Verdict) -> Chain:
         sha256=model.sha256,
         dataset=record.dataset.name if record else "",
         dataset_sha256=verdict.dataset,
+        dataset_expected=any(
+            step.title == "Data set" and step.outcome == "passed" for step in verdict.steps
+        ),
         source=source,
         run=", ".join(sorted(set(runs))) or (first.invocation if first else ""),
         builder=first.builder_id if first else "",
@@ -70,13 +76,47 @@ def text(verdict: Verdict) -> str:
         mark, _ = MARKS[step.outcome]
         lines.append(f"  {mark:<8} {step.title:<{titles}}  {printable(step.found)}")
         lines += [f"  {'':<8} {'':<{titles}}    {detail}" for detail in details(step.error)]
+    lines += ["what it rests on", *(f"  {line}" for line in basis_lines(verdict))]
     lines.append(headline(verdict))
     return "\n".join(lines) + "\n"
+
+
+def basis_lines(verdict: Verdict) -> list[str]:
+    """What it rests on, a line each; of the model's files only how many."""
+    said = basis(verdict)
+    model = verdict.model
+    files = counted(len(model.files), "file")
+    lines = [
+        f"model         {model.name}, {files}, SHA-256 {model.sha256 or model.root}",
+        f"trust root    {said['trustRoot'] or 'none was needed'}",
+        f"verifier      {said['verifier']}",
+        f"policy        {said['policySha256'] and 'SHA-256 '}{said['policySha256'] or 'none'}",
+    ]
+    for name, value in expectations(verdict.expected).items():
+        lines.append(f"expected      {name.replace('_', ' ')}: {value}")
+    pieces = [*([verdict.signer] if verdict.signer else []), *(i.signed for i in verdict.accepted)]
+    for piece in pieces:
+        who = piece.authenticated
+        when = (
+            f"{who.signed_at:%Y-%m-%d %H:%M:%SZ} by the {who.time_source}" if who.signed_at else ""
+        )
+        lines.append(f"signed        {piece.label}: {when or 'no trusted clock says when'}")
+    lines += [f"read          {name}, SHA-256 {digest}" for name, digest in verdict.evidence]
+    return list(map(printable, lines))
 
 
 def cause(verdict: Verdict) -> str:
     """The last line of `text` and, for a refusal, its details: a message for stderr."""
     return "\n  ".join([headline(verdict), *details(verdict.refusal)])
+
+
+def annotation(verdict: Verdict) -> str:
+    """`cause` in one line, as GitHub shows it on a run's page (workflow command `error`)."""
+    escapes = (("%", "%25"), ("\r", "%0D"), ("\n", "%0A"))
+    text = cause(verdict)
+    for char, escaped in escapes:
+        text = text.replace(char, escaped)
+    return f"::error title=The model is refused::{text}"
 
 
 def as_json(verdict: Verdict) -> str:
@@ -97,6 +137,7 @@ def as_json(verdict: Verdict) -> str:
             "log": chain.log,
             "claimedByTraining": chain.metrics,
         },
+        "basis": basis(verdict),
         "refusal": None if verdict.refusal is None else verdict.refusal.as_dict(),
         "steps": [
             {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Sequence, Set
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,7 @@ from model_signing.errors import BundleError, Error, FileError
 from model_signing.hashing import Progress
 from model_signing.methods import Authenticated, Verifier
 from model_signing.oms import statement, strict_json
+from model_signing.oms.names import GIT_PATHS
 from slsa_for_models.evidence import envelopes, subjects
 from slsa_for_models.evidence.envelopes import Attestation
 from slsa_for_models.evidence.subjects import ModelDigests
@@ -45,6 +47,7 @@ def examine(
     path, digest = evidence.signature, None
     if path is None:
         table.not_checked("signature", _TITLE, OMS, "none was given")
+        _note_excused(table, evidence.model, set())
         return subjects.measure(evidence.model, progress), (), None
     signer = expected.signer
     keys = [signer.public_key] if signer and signer.public_key else []
@@ -80,12 +83,24 @@ def examine(
     if verified is None:
         table.not_checked(path.name, *_WHO, "not looked at: the signature was not accepted")
         return subjects.measure(evidence.model, progress), (), digest
+    excused = {*verified.manifest.serialization.ignore_paths, *verified.unsigned}
+    _note_excused(table, evidence.model, excused)
     payload = verified.authenticated.payload
     accepted, refusal = _may_sign([one for one in held if one[1].payload == payload], expected)
     if refusal is not None and not accepted:
         label, error = refusal
         table.refused(label, *_WHO, error)
     return subjects.of_verified(evidence.model, verified), accepted, digest
+
+
+def _note_excused(table: Table, model: Path, excused: Set[str]) -> None:
+    """What lies in the model and is no part of it: nobody vouches for that."""
+    there = [name for name in sorted({*GIT_PATHS, *excused}) if os.path.lexists(model / name)]
+    if there:
+        what = f"{counted(len(there), 'path')} in the folder that no signature covers"
+        table.note(
+            model.name, "Not part of it", "OMS v1.0, 6.2", f"{what}: {', '.join(there[:20])}"
+        )
 
 
 def show(

@@ -14,7 +14,7 @@ from slsa_for_models.evidence.provenance import Provenance
 from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.evidence.training_record import TrainingRecord
-from slsa_for_models.verdict.expectations import Builder
+from slsa_for_models.verdict.expectations import Builder, Expectations
 from slsa_for_models.verdict.table import Step
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ class Verdict:
         base_models: SHA-256 of a base model's signed statement, hexadecimal -> its own verdict; of
             every base model that was given and is named, in all generations.
         evidence: Name and SHA-256, hexadecimal, of each file as it was read.
+        expected: What it was compared with.
+        trust_root: The Sigstore instance that was believed: the public one, or by name and digest.
     """
 
     model: ModelDigests
@@ -146,6 +148,8 @@ class Verdict:
     record: TrainingRecord | None = None
     base_models: Mapping[str, Verdict] = field(default_factory=dict)
     evidence: tuple[tuple[str, str], ...] = ()
+    expected: Expectations = field(default_factory=Expectations)
+    trust_root: str = ""
 
     def __bool__(self) -> bool:
         return self.verified

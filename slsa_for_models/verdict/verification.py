@@ -15,11 +15,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from model_signing.errors import FileError, UsageError
 from model_signing.hashing import Progress
 from model_signing.methods.sigstore_trust import SigstoreTrust
+from model_signing.safe_files import read_bounded
 from slsa_for_models.verdict import base_models as lineage
 from slsa_for_models.verdict import model_signature, one_provenance, together, training_claims
 from slsa_for_models.verdict import run_conclusion as conclusion
@@ -103,6 +105,16 @@ def _path(path: AnyPath | None) -> Path | None:
     return None if path is None else Path(path)
 
 
+def _trust_root(trust: SigstoreTrust) -> str:
+    """A rehearsal, or a private instance, never looks like the public one."""
+    if trust.trust_config is not None:
+        name = Path(trust.trust_config).name
+        config = read_bounded(Path(trust.trust_config), 16 * 1024 * 1024)
+        return f"NOT the public Sigstore: {name}, SHA-256 {sha256(config).hexdigest()}"
+    instance = "Sigstore's public staging instance" if trust.staging else "the public Sigstore"
+    return f"{instance}, {'as known on this machine' if trust.offline else 'refreshed'}"
+
+
 def _check_arguments(evidence: Evidence, expected: Expectations) -> None:
     signature_alone = evidence.signature is not None and (
         expected.signer is not None or expected.policy_sha256 is not None
@@ -178,4 +190,6 @@ def verify_one(evidence: Evidence, expected: Expectations, progress: Progress | 
         dataset=dataset,
         record=record,
         evidence=tuple((path.name, digest) for path, digest in read if digest),
+        expected=expected,
+        trust_root=_trust_root(trust),
     )

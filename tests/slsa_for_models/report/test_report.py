@@ -6,11 +6,13 @@ import html
 import json
 import re
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from model_signing.methods import Authenticated
+from slsa_for_models import Expectations, verify
 from slsa_for_models.cli import main
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.report import markdown, plain
@@ -181,3 +183,78 @@ def test_one_is_no_plural() -> None:
 
 def test_level_zero_is_not_shown() -> None:
     assert plain.text(shown("passed")).endswith("VERIFIED m\n")
+
+
+def test_what_the_verdict_rests_on_is_in_every_report(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, summary = workshop.directory(), workshop.folder / "summary.md"
+    provenance, signature = workshop.train_provenance(model), workshop.sign_model(model)
+    policy = workshop.write(
+        "policy.toml", f'version = 1\n[source]\nuri = "{SOURCE}"\nbranch = "main"\n'.encode()
+    )
+    evidence = ("--provenance", provenance, "--signature", signature, "--policy", policy)
+    evidence += ("--builder-id", TRAIN, "--summary", summary)
+    code, verdict = workshop.verify(model, *evidence)
+    basis = verdict["basis"]
+    assert (code, refusals(verdict)) == (0, [])
+    digests = {
+        path.name: sha256(path.read_bytes()).hexdigest()
+        for path in (provenance, signature, policy, workshop.trust_config)
+    }
+    assert basis["trustRoot"].startswith("NOT the public Sigstore")
+    assert basis["trustRoot"].endswith(digests.pop(workshop.trust_config.name))
+    assert basis["policySha256"] == digests.pop("policy.toml")
+    assert {item["name"]: item["sha256"] for item in basis["evidence"]} == digests
+    assert basis["expectations"]["branch"] == "main"
+    assert TRAIN in basis["expectations"]["builders"]
+    assert basis["expectations"]["runners"] == "github-hosted"
+    assert [item["clock"] for item in basis["signed"]] == ["timestamp authority"] * 2
+    assert len(basis["files"]) == 3
+    capsys.readouterr()
+    command = [*map(str, ("verify", model, *evidence, "--trust-config", workshop.trust_config))]
+    assert main(command) == 0
+    text, page = capsys.readouterr().out, summary.read_text().replace("&#45;", "-")
+    for said in (*digests.values(), basis["policySha256"], "branch: main", basis["verifier"]):
+        assert said in text
+        assert said.replace(":", "&#58;") in page
+    assert "NOT the public Sigstore" in text
+    assert "stroke-dasharray" in page  # nobody expected the data set
+
+
+def test_the_public_trust_root_is_named(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = [workshop.train_provenance(model)]
+    assert "the public Sigstore" in plain.text(verify(model, Expectations(), provenance=provenance))
+
+
+def test_what_lies_in_a_folder_and_is_no_part_of_the_model(workshop: Workshop) -> None:
+    model = workshop.directory()
+    (model / ".git").mkdir()
+    evidence = ("--provenance", workshop.train_provenance(model))
+    for more in ((), ("--signature", workshop.sign_model(model))):
+        options = (*evidence, *more, "--source-uri", SOURCE, "--builder-id", TRAIN)
+        code, verdict = workshop.verify(model, *options)
+        said = [step for step in verdict["steps"] if step["check"] == "Not part of it"]
+        assert (code, [step["outcome"] for step in said]) == (0, ["info"])
+        assert ".git" in said[0]["found"]
+
+
+@pytest.mark.parametrize("on_github", [True, False])
+def test_a_refusal_is_an_annotation_on_github(
+    workshop: Workshop,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    on_github: bool,
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true" if on_github else "")
+    model = workshop.model(name="100%")
+    provenance = workshop.train_provenance(workshop.model(b"other"))
+    options = ("--provenance", provenance, "--source-uri", SOURCE, "--builder-id", TRAIN)
+    assert workshop.verify(model, *options)[0] == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("::")]
+    assert len(lines) == on_github
+    for line in lines:
+        assert line.startswith("::error title=")
+        assert "REFUSED 100%25" in line
+        assert "about other bytes" in line

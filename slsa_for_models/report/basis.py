@@ -1,0 +1,72 @@
+"""What a verdict rests on, so that it can be read a year later: one list, for all reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from hashlib import sha256
+
+from slsa_for_models.verdict.expectations import Expectations
+from slsa_for_models.verdict.result import Verdict
+
+
+def basis(verdict: Verdict) -> dict[str, object]:
+    """What it rests on, by name; lists and mappings of texts within.
+
+    Args:
+        verdict: Of a model; of its base models nothing is repeated here.
+    """
+    expected = verdict.expected
+    return {
+        "trustRoot": verdict.trust_root,
+        "verifier": f"model-transparency {_version()}",
+        "policySha256": expected.policy_sha256 or "",
+        "expectations": expectations(expected),
+        "signed": _signed(verdict),
+        "evidence": [{"name": name, "sha256": digest} for name, digest in verdict.evidence],
+        "files": dict(verdict.model.files),
+    }
+
+
+def expectations(expected: Expectations) -> dict[str, str]:
+    """Every expectation that was applied, also by default; what was not expected is left out."""
+    values = {one.name: getattr(expected, one.name) for one in fields(expected) if one.compare}
+    return {name: _text(value) for name, value in values.items() if value not in (None, (), {})}
+
+
+def _signed(verdict: Verdict) -> list[dict[str, str]]:
+    """When each accepted piece was signed, by whose clock; "" where only the signer could say."""
+    pieces = [verdict.signer] if verdict.signer else []
+    pieces += [item.signed for item in verdict.accepted]
+    return [
+        {
+            "name": piece.label,
+            "by": piece.authenticated.identity or "",
+            "at": when.isoformat() if (when := piece.authenticated.signed_at) else "",
+            "clock": piece.authenticated.time_source or "",
+        }
+        for piece in pieces
+    ]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return f"key, PEM of SHA-256 {sha256(value).hexdigest()}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={_text(one)}" for name, one in value.items())
+    if isinstance(value, tuple):
+        return " | ".join(map(_text, value))
+    if is_dataclass(value) and not hasattr(value, "regex"):
+        stated = {one.name: getattr(value, one.name) for one in fields(value)}
+        said = (f"{name} {_text(one)}" for name, one in stated.items() if one not in (None, ()))
+        return " ".join(said)
+    return str(value)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # not what every command needs
+
+    try:
+        return version("model-transparency")
+    except PackageNotFoundError:
+        return "not installed"
