@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_UNKNOWN = 64  # fields of a configuration
+_REFRESH_SECONDS = 60.0  # of the public trust root
 
 
 @dataclass(frozen=True)
@@ -179,13 +180,18 @@ def _quiet() -> None:
 
 @lru_cache(maxsize=4)
 def _public(staging: bool, offline: bool) -> ClientTrustConfig:
+    from concurrent.futures import TimeoutError as Late
+
     from sigstore.errors import Error as SigstoreError
     from sigstore.models import ClientTrustConfig
 
     _quiet()
     try:
         source = ClientTrustConfig.staging if staging else ClientTrustConfig.production
-        return source(offline=offline)
+        # A time limit of its own is for a socket's silence only.
+        return in_background(partial(source, offline=offline))(_REFRESH_SECONDS)
+    except Late:
+        found = f"no end of it within {_REFRESH_SECONDS:.0f} s"
     except (SigstoreError, OSError, ValueError, RuntimeError) as error:  # the last: nobody's home
         found = _words(error)
         if offline and isinstance(error, OSError | RuntimeError):

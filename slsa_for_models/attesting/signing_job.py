@@ -12,7 +12,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from model_signing.errors import SigningError
 from model_signing.methods import Signer
 from model_signing.methods.fulcio import certificate_claims
 from model_signing.methods.sigstore import SigstoreSigning, authenticate_sigstore, sigstore_signer
@@ -35,18 +34,9 @@ def ambient_token() -> str:
     Raises:
         SigningError: There is none, or it cannot be fetched.
     """
-    from sigstore.oidc import IdentityError, detect_credential
+    from model_signing.methods import identity_tokens, services
 
-    try:
-        token = detect_credential()
-    except IdentityError as error:
-        raise SigningError("the identity token cannot be fetched", found=str(error)) from None
-    if token is None:
-        raise SigningError(
-            "there is no identity in this environment",
-            fix="in GitHub Actions grant `permissions: id-token: write`",
-        )
-    return token
+    return identity_tokens.ambient("sigstore", services.Patience())
 
 
 def signer(token: str | None, trust: SigstoreTrust) -> Signer:

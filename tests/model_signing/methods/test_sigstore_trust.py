@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,3 +72,16 @@ def test_nobody_without_a_home_verifies_offline(monkeypatch: pytest.MonkeyPatch)
     assert sigstore_trust.load(SigstoreTrust(offline=True)).trusted_root
     with pytest.raises(FileError, match="could not be refreshed"):
         sigstore_trust.load(SigstoreTrust())
+
+
+def test_a_refresh_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sigstore.models import ClientTrustConfig
+
+    never = threading.Event()
+    monkeypatch.setattr(ClientTrustConfig, "production", lambda **_: never.wait(20))
+    monkeypatch.setattr(sigstore_trust, "_REFRESH_SECONDS", 0.2)
+    with pytest.raises(FileError, match="could not be refreshed") as refusal:
+        sigstore_trust.load(SigstoreTrust())
+    never.set()
+    assert "no end of it" in (refusal.value.found or "")
+    assert "--offline" in (refusal.value.fix or "")
