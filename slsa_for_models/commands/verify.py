@@ -8,7 +8,7 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from model_signing.errors import UsageError
+from model_signing.errors import UsageError, printable
 from model_signing.terminal import command_line
 from slsa_for_models.commands import expectation_options
 from slsa_for_models.commands.shared_options import TRUST, check_writable, trust
@@ -114,6 +114,8 @@ def verified(args: argparse.Namespace) -> tuple[Verdict, Expectations]:
     """Runs the verification that the options ask for."""
     from slsa_for_models import BaseModel, GitHubApi, load_policy, verify
 
+    if not (args.provenance or args.signature or args.vsa):
+        _look_beside(args)
     if args.base_policy and len(args.base_policy) != len(args.base_model):
         raise UsageError("give one --base-policy for each --base-model, or none")
     expected = expectation_options.expectations(args)
@@ -131,6 +133,24 @@ def verified(args: argparse.Namespace) -> tuple[Verdict, Expectations]:
         run_conclusion=GitHubApi.from_environment(os.environ) if args.run_conclusion else None,
     )
     return verdict, expected
+
+
+def _look_beside(args: argparse.Namespace) -> None:
+    """Where no evidence is named, it is that beside the model, by name; and it is said which."""
+    from slsa_for_models.evidence import beside
+
+    signature, provenance = beside.find(args.model)
+    found = [path for path in (signature, *provenance) if path is not None]
+    if not found:
+        raise UsageError(
+            "nothing to verify against",
+            where=str(args.model),
+            expected=f"beside it: {', '.join(beside.names(args.model))}",
+            fix="give --provenance FILE or --vsa FILE, or --signature with --identity",
+        )
+    args.signature, args.provenance = signature, list(provenance)
+    listed = printable(", ".join(path.name for path in found))
+    print(f"slsa_for_models: evidence beside the model: {listed}", file=sys.stderr)
 
 
 def _attest_verdict(args: argparse.Namespace, verdict: Verdict, expected: Expectations) -> None:

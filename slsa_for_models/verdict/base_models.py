@@ -15,6 +15,7 @@ from pathlib import Path
 from model_signing.oms import bundle
 from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import LineageError
+from slsa_for_models.evidence import beside
 from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.verdict.expectations import Expectations
 from slsa_for_models.verdict.result import Verdict
@@ -51,16 +52,13 @@ class BaseModel:
             LineageError: It has no signature, or no provenance.
         """
         path = Path(model)
-        signature, *provenance = (
-            path.with_name(path.name + suffix)
-            for suffix in (".sig", ".provenance.sigstore.json", ".intoto.jsonl")
-        )
-        found = tuple(file for file in provenance if file.is_file())
-        if not signature.is_file() or not found:
+        signature, found = beside.find(path)
+        if signature is None or not found:
+            name, *names = beside.names(path)
             raise LineageError(
                 "a base model's evidence is not beside it",
                 where=str(path),
-                expected=f"{signature.name}, and {' or '.join(file.name for file in provenance)}",
+                expected=f"{name}, and {' or '.join(names)}",
             )
         return cls(path, signature, found, expected)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
 from slsa_for_models import cli
 from slsa_for_models.cli import main
-from tests.support.crafted import COMMIT, DATASET, SOURCE, TRAIN, Workshop
+from tests.support.crafted import COMMIT, DATASET, SOURCE, TRAIN, Workshop, refusals
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
 
@@ -143,3 +144,40 @@ def test_an_output_that_cannot_be_written_is_refused_first(
         output = capsys.readouterr()
         assert output.out == ""
         assert "the output cannot be written" in output.err
+
+
+def test_evidence_beside_the_model_is_found_by_its_names(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = workshop.write(
+        "policy.toml",
+        f"""
+version = 1
+[source]
+uri = "{SOURCE}"
+[[builder]]
+id = "{TRAIN}"
+[require]
+evidence = ["signature", "train"]
+""".encode(),
+    )
+    first, second = workshop.model(b"1", "a.pth"), workshop.directory(name="b")
+    code, said = workshop.verify(first, "--policy", policy)
+    assert (code, said["error"]) == (2, "UsageError")
+    assert "a.pth.provenance.sigstore.json" in said["expected"]
+    for model in (first, second):
+        workshop.sign_model(model)
+        workshop.train_provenance(model, f"{model.name}.provenance.sigstore.json")
+    capsys.readouterr()
+    for model in (first, second):
+        code, verdict = workshop.verify(model, "--policy", policy)
+        assert (code, refusals(verdict)) == (0, [])
+        named = [item["name"] for item in verdict["basis"]["evidence"]]
+        assert sorted(named) == [f"{model.name}.provenance.sigstore.json", f"{model.name}.sig"]
+        assert f"{model.name}.sig, {model.name}.prov" in capsys.readouterr().err
+    monkeypatch.chdir(second)
+    assert workshop.verify(Path(), "--policy", policy)[0] == 0
+    # What is named is taken, and nothing else with it.
+    alone = ("--provenance", workshop.folder / "a.pth.provenance.sigstore.json")
+    code, verdict = workshop.verify(first, *alone, "--policy", policy)
+    assert (code, refusals(verdict)) == (1, ["ChainError"])
