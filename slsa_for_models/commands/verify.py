@@ -40,6 +40,7 @@ _EVIDENCE: dict[str, command_line.Row] = {
 _OUTPUT: dict[str, command_line.Row] = {
     "--format": ("text|json", "of the verdict (default: text)"),
     "--summary": ("FILE", "append the verdict as Markdown"),
+    "--html": ("FILE", "write it as a page for people, which needs nothing else"),
     "--attest-verdict": (
         "FILE",
         "write a signed verification summary (SLSA VSA); needs --policy, --resource-uri and "
@@ -79,13 +80,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    from slsa_for_models.report import job_page, plain
+    from model_signing.safe_files import write_atomic
+    from slsa_for_models.report import job_page, page, plain
 
     if args.attest_verdict is not None and not (
         args.policy and args.resource_uri and args.verifier_id
     ):
         raise UsageError("--attest-verdict needs --policy, --resource-uri and --verifier-id")
-    for output in filter(None, (args.summary, args.attest_verdict)):
+    for output in filter(None, (args.summary, args.html, args.attest_verdict)):
         check_writable(output, bundle=output is args.attest_verdict)
     verdict, expected = verified(args)
     if args.attest_verdict is not None and verdict.verified:
@@ -98,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
     if args.summary is not None:
         with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
             file.write(job_page.page(verdict, args.model, repeated(args)))
+    if args.html is not None:
+        write_atomic(args.html, page.page(verdict).encode())
     return verdict.exit_code
 
 
