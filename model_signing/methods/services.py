@@ -23,7 +23,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from model_signing.errors import SigningError, innermost
-from model_signing.methods.sigstore_trust import in_background
+from model_signing.methods.sigstore_trust import clock_fix, in_background
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -222,8 +222,9 @@ class Adapter(HTTPAdapter):
         return SigningError(message, where=where, found=said, fix=_OUTAGE)
 
     def _unreachable(self, error: Exception, where: str) -> SigningError:
-        message = f"{self._service.name} cannot be reached"
-        return SigningError(message, where=where, found=_reason(error), fix=_ADDRESS)
+        message, reason = f"{self._service.name} cannot be reached", _reason(error)
+        fix = clock_fix(reason) or _ADDRESS
+        return SigningError(message, where=where, found=reason, fix=fix)
 
 
 def within(service: str, where: str, work: Callable[[], T], patience: Patience) -> T:

@@ -200,7 +200,7 @@ def _public(staging: bool, offline: bool) -> ClientTrustConfig:
     if offline:
         fix = "name a trust configuration with --trust-config"
     message = "Sigstore's trust root could not be " + ("read" if offline else "refreshed")
-    raise errors.FileError(message, found=found, fix=_clock(found) or fix)
+    raise errors.FileError(message, found=found, fix=clock_fix(found) or fix)
 
 
 def _shipped(staging: bool) -> str:
@@ -252,10 +252,10 @@ def not_signed(error: Exception) -> errors.SigningError:
     """Whatever sigstore-python raised while signing, in our words."""
     message, fix = _SIGNING_FAILURES.get(type(error).__name__, ("Sigstore signing failed", None))
     words = _words(error)
-    return errors.SigningError(message, found=words, fix=_clock(words) or fix)
+    return errors.SigningError(message, found=words, fix=clock_fix(words) or fix)
 
 
-def _clock(words: str) -> str | None:
+def clock_fix(words: str) -> str | None:
     """The fix if somebody's time and ours disagree: of a token, of a service's certificate."""
     if not re.search("not yet valid|not valid yet|before its issue|Immature", words):
         return None
@@ -263,25 +263,16 @@ def _clock(words: str) -> str | None:
     return f"is this machine's clock right? It says {now:%Y-%m-%d %H:%M:%SZ}"
 
 
-# Class of the exception -> message, fix.
+# Class of the exception -> message, fix. Failures of services are `services`' own.
 _NEW_TOKEN = "get a new token; in GitHub Actions use --use-ambient-credentials"  # noqa: S105
 _NO_PERSON = "use --use-ambient-credentials or --identity-token"
-_ADDRESSES = "check the network and the addresses in the trust configuration"
-_NETWORK = "NetworkError ConnectionError Timeout ConnectTimeout ReadTimeout SSLError"
 _SIGNING_FAILURES: dict[str, tuple[str, str | None]] = {
-    "FulcioClientError": ("Fulcio refused to issue a certificate", _NEW_TOKEN),
-    "RekorClientError": ("the transparency log refused the entry", None),
+    "FulcioClientError": ("Fulcio gave no certificate", None),
     "ExpiredIdentity": ("the identity has expired", _NEW_TOKEN),
     "ExpiredCertificate": ("the certificate has expired", "check the clock, and try again"),
     "IdentityError": ("the identity token cannot be used", _NEW_TOKEN),
     "IssuerError": ("the OIDC issuer does not answer as one", "check the trust configuration"),
-    "InvalidBundle": (
-        "the signature is incomplete: the timestamp authority did not answer",
-        "try again",
-    ),
-    "JSONDecodeError": ("a Sigstore service gave an answer that is not JSON", None),
     "EOFError": ("signing with a browser needs a person at a terminal", _NO_PERSON),
-    **dict.fromkeys(_NETWORK.split(), ("a Sigstore service cannot be reached", _ADDRESSES)),
 }
 
 

@@ -75,12 +75,33 @@ def examine(
         own.not_checked(label, "Everything else", CLAUSE, "the summary cannot be used")
         table.steps += own.steps
         return digest, None
-    authenticated, said = found
+    _, said = found
     if said.remark:
         own.note(label, "Statement", f"{CLAUSE}, 3", f"{said.remark}, as cosign writes it")
+    _add_checks(own, label, found, model, expected)
+    level = own.step(
+        label,
+        "Result and level",
+        f"{CLAUSE}, 6 and 7",
+        partial(check_result, said.predicate),
+        lambda result: f"PASSED, Build L{result}",
+    )
+    table.steps += own.steps
+    return digest, None if own.any_refused else level
+
+
+def _add_checks(
+    own: Table,
+    label: str,
+    found: tuple[Authenticated, Statement],
+    model: ModelDigests,
+    expected: Expectations,
+) -> None:
+    """Adds the steps that say whether the summary is to be believed about this model."""
+    authenticated, said = found
     about, predicate = said.subjects, said.predicate
 
-    # 2. The subject. 4. The verifier and its signer. 5. to 7. What it vouches for.
+    # 2. The subject. 4. The verifier and its signer. 5. What it vouches for.
     own.step(label, "Subject is this model", f"{CLAUSE}, 2", partial(subjects.check, about, model))
     own.step(
         label,
@@ -96,15 +117,6 @@ def examine(
     )
     if expected.summary_age is not None:
         own.step(label, "Age", "policy, vsa.max_age", partial(check_age, authenticated, expected))
-    level = own.step(
-        label,
-        "Result and level",
-        f"{CLAUSE}, 6 and 7",
-        partial(check_result, predicate),
-        lambda result: f"PASSED, Build L{result}",
-    )
-    table.steps += own.steps
-    return digest, None if own.any_refused else level
 
 
 def _only_one(path: Path) -> tuple[envelopes.Attestation, ...]:
