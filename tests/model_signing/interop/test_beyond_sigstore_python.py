@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sigstore.models import Bundle
+from sigstore.models import Bundle, InvalidBundle
 
 from model_signing.errors import Error
-from model_signing.methods.sigstore import authenticate_sigstore
+from model_signing.methods.sigstore import (
+    SigstoreSigning,
+    authenticate_sigstore,
+    sigstore_signer,
+)
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from tests.support import stock
@@ -84,3 +88,18 @@ def test_an_entry_of_a_log_that_nobody_knows(
     data = edited(good, *ENTRY, "logId", "keyId", to=base64_of(b"\1" * 32))
     data = edited(data, *ENTRY, *checkpoint, to=f"{note}\n\n\u2014 {name} {raw}\n")
     only_we_refuse(data, sigstore.trust_config(), tmp_path, sigstore)
+
+
+def test_a_signature_without_timestamp_is_logged_all_the_same(tmp_path: Path) -> None:
+    with LocalSigstore() as instance:
+        config = instance.trust_config()
+        config["signingConfig"]["tsaUrls"][0]["url"] = f"{instance.url}/nothing-here"
+        with pytest.raises(InvalidBundle):
+            stock.sign(instance, payload=statement(), trust_config=config)
+        assert instance.requests.count("POST /api/v2/log/entries") == 1
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(config))
+        options = SigstoreSigning(path, identity_token=instance.oidc.token())
+        with pytest.raises(Error, match="timestamp authority"):
+            sigstore_signer(options)(statement())
+        assert instance.requests.count("POST /api/v2/log/entries") == 1
