@@ -162,7 +162,11 @@ def _get(url: str, token: str) -> dict[str, object]:
             timeout=TIMEOUT_SECONDS,
         ) as response:
             status = response.status_code
-            body: bytes = next(response.iter_content(MAX_BYTES + 1), b"")
+            body = bytearray()
+            for piece in response.iter_content(64 * 1024):  # of a chunked answer every chunk
+                body += piece
+                if len(body) > MAX_BYTES:
+                    break
     except OSError as error:
         raise RunError(
             "GitHub cannot be asked how the run ended", where=url, found=innermost(error)

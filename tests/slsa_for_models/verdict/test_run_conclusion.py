@@ -39,6 +39,7 @@ class Api:
         self.status = 200
         self.body = json.dumps(GOOD).encode()
         self.headers: dict[str, str] = {}
+        self.chunked = False
         self.requests: list[tuple[str, str | None]] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -47,14 +48,23 @@ class Api:
         api = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_GET(self) -> None:
                 api.requests.append((self.path, self.headers.get("Authorization")))
                 self.send_response(api.status)
                 for name, value in api.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(api.body)))
+                if not api.chunked:
+                    self.send_header("Content-Length", str(len(api.body)))
+                    self.end_headers()
+                    self.wfile.write(api.body)
+                    return
+                self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
-                self.wfile.write(api.body)
+                for piece in (api.body[:10], api.body[10:]):
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.wfile.write(b"0\r\n\r\n")
 
             def log_message(self, format: str, *arguments: object) -> None:
                 pass
@@ -83,6 +93,11 @@ def check(api: Api, run: str = RUN, answer: dict[str, Any] | None = None, **opti
 def test_a_run_that_succeeded(api: Api) -> None:
     assert check(api) == f"{RUN}: completed, success"
     assert api.requests == [(f"{ASKED}/1", "Bearer secret")]
+
+
+def test_an_answer_in_chunks_is_read_to_its_end(api: Api) -> None:
+    api.chunked = True
+    assert check(api) == f"{RUN}: completed, success"
 
 
 def test_only_the_attempt_that_made_the_model_counts(api: Api) -> None:
