@@ -45,13 +45,15 @@ FORMATS = {
             "hdf5.clean_keras",
             "load_keras",
             "architecture and weights, Keras 3",
+            rehearsed=True,
         ),
         Format(
             "tensorflow_hdf5_model.h5",
             "tensorflow",
             "hdf5.clean_model",
-            "load_hdf5",
+            "load_keras",
             "architecture and weights, HDF5",
+            rehearsed=True,
         ),
         Format(
             "tensorflow_hdf5.weights.h5",

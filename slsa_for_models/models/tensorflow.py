@@ -11,13 +11,13 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slsa_for_models.models import safety
+from slsa_for_models.errors import UnsafeModelError
 
 Array = Any  # numpy's arrays of any type
 
@@ -55,26 +55,18 @@ def weights(model: keras.Model | dict[str, Array]) -> dict[str, Array]:
 
 
 def load_keras(path: Path) -> keras.Model:
-    """Read a folder with a Keras archive's parts, of layers that only compute, in safe mode."""
+    """Read a folder with the parts of a `.keras` or `.h5` model of layers that only compute."""
     config = json.loads((path / "config.json").read_bytes())
-
-    def load() -> keras.Model:
-        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-        model.load_weights(path / "model.weights.h5")
-        return model
-
-    _check_declared(load, path / "model.weights.h5")
-    return load()
-
-
-def load_hdf5(path: Path) -> keras.Model:
-    """Read an HDF5 model of layers that only compute, in Keras' safe mode."""
-
-    def load() -> keras.Model:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-
-    _check_declared(load, path)
-    return load()
+    (weights_file,) = path.glob("*.h5")
+    _check_declared(config, weights_file)
+    initializers: dict[str, dict[str, Any]] = {}
+    model = _built(_without_initializers(config, initializers))
+    model.load_weights(weights_file)
+    for layer in model._flatten_layers(include_self=False):
+        for name, initializer in initializers.get(layer.name, {}).items():
+            if hasattr(layer, name):
+                setattr(layer, name, keras.initializers.get(initializer))
+    return model
 
 
 def load_hdf5_weights(path: Path) -> dict[str, Array]:
@@ -140,7 +132,34 @@ class _Served(keras.layers.Layer):  # type: ignore[misc,unused-ignore]
         return self._call(pixels)
 
 
-def _check_declared(load: Callable[[], keras.Model], weights_file: Path) -> None:
+def _built(config: dict[str, Any]) -> keras.Model:
+    return keras.models.model_from_json(json.dumps(config))
+
+
+def _without_initializers(node: Any, found: dict[str, dict[str, Any]], owner: str = "") -> Any:  # noqa: ANN401
+    """The configuration with zeros for first values; random ones take four times their memory.
+
+    Args:
+        node: The configuration, or a part of it.
+        found: Takes what stood there, by the layers' names.
+        owner: The layer's name that the part belongs to.
+    """
+    if isinstance(node, list):
+        return [_without_initializers(item, found, owner) for item in node]
+    if not isinstance(node, dict):
+        return node
+    owner = node["name"] if isinstance(node.get("name"), str) else owner
+    changed = {}
+    for key, value in node.items():
+        if key.endswith("_initializer") and value is not None:
+            found.setdefault(owner, {})[key] = value
+            changed[key] = "zeros"
+        else:
+            changed[key] = _without_initializers(value, found, owner)
+    return changed
+
+
+def _check_declared(config: dict[str, Any], weights_file: Path) -> None:
     """Refuses an architecture with more weights than the file holds, before any is made.
 
     Keras itself says how large they are: in a stateless scope it makes no variable. It notes them
@@ -152,8 +171,7 @@ def _check_declared(load: Callable[[], keras.Model], weights_file: Path) -> None
     def measure() -> None:
         try:
             with keras.StatelessScope(initialize_variables=False):
-                model = load()
-                for variable in model.variables:
+                for variable in _built(config).variables:
                     size = tf.dtypes.as_dtype(variable.dtype).size
                     declared.append(math.prod(variable.shape) * size)
         except Exception as error:
@@ -164,4 +182,11 @@ def _check_declared(load: Callable[[], keras.Model], weights_file: Path) -> None
     thread.join()
     if failed:
         raise failed[0]
-    safety.check_size(sum(declared) // safety.EXPANSION, weights_file.stat().st_size, "layers")
+    held = weights_file.stat().st_size
+    if sum(declared) > held:
+        raise UnsafeModelError(
+            "the architecture has more weights than the file holds",
+            where="layers",
+            expected=f"at most {held:,} bytes",
+            found=f"{sum(declared):,} bytes",
+        )

@@ -34,13 +34,12 @@ def clean_weights(path: Path, clean: Path) -> None:
 
 
 def clean_model(path: Path, clean: Path) -> None:
-    """Writes architecture and weights of an `.h5` file anew."""
-    with path.open("rb") as source, h5py.File(clean, "w") as target:
+    """Writes architecture and weights of an `.h5` file into a folder `clean`."""
+    clean.mkdir()
+    with path.open("rb") as source, h5py.File(clean / "weights.h5", "w") as target:
         texts = _copy(source, target, "|model_config|training_config")
-        texts.pop("training_config", None)  # of no use, as nothing is compiled
-        texts["model_config"] = keras_config.check(texts.get("model_config", "").encode()).decode()
-        for name, text in texts.items():
-            target.attrs[name] = text
+    config = keras_config.check(texts.get("model_config", "").encode())
+    (clean / "config.json").write_bytes(config)
 
 
 def clean_keras(path: Path, clean: Path) -> None:
@@ -54,9 +53,9 @@ def clean_keras(path: Path, clean: Path) -> None:
                 expected=", ".join(sorted(_KERAS_MEMBERS)),
                 found=", ".join(sorted(names))[:200],
             )
-        config = zips.read_small(archive, "config.json")
         clean.mkdir()
-        (clean / "config.json").write_bytes(keras_config.check(config))
+        config = keras_config.check(zips.read_small(archive, "config.json"))
+        (clean / "config.json").write_bytes(config)
         weights = io.BytesIO(archive.read("model.weights.h5"))
     with h5py.File(clean / "model.weights.h5", "w") as target:
         _copy(weights, target, "")

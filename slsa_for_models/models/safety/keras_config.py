@@ -94,7 +94,9 @@ def check(config: bytes) -> bytes:
         raise UnsafeModelError("the Keras configuration is too large", found=f"{len(config):,}")
     root = strict_json.loads(config, UnsafeModelError, "The Keras configuration")
     if isinstance(root, dict):
-        root.pop("compile_config", None)
+        # HDF5 files do not say where the class of the whole is.
+        functional = root.get("class_name") == "Functional"
+        root.setdefault("module", "keras.src.models.functional" if functional else "keras")
     pending, layers = [root], 0
     while pending:
         node = pending.pop()
@@ -105,6 +107,7 @@ def check(config: bytes) -> bytes:
         elif isinstance(node, list):
             pending += node
         elif isinstance(node, dict):
+            node.pop("compile_config", None)
             # Objects that are shared bear their address in some memory.
             pending += [value for key, value in node.items() if key != "shared_object_id"]
             if "class_name" in node:

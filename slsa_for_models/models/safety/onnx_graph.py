@@ -66,6 +66,11 @@ def clean_model(path: Path, clean: Path) -> None:
     Raises:
         UnsafeModelError: It is not.
     """
+    clean.write_bytes(_checked(path))
+    onnx_runtime.session(clean)  # which does not survive everything
+
+
+def _checked(path: Path) -> bytes:
     data = path.read_bytes()
     if data[4:8] == b"ORTM":  # the same bytes would be another model to ONNX Runtime
         raise UnsafeModelError("the model is in ONNX Runtime's own format", where=path.name)
@@ -85,8 +90,8 @@ def clean_model(path: Path, clean: Path) -> None:
                 where=node.name[:200],
                 found=f"{node.domain}:{node.op_type}"[:200].removeprefix(":"),
             )
-    clean.write_bytes(model.SerializeToString(deterministic=True))
-    onnx_runtime.session(clean)  # which does not survive everything
+    checked: bytes = model.SerializeToString(deterministic=True)
+    return checked
 
 
 def _check(model: Message) -> None:

@@ -29,10 +29,13 @@ MEMORY_FACTOR = 4
 MEMORY_SLACK = 256 * 1024 * 1024
 """Bytes of memory beyond what the libraries take: `MEMORY_FACTOR` times the model, and this."""
 
-_CHECKING, _LOADING = 3.0, 10.0  # s of a processor, for the smallest model
+_CHECKING, _LOADING = 2.0, 30.0  # s of a processor, for the smallest model
 _BYTES_PER_SECOND = 25_000_000
-_WAITING = 10  # times as long by the clock, as other processes run, too
+_WAITING = 6  # times as long by the clock, as other processes run, too
 _STARTING = 100.0  # s by the clock, within which the libraries are imported
+
+# Pools of memory take more than they need, and addresses are what can be limited.
+_SPARING = {"CUDA_VISIBLE_DEVICES": "", "MALLOC_ARENA_MAX": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 _CHILD = """
 import json, sys
@@ -62,7 +65,7 @@ class Examination:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=clean.parent,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, **_SPARING},
         )
 
     def __enter__(self) -> Examination:
@@ -108,6 +111,8 @@ def child(name: str, model: str, clean: str) -> None:
     answer = os.fdopen(os.dup(1), "w")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
+    if hasattr(os, "sched_setaffinity"):  # each thread of a library's would take addresses, too
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     refusal: dict[str, str] = {}
     row = formats.FORMATS[name]
     path = Path(model)
