@@ -47,7 +47,7 @@ test-full: ## Run all tests, with every format through the workflow
 
 .PHONY: test-base
 test-base: ## Run the tests that need no framework, on this Python and system
-	@$(tests) --roles test tests/model_signing tests/slsa_for_models $(ARGS)
+	@$(tests) --roles test -n $(WORKERS) --dist loadscope -m "not full" tests/model_signing tests/slsa_for_models $(ARGS)
 
 .PHONY: lint
 lint: ## Check style, types, workflows and actions

@@ -41,13 +41,13 @@ def main(arguments: list[str]) -> int:
         counted, problem = run(role, chosen)
         total += counted
         if problem:
-            problems.append(f"'{role}': {problem}")
+            problems.append(f"tests in '{role}': {problem}")
     if not sum(total.values()):
         problems.append("no test ran")
     failed = max(total["failed"] + total["lost"], len(problems) and 1)
     print()
     for problem in problems:
-        print(f"tests in {problem}")
+        print(problem)
     print(f"{total['passed']} passed, {failed} failed, {total['skipped']} skipped", flush=True)
     return 1 if failed else 0
 
@@ -116,13 +116,22 @@ def call(command: list[str], variables: dict[str, str]) -> int:
     process = subprocess.Popen(command, cwd=ROOT, env=variables, start_new_session=True)
     try:
         return process.wait(PART_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        if os.name == "nt":
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-        return process.wait(60)
+    except subprocess.TimeoutExpired:
+        print(f"\nended after {PART_SECONDS} seconds", flush=True)
+        return -signal.SIGTERM
+    finally:  # also when this process is told to end
+        if process.poll() is None:
+            if os.name == "nt":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(60)
+
+
+def _ended(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _ended)
     sys.exit(main(sys.argv[1:]))
