@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,8 @@ def test_the_help_says_it() -> None:
     parser = command_line.Parser(prog="test")
     command_line.add_options(parser, TABLE)
     text = parser.format_help()
-    for shown in ("MODEL [MODEL ...]", "--level {1,2}", "--output DIR, --out DIR", "NAME=VALUE"):
-        assert shown in text
+    for shown in (r"MODEL \[MODEL ...\]", r"--level \{1,2\}", "NAME=VALUE"):
+        assert re.search(shown, text)
+    assert re.search(r"--output( DIR)?, --out DIR", text)  # Python 3.13 names DIR once
     for row in TABLE.values():
         assert row[1] in text

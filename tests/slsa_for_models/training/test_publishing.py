@@ -110,15 +110,15 @@ def test_one_rename_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails
     output = tmp_path / "out"
     old(output)
     monkeypatch.chdir(output)
-    real, calls = os.rename, []
+    real, calls = Path.rename, []
 
-    def rename(*arguments: object, **options: object) -> None:
-        calls.append(arguments)
+    def rename(source: Path, target: Path) -> Path:
+        calls.append(source)
         if len(calls) == fails:
             raise OSError(16, "Device or resource busy")
-        real(*arguments, **options)
+        return real(source, target)
 
-    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(FileError, match="cannot be written"), staging(output) as private:
         write(private)
         publish(private, output, NAMES)
