@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import io
 import json
 import re
-from collections.abc import Callable
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from sandbox.github import Run
 from sandbox.github.repositories import Repository
 from sandbox.github.workflows import WorkflowError
 from slsa_for_models.models.formats import FORMATS
+from slsa_for_models.verdict.expectations import CIFAR10_SHA256
 from tests.workflows.runs import ROOT, Sandbox
 
 EXAMPLES = ROOT / "examples"
@@ -366,6 +371,68 @@ def test_several_formats_in_one_call(sandbox: Sandbox) -> None:
     assert run.jobs["models/data"].conclusion == "skipped"  # made-up images need none
     for model in ("pytorch_model.pth", "pytorch_model.safetensors"):
         assert {model, f"{model}.sig", f"{model}.intoto.jsonl"} <= set(run.artifact_names())
+
+
+@pytest.mark.full
+def test_cifar10_is_fetched_once_for_all_formats(
+    sandbox: Sandbox, mirror: tuple[str, bytes, list[str]], tmp_path: Path
+) -> None:
+    """By a copy of the product that has a smaller archive pinned."""
+    url, content, asked = mirror
+    pinned = {CIFAR10_SHA256: hashlib.sha256(content).hexdigest(), "170_052_171": str(len(content))}
+
+    def edit(root: Path) -> None:
+        for name in ("cifar10/archive.py", "verdict/expectations.py"):
+            path = root / "slsa_for_models" / name
+            text = path.read_text(encoding="utf-8")
+            for old, new in pinned.items():
+                text = text.replace(old, new)
+            path.write_text(text, encoding="utf-8")
+
+    example = (EXAMPLES / "train-many.yml").read_text(encoding="utf-8")
+    workflow = example.replace(
+        "      dataset: synthetic\n", f"      dataset-url: http://127.0.0.1:9/gone {url}\n"
+    )
+    run = sandbox.consume(workflow, event_name="workflow_dispatch", product=sandbox.product(edit))
+    assert run.conclusion == "success", said(run)
+    assert asked == ["/cifar"]
+    for model in ("pytorch_model.pth", "pytorch_model.safetensors"):
+        run.extract(model, tmp_path)
+        record = json.loads((tmp_path / "training.json").read_bytes())
+        assert (record["dataset"]["name"], record["dataset"]["sha256"]) == (
+            "cifar10",
+            hashlib.sha256(content).hexdigest(),
+        )
+
+
+@pytest.fixture
+def mirror() -> Iterator[tuple[str, bytes, list[str]]]:
+    """A server with an archive laid out as CIFAR-10's; its content, and the paths asked for."""
+    from slsa_for_models.cifar10 import synthetic
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, data in synthetic.batches(2000, 200, seed=0).items():
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    content, asked = buffer.getvalue(), list[str]()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/cifar", content, asked
+        server.shutdown()
 
 
 @pytest.mark.full
