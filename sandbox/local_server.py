@@ -14,6 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
 MAX_REQUEST = 4 * 1024 * 1024
+# A request that comes slower is given up.
+REQUEST_SECONDS = 60
+# Of requests for another host, such as one that a web page's script gave our address, none is ours.
+HOSTS = ("localhost", "127.0.0.1")
 
 
 @dataclass(frozen=True)
@@ -78,21 +82,34 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Small answers at once: Nagle's algorithm would hold each back for 40 ms.
     disable_nagle_algorithm = True
+    timeout = REQUEST_SECONDS
     answer: Callable[[Request], Reply]
 
     def do_GET(self) -> None:
-        self._reply(b"")
+        self._reply()
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > MAX_REQUEST:
-            self.close_connection = True
-            self._send(Reply.of_json(413, {"message": "request too large"}))
-            return
-        self._reply(self.rfile.read(length))
+        self._reply()
 
-    def _reply(self, body: bytes) -> None:
-        self._send(type(self).answer(Request(self.command, self.path, self.headers, body)))
+    def _reply(self) -> None:
+        hosts, lengths = (self.headers.get_all(name) or [] for name in ("Host", "Content-Length"))
+        port = self.server.server_address[1]
+        length = lengths[0] if lengths else "0"
+        if hosts not in ([f"{host}:{port}"] for host in HOSTS):
+            self._refuse(421, "the request is for another host")
+        elif len(lengths) > 1 or not (length.isascii() and length.isdigit()):
+            self._refuse(400, "Content-Length is not one number")
+        elif "Transfer-Encoding" in self.headers:
+            self._refuse(411, "the request has no Content-Length")
+        elif len(length) > 10 or int(length) > MAX_REQUEST:
+            self._refuse(413, "request too large")
+        else:
+            body = self.rfile.read(int(length))
+            self._send(type(self).answer(Request(self.command, self.path, self.headers, body)))
+
+    def _refuse(self, status: int, message: str) -> None:
+        self.close_connection = True  # what follows is no request
+        self._send(Reply.of_json(status, {"message": message}))
 
     def _send(self, reply: Reply) -> None:
         self.send_response(reply.status)

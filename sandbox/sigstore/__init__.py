@@ -172,8 +172,8 @@ class LocalSigstore:
             return _failure(401, 16, str(error))
         except RequestError as error:
             return _failure(400, 3, str(error))
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            return _failure(400, 3, "the request is not JSON")
+        except (ValueError, RecursionError) as error:
+            return _failure(400, 3, f"the request is malformed: {error}")
 
     def _services(self) -> dict[tuple[str, str], Service]:
         """Method and path of every service but the log's tiles, which have many paths."""
@@ -235,6 +235,10 @@ class LocalSigstore:
             return Reply(200, code.encode(), "text/plain")
         if urllib.parse.urlsplit(redirect).hostname not in ("localhost", "127.0.0.1"):
             raise RequestError("redirect_uri has to be on this machine")
+        if (
+            not redirect.isprintable() or " " in redirect
+        ):  # a line break would make a header of ours
+            raise RequestError("redirect_uri is no address")
         answer = urllib.parse.urlencode({"code": code, "state": parameters.get("state", "")})
         return Reply(302, b"", location=f"{redirect}?{answer}")
 
