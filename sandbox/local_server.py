@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self) -> None:
         hosts, lengths = (self.headers.get_all(name) or [] for name in ("Host", "Content-Length"))
-        port = self.server.server_address[1]
+        port = self.connection.getsockname()[1]
         length = lengths[0] if lengths else "0"
         if hosts not in ([f"{host}:{port}"] for host in HOSTS):
             self._refuse(421, "the request is for another host")
