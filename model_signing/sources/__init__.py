@@ -1,20 +1,26 @@
 """Where a model lies: which files it has there, and their bytes.
 
 A place for models is a `Source`. What belongs to a model is not for it to decide: it asks the
-`Selection`.
+`Selection`. A place with addresses of its own is a module of this package, named in `PLACES`, with
+a function `open_address(address) -> RemoteSource`; it is imported when such an address is used.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from model_signing.errors import DependencyError
 from model_signing.oms.names import Selection
 
 AnyPath = str | os.PathLike[str]
 Buffer = memoryview | bytes
+
+PLACES: dict[str, tuple[str, str]] = {}
+"""Scheme of an address -> its module in this package, and the extra that installs its client."""
 
 
 class Entry(NamedTuple):
@@ -22,10 +28,15 @@ class Entry(NamedTuple):
 
     size: int  # bytes
     version: Hashable  # changes whenever the file does; None: any (for who knows its digest)
+    sha256: str | None = None  # hexadecimal, as the place lists it: a claim, not a measurement
 
 
 class Source(Protocol):
-    """A model at some place. Picklable, so that an executor can have it."""
+    """A model at some place. Picklable, so that an executor can have it.
+
+    As text it is its address, with whatever a revision, tag or prefix was resolved to when it was
+    opened: that is what is read, verified and shown.
+    """
 
     @property
     def name(self) -> str:
@@ -54,15 +65,60 @@ class Source(Protocol):
         """
 
 
+class RemoteSource(Source, Protocol):
+    """A model at a place that keeps signatures beside models."""
+
+    def signatures(self) -> Iterable[tuple[str, bytes]]:
+        """The signature files that lie with the model there: address and content of each.
+
+        Raises:
+            FileError: The place does not answer; never because there is none.
+        """
+
+
+def is_address(text: str) -> bool:
+    """Whether this is an address of one of the `PLACES`, and not a path."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme.lower() in PLACES
+
+
+def place_of(address: str) -> Any:  # noqa: ANN401 - a module
+    """The module for an address.
+
+    Raises:
+        DependencyError: The client that it uses is not installed.
+    """
+    module, extra = PLACES[address.partition("://")[0].lower()]
+    try:
+        return import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(__name__):
+            raise
+        raise DependencyError(
+            f"this kind of address needs an optional package: {error.name}",
+            where=address,
+            fix=f"pip install 'model-transparency[{extra}]'",
+        ) from error
+
+
 def open_source(model: AnyPath | Source, *, allow_symlinks: bool = False) -> Source:
-    """A path on this machine as a source; a source as it is.
+    """A path on this machine, or an address elsewhere, as a source; a source as it is.
+
+    A revision or tag of an address is resolved here, once.
 
     Args:
-        model: A file, a folder, or another source.
+        model: A file, a folder, an address with a scheme of `PLACES`, or another source.
         allow_symlinks: Follow symbolic links that stay inside the model, where there are any.
+
+    Raises:
+        FileError: The address is malformed, there is nothing, or the place does not answer.
+        DependencyError: As `place_of`.
     """
     from model_signing.sources.local import LocalSource
 
+    if isinstance(model, str) and is_address(model):
+        source: Source = place_of(model).open_address(model)
+        return source
     if isinstance(model, str | os.PathLike):
         return LocalSource(os.fspath(Path(model)), allow_symlinks)
     if isinstance(model, LocalSource):

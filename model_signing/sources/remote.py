@@ -1,0 +1,218 @@
+"""What all places elsewhere have in common: they are not trusted, they are far away, and they fail.
+
+Their names are looked at before anything else, their listings are bounded, the pieces of a large
+file are fetched side by side, and a request that fails for a while is made again, for just its
+piece.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+from model_signing.errors import FileError
+from model_signing.oms.names import Selection, check_name
+from model_signing.safe_files import is_temporary
+from model_signing.sources import Buffer, Entry
+
+MAX_LISTED = 1_000_000  # entries of one listing, whether they belong to the model or not
+MAX_NAME_BYTES = 4096  # of a whole name, as Linux
+MAX_LISTED_BYTES = 256 << 20  # of all names
+PIECE = 8 << 20  # bytes of one request
+AHEAD = 4  # requests of one file at a time: a read holds so many pieces, and one more
+TRIES = 5
+LONGEST_WAIT = 60.0  # seconds that a server may ask for
+
+_Result = TypeVar("_Result")
+
+_MEANS = {  # HTTP status -> what is wrong, what to do
+    400: ("the request is refused as malformed", "check the address"),
+    401: ("the place asks for a credential", "log in with its own client, or check the name"),
+    403: ("access is refused", "ask for access, or use a credential that has it"),
+    404: ("there is no such model or file", "check the name, and the revision or tag"),
+    410: ("the model or file was removed", None),
+    412: ("the file changed after it was listed", "wait until nothing writes to it, and repeat"),
+    416: ("the file is shorter than it was listed", "wait until nothing writes to it, and repeat"),
+    429: ("the place asks to wait: too many requests", "try again later, or with a credential"),
+}
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+
+
+class TemporaryError(Exception):
+    """A request failed in a way that may pass.
+
+    Attributes:
+        refusal: What to raise when it does not.
+        wait: Seconds that the server asks for, if it does.
+    """
+
+    def __init__(self, refusal: FileError, wait: float | None = None) -> None:
+        super().__init__(refusal)
+        self.refusal, self.wait = refusal, wait
+
+
+def failure(
+    status: int, where: str, *, said: str | None = None, retry_after: str | None = None
+) -> FileError | TemporaryError:
+    """What an HTTP status means, to be raised; for `patiently`, if it may pass.
+
+    Args:
+        status: Other than success.
+        where: The address, without anything secret.
+        said: What the server says of it.
+        retry_after: The header of that name: seconds, or a date (RFC 9110, 10.2.3).
+    """
+    what, fix = _MEANS.get(status, ("the place does not serve the request", None))
+    if status >= 500:
+        what, fix = "the place has a failure of its own", "try again later"
+    found = f"HTTP {status}" + (f": {said.strip()[:300]}" if said and said.strip() else "")
+    refusal = FileError(what, where=where, found=found, fix=fix)
+    return TemporaryError(refusal, _seconds(retry_after)) if status in _PASSING else refusal
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    text = (retry_after or "").strip()
+    if text.isdecimal():
+        return float(text[:9])
+    with suppress(ValueError, TypeError):
+        moment = parsedate_to_datetime(text)
+        return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
+    return None
+
+
+def patiently(request: Callable[[], _Result], attempt: int = 1) -> _Result:
+    """What a request returns; it is made again where it raises `TemporaryError`.
+
+    Raises:
+        FileError: It failed every time, or the server asks for more than a minute.
+    """
+    try:
+        return request()
+    except TemporaryError as error:
+        wait = 0.25 * 2**attempt if error.wait is None else error.wait
+        if attempt == TRIES or wait > LONGEST_WAIT:
+            raise error.refusal from error
+    time.sleep(wait)
+    return patiently(request, attempt + 1)
+
+
+def pieces(
+    fetch: Callable[[int, int], Buffer], start: int, stop: int, where: str
+) -> Iterator[Buffer]:
+    """Bytes `start` to `stop` of a file, in order, fetched a few pieces at a time.
+
+    Args:
+        fetch: Gives the bytes between two offsets, from any thread; see `patiently`.
+        start: The first byte.
+        stop: Behind the last.
+        where: The file, for messages.
+
+    Raises:
+        FileError: From `fetch`; or it gives less or more than it was asked for.
+    """
+
+    def one(first: int) -> Buffer:
+        last = min(first + PIECE, stop)
+        data = patiently(lambda: fetch(first, last))
+        if len(data) != last - first:
+            raise FileError(
+                "the place sends other bytes than were asked for",
+                where=where,
+                expected=f"{last - first} bytes from {first}",
+                found=f"{len(data)} bytes",
+                fix="the file may have changed meanwhile: try again",
+            )
+        return data
+
+    if stop - start <= PIECE:
+        if start < stop:
+            yield one(start)
+        return
+    waiting: deque[Future[Buffer]] = deque()
+    pool = ThreadPoolExecutor(AHEAD, "fetch")
+    try:
+        for first in range(start, stop, PIECE):
+            waiting.append(pool.submit(one, first))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def listed(
+    found: Iterable[tuple[str, Entry]], selection: Selection, where: str
+) -> tuple[dict[str, Entry], list[str]]:
+    """What `Source.entries` returns, of a flat listing by a server that nobody trusts.
+
+    Raises:
+        FileError: A name that no file of a model can have, or that two have; too many entries.
+    """
+    files: dict[str, Entry] = {}
+    unsigned: dict[str, None] = {}
+    seen: set[str] = set()
+    total = 0
+    for name, entry in found:
+        total += len(_checked(name, where).encode())
+        if name in seen:
+            raise FileError("a name is listed twice", where=where, found=name)
+        seen.add(name)
+        if len(seen) > MAX_LISTED or total > MAX_LISTED_BYTES:
+            raise FileError(
+                "the place lists too many files",
+                where=where,
+                expected=f"at most {MAX_LISTED}, with names of {MAX_LISTED_BYTES} bytes in all",
+            )
+        left_out = _left_out(name, selection)
+        if left_out is None:
+            files[name] = entry
+        elif selection.unsigned(left_out):
+            unsigned[left_out] = None
+    for name in seen:
+        folder = next((above for above in _above(name) if above in seen), None)
+        if folder is not None:
+            raise FileError("a name is a file and a folder", where=where, found=folder)
+    return files, list(unsigned)
+
+
+def _checked(name: str, where: str) -> str:
+    parts = name.split("/")
+    problem = None
+    if len(name) > MAX_NAME_BYTES:
+        problem, name = "is too long", name[:100]
+    elif ".." in parts:
+        problem = "leads out of the model"
+    elif name.startswith("/"):
+        problem = "is absolute"
+    elif "" in parts or "." in parts:
+        problem = "is not canonical (OMS 6.1.2)"
+    if problem:
+        raise FileError(f"a name that the place lists {problem}", where=where, found=name)
+    try:
+        return check_name(name)
+    except FileError as error:
+        raise FileError(error.message, where=where, found=name) from None
+
+
+def _above(name: str) -> Iterator[str]:
+    """The folders that a name lies in, the outermost first."""
+    at = name.find("/")
+    while at > 0:
+        yield name[:at]
+        at = name.find("/", at + 1)
+
+
+def _left_out(name: str, selection: Selection) -> str | None:
+    """The outermost folder, or the file, that the selection does not take: as a walk meets it."""
+    for above in _above(name):
+        if not selection.takes(above):
+            return above
+    temporary = is_temporary(name.rpartition("/")[2]) and name not in selection.listed
+    return name if temporary or not selection.takes(name) else None

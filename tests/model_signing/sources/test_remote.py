@@ -1,0 +1,196 @@
+"""What a place elsewhere may list, and how its bytes are fetched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+
+from model_signing import sources
+from model_signing.errors import DependencyError, FileError
+from model_signing.oms.names import Selection
+from model_signing.sources import Entry, open_source, remote
+
+ONE = Entry(1, "v1")
+
+
+def listed(*names: str, selection: Selection | None = None) -> tuple[list[str], list[str]]:
+    selection = selection or Selection((".git", ".gitattributes"))
+    files, unsigned = remote.listed(((name, ONE) for name in names), selection, "mem://model")
+    return list(files), unsigned
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("../evil", "leads out of the model"),
+        ("a/../../evil", "leads out of the model"),
+        (".git/../evil", "leads out of the model"),
+        ("/etc/passwd", "is absolute"),
+        ("//host/share", "is absolute"),
+        ("", "is not canonical"),
+        ("a//b", "is not canonical"),
+        ("./a", "is not canonical"),
+        ("a/.", "is not canonical"),
+        ("a/", "is not canonical"),
+        ("a\nb", "has control characters"),
+        ("a\x1b[2Jb", "has control characters"),
+        ("a\x85b", "has control characters"),
+        ("a\udc80b", "is not UTF-8"),
+        ("a" * 4097, "is too long"),
+    ],
+)
+def test_a_name_that_no_file_of_a_model_has_is_refused(name: str, problem: str) -> None:
+    with pytest.raises(FileError, match=problem) as refusal:
+        listed("config.json", name)
+    assert refusal.value.where == "mem://model"
+    assert str(refusal.value).isprintable() or "\n  found" in str(refusal.value)
+
+
+def test_two_files_of_one_name_are_refused() -> None:
+    with pytest.raises(FileError, match="listed twice"):
+        listed("a", "b", "a")
+    with pytest.raises(FileError, match="a file and a folder") as refusal:
+        listed("a/b/c", "a/b", "x")
+    assert refusal.value.found == "a/b"
+
+
+def test_a_listing_without_end_is_refused_in_bounded_memory() -> None:
+    given = 0
+
+    def endless() -> Iterator[tuple[str, Entry]]:
+        nonlocal given
+        while True:
+            given += 1
+            yield f"{given}/{'x' * 4000}", ONE
+
+    with pytest.raises(FileError, match="too many files"):
+        remote.listed(endless(), Selection(), "mem://model")
+    assert given < 70_000  # 256 MiB of names
+
+
+def test_what_the_specification_leaves_out_is_left_out_as_in_a_folder() -> None:
+    names = (
+        ".gitattributes",
+        ".git/config",
+        "a/.git/x",
+        "w.bin",
+        ".model_signing-" + "0" * 16 + ".tmp",
+    )
+    assert listed(*names) == (["a/.git/x", "w.bin"], [])
+    chosen = Selection((".git",), listed=["a/b/c", ".git/kept"], only_listed=True)
+    files, unsigned = listed(
+        "a/b/c", "a/d/e", "a/d/f", "x/y/z", ".git/kept", ".git/o", selection=chosen
+    )
+    assert files == ["a/b/c", ".git/kept"]
+    assert unsigned == ["a/d", "x"]  # folders as a whole
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PIECE", 10)
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+
+
+def test_pieces_come_in_order_a_few_at_a_time(small: None) -> None:
+    data = bytes(range(256))
+    now, most, lock = 0, 0, threading.Lock()
+
+    def fetch(start: int, stop: int) -> bytes:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time_of_day = 0.02 if start % 20 else 0.001  # the later ones come first
+        threading.Event().wait(time_of_day)
+        with lock:
+            now -= 1
+        return data[start:stop]
+
+    assert b"".join(remote.pieces(fetch, 3, 253, "x")) == data[3:253]
+    assert 1 < most <= remote.AHEAD
+    assert list(remote.pieces(fetch, 5, 5, "x")) == []
+    assert list(remote.pieces(fetch, 5, 9, "x")) == [data[5:9]]
+
+
+def test_a_reader_that_stops_asks_for_no_more(small: None) -> None:
+    asked: list[int] = []
+
+    def fetch(start: int, stop: int) -> bytes:
+        asked.append(start)
+        return bytes(stop - start)
+
+    reading = remote.pieces(fetch, 0, 10_000, "x")
+    next(reading)
+    reading.close()
+    assert len(asked) <= remote.AHEAD + 1
+
+
+@pytest.mark.parametrize("length", [0, 9, 11])
+def test_other_bytes_than_asked_for_are_refused(small: None, length: int) -> None:
+    with pytest.raises(FileError, match="other bytes than were asked for"):
+        list(remote.pieces(lambda start, stop: bytes(length), 0, 30, "x"))
+
+
+def test_a_piece_that_fails_for_a_while_is_fetched_again(small: None) -> None:
+    failures = {0: 2, 20: 4}
+
+    def fetch(start: int, stop: int) -> bytes:
+        if failures.get(start):
+            failures[start] -= 1
+            error = remote.failure(503, "mem://model/x")
+            raise error
+        return bytes(stop - start)
+
+    assert b"".join(remote.pieces(fetch, 0, 30, "x")) == bytes(30)
+    failures[10] = 5
+    with pytest.raises(FileError, match="a failure of its own"):
+        list(remote.pieces(fetch, 0, 30, "x"))
+
+
+def test_a_place_that_asks_to_wait_is_given_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(remote.time, "sleep", waited.append)
+    later = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30))
+    answers: list[str | None] = ["7", later, "soon", None]
+
+    def request() -> str:
+        if answers:
+            raise remote.failure(429, "mem://model", retry_after=answers.pop(0))
+        return "done"
+
+    assert remote.patiently(request) == "done"
+    assert waited[0] == 7
+    assert 25 < waited[1] <= 30
+    assert waited[2:] == [2.0, 4.0]
+    answers[:] = ["3600"]  # longer than anybody waits
+    with pytest.raises(FileError, match="too many requests"):
+        remote.patiently(request)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(401, "credential"), (403, "refused"), (404, "no such"), (416, "shorter"), (418, "HTTP 418")],
+)
+def test_a_failure_that_does_not_pass_is_told_at_once(status: int, message: str) -> None:
+    error = remote.failure(status, "mem://model", said="\x1b[2Jgo away\n")
+    assert isinstance(error, FileError)
+    assert message in str(error)
+    assert "\x1b" not in str(error)
+
+
+def test_an_address_without_its_client_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sources.PLACES, "mem", ("missing", "object-storage"))
+
+    def missing(name: str) -> object:
+        raise ModuleNotFoundError(name="obstore")
+
+    monkeypatch.setattr(sources, "import_module", missing)
+    with pytest.raises(DependencyError, match="obstore") as refusal:
+        open_source("MEM://bucket/model")
+    assert refusal.value.fix == "pip install 'model-transparency[object-storage]'"
