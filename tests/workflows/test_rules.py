@@ -390,7 +390,7 @@ FAULTS = [
         "a secret",
         "rules",
         SIGN,
-        "          signature: ${{ inputs.artifact }}.sig\n",
+        "          signature: ${{ steps.model.outputs.name }}.sig\n",
         "          signature: ${{ secrets.NAME }}.sig\n",
         "no_secret",
     ),

@@ -248,7 +248,7 @@ def test_called_by_commit_hash(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_a_single_file_without_provenance(sandbox: Sandbox) -> None:
+def test_a_single_file_without_provenance(sandbox: Sandbox, tmp_path: Path) -> None:
     run = sandbox.consume(
         replaced(
             EXAMPLE,
@@ -270,7 +270,10 @@ def test_a_single_file_without_provenance(sandbox: Sandbox) -> None:
     assert (outputs["verdict"], outputs["provenance"]) == ("verified", "none")
     assert "The run has succeeded" in run.summaries["verify/verify"]
     assert run.jobs["sign/provenance"].conclusion == "skipped"
-    assert run.artifact_names() == ["my-model", "my-model.sig"]
+    # The evidence is named after the model, not after the artifact that holds it.
+    assert run.artifact_names() == ["my-model", "weights.bin.sig"]
+    run.extract("weights.bin.sig", tmp_path)
+    assert (tmp_path / "weights.bin.sig").is_file()
 
 
 @pytest.mark.full
