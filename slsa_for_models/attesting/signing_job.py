@@ -69,7 +69,7 @@ def make_statement(
         context: What the control plane knows.
         expected: The subjects another job reported, from `subjects.encode`.
         expected_sha256: The model's one digest that another job reported, hexadecimal.
-        locks: Locked requirements of this workflow's own commit.
+        locks: Locked requirements; training has to name one of them.
         base_signatures: OMS signatures of the models that training started from.
 
     Raises:
@@ -93,7 +93,7 @@ def make_statement(
     # 2. What training says about itself has to be about this artifact.
     record = parse_record(record_bytes)
     subjects.check_record(record, measured)
-    # 3. What training was installed from, by this workflow's own checkout.
+    # 3. What training says it was installed from has to be a lock that is known.
     known = [_lock(path) for path in locks]
     return train_statement.encode(
         train_statement.build(

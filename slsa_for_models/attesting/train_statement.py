@@ -31,10 +31,10 @@ CALLER = "caller"
 
 @dataclass(frozen=True)
 class Lock:
-    """A hash-locked requirements file of the workflow's own commit.
+    """A hash-locked requirements file.
 
     Attributes:
-        path: Its path in that repository, such as `requirements/pytorch.txt`.
+        path: Its name.
         sha256: Its digest, hexadecimal, computed by the signing job.
     """
 
@@ -57,7 +57,7 @@ class BaseModel:
 
 
 def lock_of(record: TrainingRecord, locks: Iterable[Lock]) -> Lock:
-    """The one of the workflow's own locks that training says it was installed from.
+    """The one of the known locks that training says it was installed from.
 
     Raises:
         RecordError: It names none of them.
@@ -89,8 +89,7 @@ def build(
         record: The training record, parsed.
         record_bytes: The same, as it was written.
         context: What the control plane knows.
-        lock: The requirements it was installed from, hashed by the signing job from its own
-            checkout.
+        lock: The requirements that it says it was installed from, known to the signing job.
         base_models: What the caller says the training started from.
 
     Raises:
@@ -133,7 +132,7 @@ def build(
                 "source", f"git+{GITHUB}{repository}@{context.ref}", gitCommit=context.commit
             ),
             _resource("workflow", builder_uri, gitCommit=context.builder_commit),
-            *_ingredients(record, builder_uri, lock, base_models),
+            *_ingredients(record, lock, base_models),
         ],
     }
     return {
@@ -150,11 +149,12 @@ def build(
 
 
 def _ingredients(
-    record: TrainingRecord, builder_uri: str, lock: Lock | None, base_models: Iterable[BaseModel]
+    record: TrainingRecord, lock: Lock | None, base_models: Iterable[BaseModel]
 ) -> Iterator[dict[str, Any]]:
     """The dependencies that went into the model, rather than into the run."""
-    if lock is not None:
-        yield _resource("requirements", f"{builder_uri}#{lock.path}", sha256=lock.sha256)
+    if lock is not None:  # that it is one of ours does not say that it was used
+        resource = _resource(statement_names.REQUIREMENTS, "", sha256=lock.sha256)
+        yield _claimed(resource, TRAINING_JOB, name=lock.path)
     dataset = record.dataset
     resource = _resource(statement_names.DATASET, dataset.source or "", sha256=dataset.sha256)
     yield _claimed(resource, TRAINING_JOB, name=dataset.name)

@@ -15,7 +15,7 @@ _OPTIONS: dict[str, command_line.Row] = {
     "--workflow-inputs": ("JSON = {}", "what the caller of the workflow chose: toJSON(inputs)"),
     "--requirements": (
         "FILE...",
-        "a locked requirements file of this workflow's commit; training must name one of them",
+        "a locked requirements file; training must name one of them",
     ),
     "--base-model": ("SIGNATURE...", "the OMS signature of a model that training started from"),
     "--expected": ("BASE64", "refuse a model with other subjects than these"),

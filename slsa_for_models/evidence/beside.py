@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 SIGNATURE = ".sig"
-PROVENANCE = (".provenance.sigstore.json", ".intoto.jsonl")
+PROVENANCE = (".provenance.sigstore.json", ".intoto.jsonl", ".attestation.sigstore.json")
 
 
 def names(model: Path) -> tuple[str, ...]:

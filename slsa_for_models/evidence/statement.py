@@ -39,12 +39,15 @@ class Resource:
         uri: Its URI, or "".
         digests: Algorithm -> lower-case hexadecimal digest.
         content: The bytes themselves, where they are embedded.
+        claimed_by: Who says so, where the builder only passes it on (the annotation `claimedBy` of
+            docs/buildtypes/train-v1.md); "" where the builder itself says it.
     """
 
     name: str
     uri: str
     digests: Mapping[str, str]
     content: bytes | None = None
+    claimed_by: str = ""
 
     @property
     def sha256(self) -> str | None:
@@ -225,6 +228,7 @@ def _resource(item: Json, where: str) -> Resource:
             uri=text_at(item, "uri", default=""),
             digests=digests,
             content=_content(value_at(item, "content")),
+            claimed_by=text_at(item, "annotations.claimedBy", default=""),
         )
     except ProvenanceError as error:
         raise ProvenanceError(error.message, where=f"{where}.{error.where}") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 DATASET = "dataset"
 """The dependency that is the training data."""
+REQUIREMENTS = "requirements"
+"""The dependency that is the locked packages."""
 BASE_MODEL = "base-model"
 """A dependency that is a model which training started from."""
 RECORD = "training.json"

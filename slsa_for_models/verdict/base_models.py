@@ -18,7 +18,7 @@ from slsa_for_models.errors import LineageError
 from slsa_for_models.evidence import beside
 from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.verdict.expectations import Expectations
-from slsa_for_models.verdict.result import Verdict
+from slsa_for_models.verdict.result import Verdict, claimed_by
 from slsa_for_models.verdict.table import SLSA, Table
 
 CLAUSE = f"{SLSA}, 3"
@@ -46,7 +46,7 @@ class BaseModel:
     ) -> BaseModel:
         """A base model with the files beside it that have the names our workflow gives.
 
-        `MODEL.sig`, `MODEL.provenance.sigstore.json` and `MODEL.intoto.jsonl`.
+        `MODEL.sig`, and provenance by the names in `beside.PROVENANCE`.
 
         Raises:
             LineageError: It has no signature, or no provenance.
@@ -112,13 +112,15 @@ def verify_all(
             elif digest in found:
                 continue
             elif digest in given:
+                table.note(name, "Named", CLAUSE, f"{digest}{_claimed(child, digest)}")
                 found[digest] = verify(given[digest])
                 _add(table, found[digest], digest)
                 descend(found[digest], (*path, digest))
             elif required:
                 table.refused(name, "Base model", CLAUSE, _absent(digest))
             else:
-                table.not_checked(name, "Base model", CLAUSE, "its files were not given")
+                why = f"its files were not given{_claimed(child, digest)}"
+                table.not_checked(name, "Base model", CLAUSE, why)
 
     descend(verdict, (verdict.model.payload_sha256 if verdict.signer else None,))
     for digest, name in ((one, given[one].model.name) for one in given if one not in found):
@@ -136,6 +138,16 @@ def _add(table: Table, verdict: Verdict, digest: str) -> None:
     if verdict.signer is not None and verdict.model.payload_sha256 != digest:
         table.refused(name, "Base model", CLAUSE, _changed(verdict, digest))
     table.steps += [replace(step, subject=f"{name}: {step.subject}") for step in verdict.steps]
+
+
+def _claimed(child: Verdict, digest: str) -> str:
+    """Whose word it is that training started from it, where the builder only passes it on."""
+    return claimed_by(
+        resource
+        for item in child.accepted
+        for resource in item.provenance.dependencies
+        if (resource.name, resource.sha256) == (BASE_MODEL, digest)
+    )
 
 
 def _no_digest() -> LineageError:

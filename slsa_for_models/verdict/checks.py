@@ -5,7 +5,7 @@ SLSA v1.2, verifying-artifacts: the builder and its level (1.4), the expectation
 
 from __future__ import annotations
 
-from slsa_for_models.errors import BuilderError, ParameterError, RunError, SourceError
+from slsa_for_models.errors import BuilderError, RunError, SourceError
 from slsa_for_models.evidence.claims import Facts
 from slsa_for_models.evidence.github import GITHUB_RUNNERS, SIGNING_WORKFLOW, STARTED_BY_OTHERS
 from slsa_for_models.evidence.kinds import KINDS
@@ -182,7 +182,7 @@ def check_ref(expected: Expectations, provenance: Provenance) -> str:
     for what, wanted, found in (("branch", expected.branch, branch), ("tag", expected.tag, tag)):
         if wanted is not None and (found is None or not matches(wanted, found)):
             raise SourceError(
-                f"built from another {what}",
+                f"built from another {what}" if found else f"the provenance names no {what}",
                 where="source reference",
                 expected=str(wanted),
                 found=found or f"no {what}",
@@ -205,29 +205,8 @@ def _check_versioned_tag(wanted: str, tag: str | None) -> None:
         or (len(given) == 3 and expected[4] != found[4])
     ):
         raise SourceError(
-            "built from another version",
+            "built from another version" if tag else "the provenance names no tag, so no version",
             where="source reference",
             expected=wanted,
             found=tag or "no tag",
         )
-
-
-def check_inputs(expected: Expectations, provenance: Provenance) -> str:
-    """Parameters the caller of the workflow chose.
-
-    Raises:
-        ParameterError: One is absent or different.
-    """
-    inputs = provenance.inputs
-    for name, wanted in expected.inputs.items():
-        found = (inputs or {}).get(name)
-        if found is None or not matches(wanted, found):
-            raise ParameterError(
-                "the workflow was given another input",
-                where=f"input {name}",
-                expected=str(wanted),
-                found="no inputs" if inputs is None else found,
-            )
-    if not inputs:
-        return "none"
-    return ", ".join(f"{name}={value}" for name, value in sorted(inputs.items()))

@@ -170,12 +170,6 @@ STEPS = (
             case.expected.branch or case.expected.tag or case.expected.versioned_tag
         ),
     ),
-    Row(
-        "Inputs",
-        f"{SLSA}, 2",
-        lambda case: checks.check_inputs(case.expected, case.provenance),
-        compared=lambda case: any(case.expected.inputs.values()),
-    ),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from model_signing.errors import Error
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from slsa_for_models.evidence.claims import Facts
 from slsa_for_models.evidence.provenance import Provenance
+from slsa_for_models.evidence.statement import Resource
 from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.evidence.training_record import TrainingRecord
@@ -78,6 +79,12 @@ def logged(authenticated: Authenticated, before: str = "") -> str:
 def claimed(record: TrainingRecord) -> str:
     """What training says of how well it went."""
     return f"test accuracy {record.metrics.test_accuracy:.1%}, finished {record.finished}"
+
+
+def claimed_by(resources: Iterable[Resource]) -> str:
+    """`, claimed by the training job`, where the builder only passes on what others say; or ""."""
+    said = sorted({f"the {resource.claimed_by}" for resource in resources if resource.claimed_by})
+    return f", claimed by {' and '.join(said)}" if said else ""
 
 
 @dataclass(frozen=True)

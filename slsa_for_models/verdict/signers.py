@@ -188,7 +188,9 @@ def check_repository(claims: Claims, wanted: Expected | None, option: str = "--s
         )
     if found is None or not matches(wanted, f"git+{found}"):
         raise SignerError(
-            "the signing workflow ran for another repository",
+            "the signing workflow ran for another repository"
+            if found
+            else "the certificate names no repository",
             where=where,
             expected=str(wanted),
             found=found or "no repository",

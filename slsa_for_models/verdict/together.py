@@ -10,11 +10,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence, Set
 from functools import partial
 
-from slsa_for_models.errors import BuilderError, ChainError, DependencyMismatchError
+from slsa_for_models.errors import (
+    BuilderError,
+    ChainError,
+    DependencyMismatchError,
+    ParameterError,
+)
 from slsa_for_models.verdict import checks
-from slsa_for_models.verdict.expectations import Expectations
-from slsa_for_models.verdict.result import Accepted, Found, Signed
-from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, Table
+from slsa_for_models.verdict.expectations import Expectations, Expected, matches
+from slsa_for_models.verdict.result import Accepted, Found, Signed, claimed_by
+from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, Table, counted
 
 COMPARED_ELSEWHERE = frozenset(
     {
@@ -41,6 +46,15 @@ def examine(table: Table, found: Found, expected: Expectations) -> Mapping[str, 
             f"{SLSA}, 2",
             partial(check_no_build, expected, found.signer),
             compared=False,
+        )
+    if found.evidence.provenance and (accepted or expected.inputs):
+        table.step(
+            TOGETHER,
+            "Inputs",
+            f"{SLSA}, 2",
+            partial(check_inputs, expected.inputs, accepted),
+            compared=bool(expected.inputs),
+            unless="" if accepted else found.lost,
         )
     _add_same(table, found)
     if len(accepted) > 1:
@@ -143,6 +157,68 @@ def check_no_build(expected: Expectations, signed: Signed | None) -> str:
     return "nothing"
 
 
+def check_inputs(wanted: Mapping[str, Expected], accepted: Sequence[Accepted]) -> str:
+    """What the caller of the workflow chose, as the provenance says that states it.
+
+    A workflow that was called has inputs of its own, and only the one that trained states them; the
+    event that started the run may have had others, by the same names, for the workflow that calls.
+
+    Args:
+        wanted: Name -> value, of each input expected.
+        accepted: At least one.
+
+    Raises:
+        ParameterError: An input is stated otherwise, or by nobody.
+    """
+    stated = {
+        item.signed.label: item.provenance.inputs for item in accepted if item.provenance.inputs
+    }
+    called = {item.signed.label for item in accepted if _was_called(item)}
+    for name, value in wanted.items():
+        said = {label: inputs[name] for label, inputs in stated.items() if name in inputs}
+        if not said:
+            raise ParameterError(
+                "no accepted provenance states an input that is expected",
+                where=f"input {name}",
+                expected=str(value),
+                found=f"inputs {', '.join(sorted(set().union(*stated.values())))}"
+                if stated
+                else "no inputs",
+            )
+        decisive = {label: said[label] for label in said if label in called} or said
+        for label, found in decisive.items():
+            if not matches(value, found):
+                raise ParameterError(
+                    "the workflow was given another input",
+                    where=f"{label}: input {name}",
+                    expected=str(value),
+                    found=found,
+                )
+    lines = {label: _in_words(inputs) for label, inputs in stated.items()}
+    if len(lines) == 1:
+        return next(iter(lines.values()))
+    return "; ".join(f"{label}: {words}" for label, words in lines.items()) or "none"
+
+
+def _was_called(item: Accepted) -> bool:
+    """Whether it is of a training by a workflow that another one called."""
+    facts, provenance = item.signed.facts, item.provenance
+    started = f"{facts.get('repository')}/{facts.get('workflow path')}"
+    return provenance.kind.trains and provenance.builder_id.partition("@")[0] != started
+
+
+def _in_words(inputs: Mapping[str, str]) -> str:
+    """All inputs in a line; of a value of several lines their number."""
+    return ", ".join(
+        f"{name}={value}" if "\n" not in value.strip() else f"{name}={_lines(value)}"
+        for name, value in sorted(inputs.items())
+    )
+
+
+def _lines(value: str) -> str:
+    return f"({counted(len(value.strip().splitlines()), 'line')})"
+
+
 def _add_same(table: Table, found: Found) -> None:
     # Pairs, not a mapping: two files may have the same name.
     runs, commits = [], []
@@ -239,9 +315,23 @@ def check_dependencies(wanted: Mapping[str, str], accepted: Sequence[Accepted]) 
         }
         if named != {digest}:
             raise DependencyMismatchError(
-                "made with another dependency than the one expected",
+                "made with another dependency than the one expected"
+                if named
+                else "no accepted provenance names a dependency that is expected",
                 where=f"resolvedDependencies, {name}",
                 expected=digest,
                 found=", ".join(sorted(map(str, named))) or "none of that name",
             )
-    return ", ".join(f"{name} {digest[:12]}" for name, digest in wanted.items())
+    return ", ".join(
+        f"{name} {digest[:12]}{_claimed(name, accepted)}" for name, digest in wanted.items()
+    )
+
+
+def _claimed(name: str, accepted: Sequence[Accepted]) -> str:
+    """Who says so, where the builder only passes it on."""
+    return claimed_by(
+        resource
+        for item in accepted
+        for resource in item.provenance.dependencies
+        if resource.name == name
+    )

@@ -14,7 +14,7 @@ from slsa_for_models.evidence.statement_names import DATASET
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.evidence.training_record import MAX_BYTES, TrainingRecord, parse
 from slsa_for_models.verdict.expectations import CIFAR10_SHA256, Expectations
-from slsa_for_models.verdict.result import Found, claimed
+from slsa_for_models.verdict.result import Found, claimed, claimed_by
 from slsa_for_models.verdict.table import SLSA, TOGETHER, TRAIN, Table
 
 _RECORD, _DATASET = "Training record", "Data set"
@@ -89,15 +89,16 @@ def _add_dataset(
     table: Table, found: Found, expected: Expectations, record: TrainingRecord | None
 ) -> str:
     """Step 3 for the one dependency that decides what a model is: its training data."""
-    named, inputs = (
-        {
-            resource.sha256 or "no SHA-256"
+    sets, sources = (
+        [
+            resource
             for item in found.accepted
             for resource in item.provenance.dependencies
             if resource.name == name and (resource.sha256 or name == DATASET)
-        }
+        ]
         for name in (DATASET, tekton.INPUT)
     )
+    named, inputs = ({one.sha256 or "no SHA-256" for one in which} for which in (sets, sources))
     recorded = None if record is None else record.dataset.sha256
     wanted = expected.dataset_sha256
     if wanted is None and record is not None and record.dataset.name == "cifar10":
@@ -107,14 +108,14 @@ def _add_dataset(
         table.not_checked(TOGETHER, _DATASET, f"{SLSA}, 3", why)
         return ""
     name = f"{record.dataset.name} " if record else ""
-    says = "training" if record else "provenance"
-    unexpected = f"as the {says} says; expect it with --dataset-digest"
+    says = claimed_by(sets) if named or inputs else ", claimed by the training job"
+    unexpected = f"{says[2:] or 'as the provenance says'}; expect it with --dataset-digest"
     checked = table.step(
         TOGETHER,
         _DATASET,
         f"{SLSA}, 3",
         partial(check_dataset, wanted, named, inputs, recorded),
-        lambda digest: f"{name}{digest} {'as expected' if wanted else unexpected}",
+        lambda digest: f"{name}{digest} {f'as expected{says}' if wanted else unexpected}",
         compared=wanted is not None,
         unless="" if named or inputs or recorded else found.lost,
     )
@@ -144,12 +145,19 @@ def check_dataset(
             recorded is None or recorded == digest,
             bool(named or inputs or recorded),
         )
+        if digest is not None and not agree[-1]:
+            raise DependencyMismatchError(
+                "no evidence names a data set, and one is expected",
+                where="resolvedDependencies, training record",
+                expected=digest,
+                found="no data set",
+                fix="give the provenance of the training, and its record if it has one",
+            )
         if digest is not None and not all(agree):
             raise DependencyMismatchError(
                 message,
                 where="resolvedDependencies, training record",
                 expected=digest,
-                found=", ".join(sorted({*(named or inputs), *filter(None, [recorded])}))
-                or "no data set",
+                found=", ".join(sorted({*(named or inputs), *filter(None, [recorded])})),
             )
     return wanted or recorded or ", ".join(sorted(named or inputs))

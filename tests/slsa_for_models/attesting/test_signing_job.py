@@ -85,8 +85,8 @@ def expected_definition(lock_digest: str, base_digest: str) -> dict[str, Any]:
             },
             {
                 "name": "requirements",
-                "uri": f"git+{BUILDER_URL}@{REF}#requirements/pytorch.txt",
                 "digest": {"sha256": lock_digest},
+                "annotations": {"claimedBy": "training job", "name": "requirements/pytorch.txt"},
             },
             {
                 "name": "dataset",

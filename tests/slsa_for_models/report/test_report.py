@@ -90,7 +90,7 @@ def test_a_refusal_is_shown_first_and_open(workshop: Workshop) -> None:
     text = summary.read_text()
     assert code == 1
     assert text.startswith("## ❌ REFUSED")
-    assert "\n**built from another tag**\n\n- where" in text
+    assert "\n**the provenance names no tag**\n\n- where" in text
     for word in ("expected&#58; v1.0.0", "found&#58; no tag"):
         assert text.count(word) == 2  # at the top and in its row
     assert text.count("<details open><summary>❌") == 1

@@ -17,6 +17,7 @@ from tests.support.crafted import (
     SOURCE,
     TRAIN,
     Workshop,
+    generator_statement,
     github_statement,
     new_key,
     private_pem,
@@ -165,3 +166,82 @@ def test_an_expectation_is_said_by_provenance_unless_it_is_known_not_to_be() -> 
     fields = {field.name for field in dataclasses.fields(Expectations) if field.compare}
     assert fields - together.COMPARED_ELSEWHERE == set(ONLY_PROVENANCE)
     assert fields > together.COMPARED_ELSEWHERE
+
+
+# Inputs: of the workflow that trained, called by another one
+
+BUILDERS = ("--builder-id", f"{TRAIN}@{REF}", "--builder-id", slsa_generator.BUILDER_ID)
+
+
+@pytest.mark.parametrize(
+    ("event", "inputs", "code"),
+    [
+        ("push", ["runner=ubuntu-latest", "model=pytorch_model.pth"], 0),
+        ("push", ["runner=mine"], 1),
+        ("push", ["release=yes"], 1),
+        ("workflow_dispatch", ["runner=ubuntu-latest"], 0),
+        # The generator says epochs=6 and release=yes of the workflow that calls.
+        ("workflow_dispatch", ["runner=ubuntu-latest", "release=yes"], 0),
+        ("workflow_dispatch", ["release=no"], 1),
+        ("workflow_dispatch", ["runner=mine"], 1),
+        ("workflow_dispatch", ["unknown=1"], 1),
+    ],
+)
+def test_inputs_are_compared_with_the_provenance_that_states_them(
+    workshop: Workshop, event: str, inputs: list[str], code: int
+) -> None:
+    model = workshop.model()
+    options = [word for item in inputs for word in ("--build-workflow-input", item)]
+    found, verdict = workshop.verify(
+        model,
+        *("--provenance", workshop.train_provenance(model, event_name=event)),
+        *("--provenance", workshop.generator_provenance(model, event_name=event)),
+        *("--source-uri", SOURCE, *BUILDERS, *options),
+    )
+    assert (found, refusals(verdict)) == (code, ["ParameterError"][:code])
+
+
+def test_the_caller_has_an_input_of_the_same_name(workshop: Workshop) -> None:
+    """What the event gave the calling workflow is not what that gave the one that trained."""
+    model = workshop.model()
+    statement = generator_statement(model)
+    payload = statement["predicate"]["invocation"]["environment"]["github_event_payload"]
+    payload["inputs"] = {"runner": "mine"}
+    options = (
+        *("--provenance", workshop.generator_provenance(model, statement)),
+        *("--source-uri", SOURCE, *BUILDERS),
+    )
+    train = ("--provenance", workshop.train_provenance(model))
+    for wanted, code in (("runner=ubuntu-latest", 0), ("runner=mine", 1)):
+        found, _ = workshop.verify(model, *options, *train, "--build-workflow-input", wanted)
+        assert found == code
+    # Dispatched itself, it has no other inputs than those of the event.
+    own = {
+        "repository": "builders/mt",
+        "workflow": ".github/workflows/train.yml",
+    }
+    statement = generator_statement(model, **own)
+    payload = statement["predicate"]["invocation"]["environment"]["github_event_payload"]
+    payload["inputs"] = {"runner": "mine"}
+    options = (
+        *("--provenance", workshop.generator_provenance(model, statement, **own)),
+        *("--provenance", workshop.train_provenance(model, **own)),
+        *("--source-uri", "github.com/builders/mt", *BUILDERS),
+    )
+    code, verdict = workshop.verify(
+        model, *options, "--build-workflow-input", "runner=ubuntu-latest"
+    )
+    assert (code, refusals(verdict)) == (1, ["ParameterError"])
+
+
+def test_no_provenance_states_inputs(workshop: Workshop) -> None:
+    model = workshop.model()
+    provenance = workshop.generator_provenance(model, event_name="push")
+    code, verdict = workshop.verify(
+        model,
+        *("--provenance", provenance, "--source-uri", SOURCE),
+        *("--build-workflow-input", "runner=ubuntu-latest"),
+    )
+    assert (code, refusals(verdict)) == (1, ["ParameterError"])
+    assert verdict["refusal"]["found"] == "no inputs"
+    assert "another" not in verdict["refusal"]["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 
 import pytest
@@ -113,3 +114,54 @@ def test_data_set_expected_where_no_provenance_names_one(workshop: Workshop) -> 
     options = ("--provenance", provenance, "--source-uri", SOURCE)
     code, verdict = workshop.verify(model, *options, "--dataset-digest", DATASET)
     assert (code, refusals(verdict)) == (1, ["DependencyMismatchError"])
+    refusal = verdict["refusal"]
+    assert refusal["message"] == "no evidence names a data set, and one is expected"
+    assert (refusal["expected"], refusal["found"]) == (DATASET, "no data set")
+
+
+def test_what_training_merely_claims_is_shown_as_that(workshop: Workshop) -> None:
+    model = workshop.model()
+    base = workshop.sign_model(workshop.model(b"base", "base.pth"))
+    lock = workshop.write("lock.txt", b"numpy==2.4.6 --hash=sha256:00\n")
+    digest = sha256(lock.read_bytes()).hexdigest()
+    record = json.loads(workshop.record(model))
+    record["environment"]["requirements_sha256"] = digest
+    workshop.write("training.json", json.dumps(record).encode())
+    made = workshop.folder / "p.json"
+    code, _ = workshop.run(
+        *("provenance", model, "--training-record", workshop.folder / "training.json"),
+        *("--output", made, "--requirements", lock, "--base-model", base),
+        *("--identity-token", workshop.token()),
+    )
+    assert code == 0
+    policy = workshop.write(
+        "policy.toml",
+        f'version = 1\n[build]\ndataset_sha256 = "{DATASET}"\n'
+        f'dependencies = {{ requirements = "{digest}" }}\n'.encode(),
+    )
+    code, verdict = workshop.verify(model, "--provenance", made, *EXPECTED, "--policy", policy)
+    assert code == 0
+    said = {step["check"]: step["found"] for step in verdict["steps"]}
+    assert said["Data set"] == f"synthetic {DATASET} as expected, claimed by the training job"
+    assert said["Dependencies"] == f"requirements {digest[:12]}, claimed by the training job"
+    assert said["Base model"] == "its files were not given, claimed by the caller"
+
+
+def test_a_lock_is_not_put_into_a_repository_that_may_not_have_it(workshop: Workshop) -> None:
+    """A workflow of one's own that uses the actions: its repository has no lock of ours."""
+    model, lock = workshop.model(), workshop.write("pytorch.txt", b"torch==2.13.0\n")
+    record = json.loads(workshop.record(model))
+    record["environment"]["requirements_sha256"] = sha256(lock.read_bytes()).hexdigest()
+    workshop.write("training.json", json.dumps(record).encode())
+    own = "octo-org/models/.github/workflows/release.yml@refs/heads/main"
+    made = workshop.folder / "predicate.json"
+    code, _ = workshop.run(
+        *("provenance", model, "--training-record", workshop.folder / "training.json"),
+        *("--output", made, "--requirements", lock, "--predicate-only"),
+        *("--identity-token", workshop.token(job_workflow_ref=own)),
+    )
+    assert code == 0
+    named = json.loads(made.read_bytes())["buildDefinition"]["resolvedDependencies"]
+    (requirements,) = (one for one in named if one["name"] == "requirements")
+    assert requirements["annotations"]["claimedBy"] == "training job"
+    assert "uri" not in requirements

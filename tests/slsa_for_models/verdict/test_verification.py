@@ -56,7 +56,7 @@ def test_a_provenance_alone_says_what_was_not_checked(workshop: Workshop) -> Non
     assert shown["Branch or tag"] == "branch main"
     assert shown["Required evidence"] == "none was required; accepted: train"
     assert shown["Data set"] == (
-        f"synthetic {DATASET} as the training says; expect it with --dataset-digest"
+        f"synthetic {DATASET} claimed by the training job; expect it with --dataset-digest"
     )
     expected = ("--dataset-digest", DATASET, "--minimum-level", "3", "--source-branch", "main")
     expected = (*expected, "--build-workflow-input", "epochs=6")
