@@ -7,6 +7,7 @@ import hashlib
 import os
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from model_signing.methods import Authenticated, Signer, Verifier
+    from model_signing.sources.copying import Copy
 
 _SHOWN = 10  # names in one message
 
@@ -218,6 +220,7 @@ def verify(
     jobs: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    copy_to: AnyPath | Copy | None = None,
 ) -> Verified:
     """Verifies a model against its signature (OMS 8).
 
@@ -232,10 +235,13 @@ def verify(
         jobs: See `HashOptions`.
         executor: See `model_signing.hashing.hash_model`.
         progress: Called with bytes hashed so far and in all.
+        copy_to: A folder that is not there yet, or is empty. It gets the bytes as they are hashed,
+            and appears when all of them are what was signed; `Verified.open` reads from there.
 
     Raises:
         BundleError: 8.1. SignatureError: 8.2. StatementError, ManifestError: 8.3.
-        FileError: The model cannot be read. MismatchError: 8.4, 8.5.
+        FileError: The model cannot be read, the copy not written. MismatchError: 8.4, 8.5.
+        UsageError: The copy would lie in the model.
     """
     signature = Path(signature)
     data = read_bounded(signature)
@@ -262,16 +268,27 @@ def verify(
     # 8.4.8, 8.4.9, 8.5: the same files, before any time is spent on hashing them.
     _compare_files(source, entries, expected)
     # 8.4.7, 8.4.8: the same bytes.
-    actual = hash_model(source, entries, how, jobs=jobs, executor=executor, progress=progress)
-    _compare_digests(source, entries, actual, expected)
+    with _opened(copy_to, source) as copy:
+        actual = hash_model(
+            source, entries, how, jobs=jobs, executor=executor, progress=progress, copy=copy
+        )
+        _compare_digests(source, entries, actual, expected)
     return Verified(
         *_summary(signature, replace(expected, files=actual.files), authenticated.payload),
         bundle=data,
         warnings=tuple(warnings),
         authenticated=authenticated,
         unsigned=tuple(sorted(name for name in unsigned if not covered(name, asked))),
-        _source=source,
+        _source=source if copy is None else copy.kept,
     )
+
+
+def _opened(copy_to: AnyPath | Copy | None, source: Source) -> AbstractContextManager[Copy | None]:
+    if copy_to is None:
+        return nullcontext()
+    from model_signing.sources import copying
+
+    return copying.opened(copy_to, source)
 
 
 def _enumerate(

@@ -49,6 +49,10 @@ _OPTIONS: dict[str, tuple[str, str]] = {
         "follow links inside the model, or from a snapshot in Hugging Face's cache to its blobs",
     ),
     "--ignore-unsigned-files": ("no", "accept files that the signature does not list"),
+    "--copy-to": (
+        "DIR",
+        "a new folder: gets the bytes as they are hashed, and is there only if they are verified",
+    ),
     "--allow-legacy-predicate": ("", "accept the format of model-signing v0.2.0"),
     "--hash-algorithm": (
         "sha256|blake2b|blake3",
@@ -95,7 +99,9 @@ _WALK = "model_path --ignore-paths --ignore-git-paths --allow-symlinks --jobs"
 _OUTPUT = "--quiet --no-progress --format"
 _HASH = f"{_WALK} {_OUTPUT} --hash-algorithm --shard-size"
 _SIGN = f"{_HASH} --signature"
-_VERIFY = f"{_WALK} {_OUTPUT} --signature! --ignore-unsigned-files --allow-legacy-predicate"
+_VERIFY = (
+    f"{_WALK} {_OUTPUT} --signature! --copy-to --ignore-unsigned-files --allow-legacy-predicate"
+)
 _INSTANCE = "--trust-config --use-staging --offline"
 _CREDENTIALS = "--use-ambient-credentials --identity-token --identity-token-file"
 _OAUTH = f"{_CREDENTIALS} --client-id --client-secret --oauth-force-oob --timeout"
@@ -247,6 +253,7 @@ def _verify(args: _Args) -> int:
             ignore_paths=_ignored(args),
             progress=progress,
             **_attributes(args, "ignore_unsigned_files allow_legacy_predicate allow_symlinks jobs"),
+            copy_to=args.copy_to,
         )
     _warn(verified)
     who, log = verified.authenticated, verified.authenticated.log
@@ -257,6 +264,7 @@ def _verify(args: _Args) -> int:
         "log": log and {"origin": log.origin, "index": log.log_index, "id": log.log_id},
         **_what(args, verified),
         "unsigned": list(verified.unsigned),
+        **({"copy": str(args.copy_to)} if args.copy_to else {}),
     }
     return _show(args, "verified", fields)
 

@@ -28,6 +28,8 @@ from model_signing.sources import Entry, Source
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
+    from model_signing.sources.copying import Copy
+
 Progress = Callable[[int, int], None]
 """Called with the bytes hashed so far and all bytes, from several threads but one at a time."""
 
@@ -56,6 +58,7 @@ def hash_model(
     jobs: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    copy: Copy | None = None,
 ) -> Manifest:
     """Hashes a model (OMS 6.3) into its manifest, sorted by name (OMS 6.4).
 
@@ -67,10 +70,12 @@ def hash_model(
         executor: Hash here instead, for instance in processes or on a cluster where the source
             finds the same files; it only needs `submit`.
         progress: Told how far the work is.
+        copy: Gets the bytes as they are hashed.
 
     Raises:
-        FileError: A file cannot be read, or changes meanwhile.
-        UsageError: The shards are too small for this model.
+        FileError: A file cannot be read, or changes meanwhile; the copy cannot be written.
+        UsageError: The shards are too small for this model; or an executor, which may be on
+            another machine, were to make the copy.
     """
     sizes = {name: entries[name].size for name in sorted(entries)}
     total = sum(sizes.values())
@@ -84,6 +89,10 @@ def hash_model(
     jobs = default_jobs() if jobs is None else jobs
     if jobs < 1:
         raise UsageError("not a number of jobs", expected="1 or more", found=str(jobs))
+    if copy is not None:
+        if executor is not None:
+            raise UsageError("a copy is made by threads here, not by an executor")
+        copy.begin(sizes, single=source.single)
     large = sum(part.size >= _LARGE for part in ranges)
     threads = max(1, jobs // max(1, large))
     batches = _batches(ranges, own_threads=executor is None)
@@ -96,7 +105,7 @@ def hash_model(
             progress(done, total)
 
     if executor is None:
-        work = [_Job(source, serialization.hash_type, threads, batch) for batch in batches]
+        work = [_Job(source, serialization.hash_type, threads, batch, copy) for batch in batches]
         _Crew(work, jobs, report).run()
         results = [digest for job in work for digest in job.digests]
     else:
@@ -175,9 +184,15 @@ class _Job:
     """
 
     def __init__(
-        self, source: Source, algorithm: Algorithm, threads: int, ranges: list[Range]
+        self,
+        source: Source,
+        algorithm: Algorithm,
+        threads: int,
+        ranges: list[Range],
+        copy: Copy | None = None,
     ) -> None:
         self.left, self.done = _cost(ranges), False
+        self._copy = copy
         self.digests: list[str] = []
         self.steps = self._hash(source, algorithm, threads, ranges)
 
@@ -187,7 +202,10 @@ class _Job:
         new, step, cost = hash_function(algorithm, threads), 0, 0
         for _, name, start, size, entry in ranges:
             state = new()
-            for piece in source.read(name, entry, start, start + size):
+            pieces = source.read(name, entry, start, start + size)
+            if self._copy is not None:
+                pieces = self._copy.writing(name, start, pieces)
+            for piece in pieces:
                 state.update(piece)
                 step += len(piece)
                 if step + cost >= _STEP:

@@ -7,7 +7,8 @@ import os
 import re
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -181,11 +182,38 @@ def _replace(place: Path, data: bytes) -> None:
             temporary.replace(place)
     finally:
         temporary.unlink(missing_ok=True)  # there only if something went wrong
-    if os.name == "posix":  # the rename itself must survive a crash, too
-        descriptor = os.open(place.parent, os.O_RDONLY)
+    sync_folder(place.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """What was renamed in a folder stays so after a crash."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def temporary_folder(place: Path) -> Iterator[Path]:
+    """A new folder in a place, for nobody else, that goes with all that is in it.
+
+    One that a process left that was killed goes before.
+    """
+    from shutil import rmtree
+
+    _remove_leftovers(place)
+    path = place / os.urandom(8).hex().join(_TEMPORARY)
+    path.mkdir(0o700)
+    descriptor = None if os.name == "nt" else os.open(path, os.O_RDONLY)
+    try:
+        if descriptor is not None:
+            _lock(descriptor)
+        yield path
+    finally:
+        rmtree(path, ignore_errors=True)
+        if descriptor is not None:
             os.close(descriptor)
 
 
@@ -204,14 +232,30 @@ def _remove_leftovers(folder: Path) -> None:
     with suppress(OSError):  # what cannot be removed is left out of the model all the same
         for name in filter(is_temporary, os.listdir(folder)):  # noqa: PTH208 - a million names
             leftover = folder / name
-            if leftover.is_symlink() or not leftover.is_file():
+            if leftover.is_symlink():
                 continue
-            with leftover.open("rb") as file:
-                if os.name == "nt" or _lock(file, wait=False):  # Windows keeps what is open
-                    leftover.unlink()
+            if leftover.is_dir():
+                _remove_folder(leftover)
+            elif leftover.is_file():
+                with leftover.open("rb") as file:
+                    if os.name == "nt" or _lock(file, wait=False):  # Windows keeps what is open
+                        leftover.unlink()
 
 
-def _lock(file: BinaryIO, *, wait: bool = True) -> bool:
+def _remove_folder(leftover: Path) -> None:
+    if os.name == "nt":  # where a folder has no lock, nobody knows that it is one
+        return
+    from shutil import rmtree
+
+    descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        if _lock(descriptor, wait=False):
+            rmtree(leftover)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(file: BinaryIO | int, *, wait: bool = True) -> bool:
     if os.name == "nt":
         return False
     import fcntl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import cached_property
 
 from model_signing.errors import FileError, UsageError
@@ -55,6 +55,14 @@ def canonical(path: str) -> tuple[str, str | None]:
     if ".." in parts or path.startswith("/"):
         problem = "lies outside the model"
     return "/".join(parts), problem
+
+
+def above(name: str) -> Iterator[str]:
+    """The folders that a name lies in, the outermost first."""
+    end = name.find("/")
+    while end > 0:
+        yield name[:end]
+        end = name.find("/", end + 1)
 
 
 def covered(name: str, paths: Collection[str]) -> bool:

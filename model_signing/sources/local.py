@@ -98,7 +98,7 @@ class LocalSource:
         pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (root,))]
         while pending:
             prefix, above = pending.pop()
-            for entry in _scan(f"{self.path}/{_on_disk(prefix)}"):
+            for entry in _scan(f"{self.path}/{on_disk(prefix)}"):
                 name = prefix + _canonical(entry.name)
                 hidden = entry.name[0] == "."  # as leftovers are
                 if not selection.takes(name) or (hidden and _is_leftover(entry, name, selection)):
@@ -122,7 +122,7 @@ class LocalSource:
 
     def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
         """These bytes of a file; see `Source`. Never follows a link unasked."""
-        path = self.path if self.single else f"{self.path}/{_on_disk(name)}"
+        path = self.path if self.single else f"{self.path}/{on_disk(name)}"
         try:
             descriptor = os.open(path, _FOLLOW if self.allow_symlinks else _DO_NOT_FOLLOW)
             try:
@@ -152,7 +152,7 @@ def _canonical(name: str) -> str:
     return name if _UTF8 else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
-def _on_disk(name: str) -> str:
+def on_disk(name: str) -> str:
     """A canonical name as this process has to call it, for the same bytes."""
     return name if _UTF8 else os.fsdecode(name.encode("utf-8", "surrogateescape"))
 

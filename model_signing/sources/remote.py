@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from model_signing.errors import FileError
-from model_signing.oms.names import Selection, check_name
+from model_signing.oms.names import Selection, above, check_name
 from model_signing.safe_files import is_temporary
 from model_signing.sources import Buffer, Entry
 
@@ -176,9 +176,9 @@ def listed(
         elif selection.unsigned(left_out):
             unsigned[left_out] = None
     for name in seen:
-        folder = next((above for above in _above(name) if above in seen), None)
-        if folder is not None:
-            raise FileError("a name is a file and a folder", where=where, found=folder)
+        for folder in above(name):
+            if folder in seen:
+                raise FileError("a name is a file and a folder", where=where, found=folder)
     return files, list(unsigned)
 
 
@@ -201,18 +201,10 @@ def _checked(name: str, where: str) -> str:
         raise FileError(error.message, where=where, found=name) from None
 
 
-def _above(name: str) -> Iterator[str]:
-    """The folders that a name lies in, the outermost first."""
-    at = name.find("/")
-    while at > 0:
-        yield name[:at]
-        at = name.find("/", at + 1)
-
-
 def _left_out(name: str, selection: Selection) -> str | None:
     """The outermost folder, or the file, that the selection does not take: as a walk meets it."""
-    for above in _above(name):
-        if not selection.takes(above):
-            return above
+    for folder in above(name):
+        if not selection.takes(folder):
+            return folder
     temporary = is_temporary(name.rpartition("/")[2]) and name not in selection.listed
     return name if temporary or not selection.takes(name) else None

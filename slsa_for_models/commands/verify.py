@@ -40,6 +40,11 @@ _EVIDENCE: dict[str, command_line.Row] = {
 _OUTPUT: dict[str, command_line.Row] = {
     "--format": ("text|json", "of the verdict (default: text)"),
     "--summary": ("FILE", "append the verdict as Markdown"),
+    "--copy-to": (
+        "DIR",
+        "a new folder; it gets the model's bytes as they are hashed, and is there only if the "
+        "model is verified",
+    ),
     "--html": ("FILE", "write it as a page for people, which needs nothing else"),
     "--attest-verdict": (
         "FILE",
@@ -135,6 +140,7 @@ def verified(args: argparse.Namespace) -> tuple[Verdict, Expectations]:
         base_models=list(map(BaseModel.beside, args.base_model, of_bases)),
         trust=trust(args),
         run_conclusion=GitHubApi.from_environment(os.environ) if args.run_conclusion else None,
+        copy_to=getattr(args, "copy_to", None),  # not of `policy init`
     )
     return verdict, expected
 

@@ -25,6 +25,7 @@ from slsa_for_models.errors import RecordError, SubjectError
 
 if TYPE_CHECKING:
     from model_signing.api import Verified
+    from model_signing.sources.copying import Copy
     from slsa_for_models.evidence.statement import Resource
     from slsa_for_models.evidence.training_record import TrainingRecord
 
@@ -72,26 +73,32 @@ class ModelDigests:
         return next(iter(self.files.values())) if self.single else self.payload_sha256
 
 
-def measure(model: AnyPath | Source, progress: Progress | None = None) -> ModelDigests:
+def measure(
+    model: AnyPath | Source, progress: Progress | None = None, copy: Copy | None = None
+) -> ModelDigests:
     """Hashes a model.
 
     Args:
-        model: A file or a directory.
+        model: A file or a directory, or where else it lies.
         progress: Called with bytes hashed so far and in all.
+        copy: Gets the bytes as they are hashed.
 
     Raises:
         FileError: It cannot be read, is empty, or has symbolic links or unusable names.
     """
     source = open_source(model)
     entries, _ = source.entries(Selection(GIT_PATHS))
-    return _digests(source, hash_model(source, entries, _PLAIN, progress=progress), None)
+    built = hash_model(source, entries, _PLAIN, progress=progress, copy=copy)
+    return _digests(source, built, None)
 
 
-def of_verified(model: AnyPath | Source, verified: Verified) -> ModelDigests:
+def of_verified(
+    model: AnyPath | Source, verified: Verified, copy: Copy | None = None
+) -> ModelDigests:
     """The digests of a model whose OMS signature holds: those of the verified bytes.
 
     A signature with other digests than SHA-256 of whole files says nothing that provenance could
-    be compared with; then the files are hashed once more.
+    be compared with; then the files are hashed once more, in the copy if there is one.
     """
     signed = verified.manifest
     links, payload = signed.serialization.allow_symlinks, verified.payload_digest
@@ -99,9 +106,10 @@ def of_verified(model: AnyPath | Source, verified: Verified) -> ModelDigests:
     if signed.serialization.method == "files" and signed.algorithm == "sha256":
         return _digests(source, signed, payload)
     # The signature decided which files are the model.
-    entries, _ = source.entries(Selection(listed=signed.files.keys(), only_listed=True))
+    lies = source if copy is None else copy.source
+    entries, _ = lies.entries(Selection(listed=signed.files.keys(), only_listed=True))
     how = replace(_PLAIN, allow_symlinks=links)
-    return _digests(source, hash_model(source, entries, how), payload)
+    return _digests(source, hash_model(lies, entries, how), payload)
 
 
 def of_model(model: ModelDigests) -> tuple[Subject, ...]:

@@ -15,6 +15,8 @@ from model_signing.hashing import Progress
 from model_signing.methods import Authenticated, Verifier
 from model_signing.oms import statement, strict_json
 from model_signing.oms.names import GIT_PATHS
+from model_signing.sources import Source
+from model_signing.sources.local import LocalSource
 from slsa_for_models.evidence import envelopes, subjects
 from slsa_for_models.evidence.envelopes import Attestation
 from slsa_for_models.evidence.subjects import ModelDigests
@@ -48,7 +50,7 @@ def examine(
     if path is None:
         table.not_checked("signature", _TITLE, OMS, "none was given")
         _note_excused(table, evidence.model, set())
-        return subjects.measure(evidence.model, progress), (), None
+        return subjects.measure(evidence.model, progress, evidence.copy), (), None
     signer = expected.signer
     keys = [signer.public_key] if signer and signer.public_key else []
     held: list[tuple[str, Authenticated]] = []
@@ -90,12 +92,15 @@ def examine(
     if refusal is not None and not accepted:
         label, error = refusal
         table.refused(label, *_WHO, error)
-    return subjects.of_verified(evidence.model, verified), accepted, digest
+    return subjects.of_verified(evidence.model, verified, evidence.copy), accepted, digest
 
 
-def _note_excused(table: Table, model: Path, excused: Set[str]) -> None:
+def _note_excused(table: Table, model: Source, excused: Set[str]) -> None:
     """What lies in the model and is no part of it: nobody vouches for that."""
-    there = [name for name in sorted({*GIT_PATHS, *excused}) if os.path.lexists(model / name)]
+    if not isinstance(model, LocalSource):
+        return  # what is excused there is not asked for once more
+    names = sorted({*GIT_PATHS, *excused})
+    there = [name for name in names if os.path.lexists(f"{model.path}/{name}")]
     if there:
         what = f"{counted(len(there), 'path')} in the folder that no signature covers"
         table.note(
@@ -206,4 +211,10 @@ def _already(authenticated: Authenticated, _: bytes) -> Authenticated:
 
 
 def _verified(evidence: Evidence, progress: Progress | None, authenticate: Verifier) -> Verified:
-    return api.verify(evidence.model, evidence.signature or "", authenticate, progress=progress)
+    return api.verify(
+        evidence.model,
+        evidence.signature or "",
+        authenticate,
+        progress=progress,
+        copy_to=evidence.copy,
+    )

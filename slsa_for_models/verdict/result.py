@@ -20,6 +20,8 @@ from slsa_for_models.verdict.table import Step
 
 if TYPE_CHECKING:
     from model_signing.methods import Authenticated
+    from model_signing.sources import Source
+    from model_signing.sources.copying import Copy
 
 OFFLINE = SigstoreTrust(offline=True)
 """The public Sigstore instance, by the trust root that is on this machine."""
@@ -31,20 +33,22 @@ class Evidence:
     """The files of one model, and the Sigstore instance to verify them against.
 
     Attributes:
-        model: A file or a directory.
+        model: Where it lies.
         provenance: Provenance files.
         signature: The OMS signature.
         vsa: A verification summary by a trusted verifier.
         training_record: The record that came beside the model.
         trust: The Sigstore instance.
+        copy: Gets the model's bytes as they are hashed.
     """
 
-    model: Path
+    model: Source
     provenance: tuple[Path, ...] = ()
     signature: Path | None = None
     vsa: Path | None = None
     training_record: Path | None = None
     trust: SigstoreTrust = OFFLINE
+    copy: Copy | None = None
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ E. `base_models`, F. `run_conclusion`.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,8 @@ from model_signing.errors import FileError, UsageError
 from model_signing.hashing import Progress
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.safe_files import read_bounded
+from model_signing.sources import AnyPath, Source, open_source
+from model_signing.sources.local import LocalSource
 from slsa_for_models.verdict import base_models as lineage
 from slsa_for_models.verdict import model_signature, one_provenance, together, training_claims
 from slsa_for_models.verdict import run_conclusion as conclusion
@@ -33,11 +35,9 @@ from slsa_for_models.verdict.result import OFFLINE, Evidence, Found, Verdict
 from slsa_for_models.verdict.run_conclusion import GitHubApi
 from slsa_for_models.verdict.table import Table
 
-AnyPath = str | os.PathLike[str]
-
 
 def verify(
-    model: AnyPath,
+    model: AnyPath | Source,
     expected: Expectations,
     *,
     signature: AnyPath | None = None,
@@ -48,11 +48,12 @@ def verify(
     trust: SigstoreTrust = OFFLINE,
     run_conclusion: GitHubApi | None = None,
     progress: Progress | None = None,
+    copy_to: AnyPath | None = None,
 ) -> Verdict:
     """One verdict over a model and all that came with it. Refusals are in it, not raised.
 
     Args:
-        model: A file or a directory.
+        model: A file or a directory, or where else it lies; see `model_signing.sources`.
         expected: The expectations; `source_uri` is needed wherever a workflow signed.
         signature: The model's OMS signature. Alone it suffices only where a signer is expected, or
             a policy says what is.
@@ -63,15 +64,18 @@ def verify(
         trust: The Sigstore instance; by default the public one, by the trust root on this machine.
         run_conclusion: Asks GitHub, too, whether the run that made the model has succeeded.
         progress: Called with bytes of the model hashed so far and in all.
+        copy_to: A folder that is not there yet, or is empty. It gets the model's bytes as they are
+            hashed, and appears when the model is verified.
 
     Raises:
-        UsageError: Nothing to verify against.
-        FileError: A file or the trust root cannot be read. That is no verdict.
+        UsageError: Nothing to verify against; the copy would lie in the model.
+        FileError: A file or the trust root cannot be read, or the copy not written. That is no
+            verdict.
         BundleError: A base model's signature cannot be read, so that nobody knows which it is of.
         LineageError: Two of `base_models` are the same model.
     """
     evidence = Evidence(
-        model=Path(model),
+        model=open_source(model),
         provenance=tuple(map(Path, provenance)),
         signature=_path(signature),
         vsa=_path(vsa),
@@ -80,25 +84,41 @@ def verify(
     )
     _check_arguments(evidence, expected)
     given = lineage.by_digest(base_models)
-    # A. to D. The model itself.
-    verdict = verify_one(evidence, expected, progress)
-    table = Table(list(verdict.steps))
-    # E. The models it starts from.
-    verified = lineage.verify_all(
-        table,
-        verdict,
-        given,
-        lambda base: verify_one(
-            Evidence(base.model, base.provenance, base.signature, trust=trust),
-            base.expected or expected,
-            progress,
-        ),
-        required=expected.base_models,
-    )
-    # F. How the run ended.
-    if run_conclusion is not None:
-        conclusion.examine(table, verdict, run_conclusion)
-    return replace(verdict, steps=tuple(table.steps), base_models=verified)
+    with _copying(evidence, copy_to) as evidence:
+        # A. to D. The model itself.
+        verdict = verify_one(evidence, expected, progress)
+        table = Table(list(verdict.steps))
+        # E. The models it starts from.
+        verified = lineage.verify_all(
+            table,
+            verdict,
+            given,
+            lambda base: verify_one(
+                Evidence(open_source(base.model), base.provenance, base.signature, trust=trust),
+                base.expected or expected,
+                progress,
+            ),
+            required=expected.base_models,
+        )
+        # F. How the run ended.
+        if run_conclusion is not None:
+            conclusion.examine(table, verdict, run_conclusion)
+        verdict = replace(verdict, steps=tuple(table.steps), base_models=verified)
+        if evidence.copy is not None and verdict.verified:
+            evidence.copy.keep()
+    return verdict
+
+
+@contextmanager
+def _copying(evidence: Evidence, copy_to: AnyPath | None) -> Iterator[Evidence]:
+    if copy_to is None:
+        yield evidence
+        return
+    from model_signing.sources import copying
+
+    copying.check_outside(copy_to, evidence.model)
+    with copying.Copy(copy_to) as copy:
+        yield replace(evidence, copy=copy)
 
 
 def _path(path: AnyPath | None) -> Path | None:
@@ -133,7 +153,8 @@ def verify_one(evidence: Evidence, expected: Expectations, progress: Progress | 
         FileError: A file or the trust root cannot be read.
     """
     named = (evidence.signature, evidence.vsa, evidence.training_record)
-    for path in (evidence.model, *evidence.provenance, *named, evidence.trust.trust_config):
+    model_path = evidence.model.path if isinstance(evidence.model, LocalSource) else None
+    for path in (model_path, *evidence.provenance, *named, evidence.trust.trust_config):
         if path is not None and not Path(path).exists():  # before a large model is hashed
             raise FileError("there is no such file", where=str(path))
     table, trust = Table(), evidence.trust

@@ -184,7 +184,7 @@ def test_a_base_models_signature_that_is_exchanged_meanwhile(
     verified = verification.verify_one
 
     def swap(evidence: Evidence, *others: Any) -> Verdict:
-        if evidence.model == first:
+        if str(evidence.model) == str(first):
             for suffix in ("", ".sig", ".provenance.sigstore.json"):
                 other.with_name(f"first.pth{suffix}").replace(f"{first}{suffix}")
         return verified(evidence, *others)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import model_signing
+from model_signing import HashOptions, SigstoreSigning, sigstore_signer
 from slsa_for_models.evidence import subjects
 from tests.support.crafted import SOURCE, TRAIN, Json, Workshop, github_statement, refusals
 
@@ -186,3 +188,38 @@ def test_a_folder_that_is_not_the_one_attested(workshop: Workshop, name: str) ->
     code, verdict = attested_as(workshop, subjects)
     assert (code, refusals(verdict)[:1]) == (1, ["SubjectError"])
     assert said is None or said in verdict["refusal"]["fix"]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_copy_is_there_when_the_whole_verdict_is_that_it_is_verified(
+    workshop: Workshop, signed: bool
+) -> None:
+    model = workshop.directory()
+    provenance, copies = workshop.train_provenance(model), workshop.folder / "copies"
+    copies.mkdir()
+    options: list[object] = ["--provenance", provenance, *EXPECTED, "--copy-to", copies / "copy"]
+    options += ["--signature", workshop.sign_model(model)] if signed else []
+    another = [*options, "--source-branch", "another"]  # the bytes hold, their origin does not
+    assert workshop.verify(model, *another)[0] == 1
+    assert list(copies.iterdir()) == []
+    assert workshop.verify(model, *options)[0] == 0
+    copied = subjects.measure(copies / "copy")
+    assert copied.files == subjects.measure(model).files
+    assert [path.name for path in copies.iterdir()] == ["copy"]
+
+
+def test_a_copy_of_what_is_signed_in_other_digests_is_what_provenance_is_about(
+    workshop: Workshop,
+) -> None:
+    """Then the files are hashed a second time: those of the copy, whatever happens to the model."""
+    model = workshop.directory()
+    provenance, signature = workshop.train_provenance(model), workshop.folder / "shards.sig"
+    trust, token = workshop.trust_config, workshop.token()
+    signer = sigstore_signer(SigstoreSigning(trust_config=trust, identity_token=token))
+    model_signing.sign(model, signature, signer, HashOptions(method="shards", shard_size=1000))
+    copy = workshop.folder / "copy"
+    code, _ = workshop.verify(
+        model, "--provenance", provenance, *EXPECTED, "--signature", signature, "--copy-to", copy
+    )
+    assert code == 0
+    assert subjects.measure(copy).files == subjects.measure(model).files

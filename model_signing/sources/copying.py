@@ -1,0 +1,207 @@
+"""A copy of a model, made of the bytes that are hashed: it is there when all of them hold.
+
+So a model is read once, and what was verified is what is used, whoever writes to its place later.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from model_signing.errors import FileError, UsageError
+from model_signing.oms.names import above
+from model_signing.safe_files import failed, is_temporary, sync_folder, temporary_folder
+from model_signing.sources import AnyPath, Buffer, Source, local
+from model_signing.sources.local import LocalSource
+
+_NEW = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_NOT_ON_WINDOWS = re.compile(r'[<>:"\\|?*]|[ .](?=/|$)')
+_CANNOT = "cannot write the copy of the model"
+
+
+class Copy:
+    """A folder that appears with a model in it when `keep` is called, or not at all.
+
+    A model of one file is a file in that folder. Until then the bytes are in a temporary folder in
+    the same place; within the `with` block, for whoever has to read them before it is settled
+    whether they are kept, `source` has them.
+
+    Args:
+        folder: A folder that is not there yet, or one that is empty, such as a mounted volume.
+
+    Raises:
+        FileError: It is there and not empty, or cannot be written to.
+    """
+
+    def __init__(self, folder: AnyPath) -> None:
+        self.folder = Path(os.path.realpath(folder))
+
+    def __enter__(self) -> Copy:
+        # What is mounted cannot be renamed, nor another folder take its name.
+        self._inside = os.path.ismount(self.folder)
+        place = self.folder if self._inside else self.folder.parent
+        self._stack = ExitStack()
+        try:
+            self._check_empty()
+            temporary = self._stack.enter_context(temporary_folder(place))
+        except OSError as error:
+            failed(str(self.folder), error, _CANNOT)
+        self._root = temporary / "model"
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._stack.close()
+
+    def begin(self, files: Mapping[str, int], *, single: bool) -> None:
+        """Empties the copy for the files of a model: name -> bytes.
+
+        Raises:
+            FileError: Two of the names may be the same file; or there is no room for them.
+        """
+        _check_distinct(files)
+        try:
+            shutil.rmtree(self._root, ignore_errors=True)
+            self._root.mkdir()
+            free = shutil.disk_usage(self._root).free
+        except OSError as error:
+            failed(str(self.folder), error, _CANNOT)
+        self._files, self._single = files, single
+        self._made: set[str] = set()
+        if sum(files.values()) > free:
+            raise FileError(
+                "there is no room for a copy of the model",
+                where=str(self.folder),
+                expected=f"{sum(files.values())} bytes",
+                found=f"{free} bytes",
+            )
+
+    def writing(self, name: str, start: int, pieces: Iterable[Buffer]) -> Iterator[Buffer]:
+        """Gives these pieces of a file, from byte `start` on, and writes each of them.
+
+        Raises:
+            FileError: As `pieces`; or they cannot be written.
+        """
+        try:
+            descriptor = self._open(name)
+        except OSError as error:
+            failed(str(self.folder), error, _CANNOT)
+        with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+            file.seek(start)
+            for piece in pieces:
+                try:
+                    rest = memoryview(piece)
+                    while rest:
+                        rest = rest[file.write(rest) or 0 :]
+                except OSError as error:
+                    failed(str(self.folder), error, _CANNOT)
+                yield piece
+
+    def _open(self, name: str) -> int:
+        folder = name.rpartition("/")[0]
+        if folder and folder not in self._made:
+            Path(self._root, local.on_disk(folder)).mkdir(parents=True, exist_ok=True)
+            self._made.add(folder)
+        return os.open(f"{self._root}/{local.on_disk(name)}", _NEW, 0o666)
+
+    @property
+    def source(self) -> LocalSource:
+        """The copy, before it is settled whether it is kept."""
+        return self._in(self._root)
+
+    @property
+    def kept(self) -> LocalSource:
+        """The copy where it appears."""
+        return self._in(self.folder)
+
+    def _in(self, folder: Path) -> LocalSource:
+        path = folder / local.on_disk(next(iter(self._files))) if self._single else folder
+        return LocalSource(os.fspath(path))
+
+    def keep(self) -> None:
+        """The copy appears.
+
+        Raises:
+            FileError: It is not whole, or something else has taken its place.
+        """
+        try:
+            for name, size in self._files.items():
+                if (found := os.stat(f"{self._root}/{local.on_disk(name)}").st_size) != size:  # noqa: PTH116
+                    raise OSError(errno.EIO, f"{name} has {found} bytes, not {size}")
+            if hasattr(os, "sync"):  # no file is there without its bytes, also after a crash
+                os.sync()
+            self._check_empty()
+            if self._inside:
+                for name in os.listdir(self._root):  # noqa: PTH208
+                    (self._root / name).rename(self.folder / name)
+            else:
+                if os.name == "nt":  # where a folder takes no other's place
+                    with suppress(FileNotFoundError):
+                        self.folder.rmdir()
+                self._root.rename(self.folder)
+            sync_folder(self.folder if self._inside else self.folder.parent)
+        except OSError as error:
+            failed(str(self.folder), error, _CANNOT)
+
+    def _check_empty(self) -> None:
+        with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            there = [one.name for one in entries if not is_temporary(one.name)]
+            if there and there != ["lost+found"]:  # which every new ext4 has
+                raise FileError(
+                    "the copy would be mixed with what is there already",
+                    where=str(self.folder),
+                    expected="a new folder, or an empty one",
+                    found=", ".join(sorted(there)[:3]),
+                    fix="choose another name, or remove the folder first",
+                )
+
+
+@contextmanager
+def opened(place: AnyPath | Copy, source: Source) -> Iterator[Copy]:
+    """A copy at a place, kept when all goes well; if it is one already, that is for its owner.
+
+    Raises:
+        UsageError: It would lie in the model that is copied.
+        FileError: As `Copy`.
+    """
+    if isinstance(place, Copy):
+        yield place
+        return
+    check_outside(place, source)
+    with Copy(place) as copy:
+        yield copy
+        copy.keep()
+
+
+def check_outside(folder: AnyPath, source: Source) -> None:
+    """Refuses a place for a copy that lies in the model itself: it would be part of it.
+
+    Raises:
+        UsageError: It does.
+    """
+    if not isinstance(source, LocalSource) or source.single:
+        return
+    if local.name_inside(Path(source.path), Path(os.path.realpath(folder))):
+        raise UsageError("the copy of the model would lie in the model", where=str(folder))
+
+
+def _check_distinct(names: Iterable[str]) -> None:
+    """Names that some file system takes for one would be one file, which is neither."""
+    spelt: dict[str, str] = {}
+    for name in names:
+        if os.name == "nt" and (found := _NOT_ON_WINDOWS.search(name)):
+            raise FileError("no file can have this name here", where=name, found=found[0])
+        for part in (*above(name), name):
+            other = spelt.setdefault(unicodedata.normalize("NFC", part).casefold(), part)
+            if other != part:
+                raise FileError(
+                    "two names differ in upper and lower case or Unicode form only",
+                    where=ascii(part)[1:-1],
+                    found=ascii(other)[1:-1],
+                    fix="such a model cannot be copied to every file system: leave out --copy-to",
+                )
