@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from model_signing.terminal import command_line
 TYPE_CHECKING = False  # like pathlib, typing costs a tenth of the time that --help may take
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from pathlib import Path
     from typing import Any, TextIO
 
     from model_signing.api import HashOptions, Signed
@@ -31,11 +33,20 @@ if TYPE_CHECKING:
 
 # Option -> its value, its help; see `command_line.add_options`.
 _OPTIONS: dict[str, tuple[str, str]] = {
-    "model_path": ("FILE", "the model: a file or folder"),
+    "model_path": (
+        "FILE",
+        "the model: a file or folder; of several, each has a signature of its own",
+    ),
     "bundle": ("FILE", "a signature file"),
     "--signature": (
         "FILE",
-        "the signature file (signing: default model.sig; - is standard output)",
+        "the signature file (signing: default model.sig, - is standard output; verifying: by "
+        "default looked for as --signature-name says)",
+    ),
+    "--signature-name": (
+        "NAME",
+        "what each model's signature is called: in its folder, or with a {} for the model's own "
+        "name beside it (default: model.sig in a folder, {}.sig beside)",
     ),
     "--files": ("", "list all files, not the first ten"),
     "--ignore-paths": ("FILE...", "leave out this path; repeatable"),
@@ -95,13 +106,12 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "--timestamp-url": ("URL", "add a timestamp by this RFC 3161 authority"),
     "--tsa-certificate-chain": ("FILE...", "PEM of a trusted timestamp authority"),
 }
-_WALK = "model_path --ignore-paths --ignore-git-paths --allow-symlinks --jobs"
+_WALK = "--ignore-paths --ignore-git-paths --allow-symlinks --jobs"
 _OUTPUT = "--quiet --no-progress --format"
 _HASH = f"{_WALK} {_OUTPUT} --hash-algorithm --shard-size"
-_SIGN = f"{_HASH} --signature"
-_VERIFY = (
-    f"{_WALK} {_OUTPUT} --signature! --copy-to --ignore-unsigned-files --allow-legacy-predicate"
-)
+_MODELS = "model_path+ --signature --signature-name"
+_SIGN = f"{_MODELS} {_HASH}"
+_VERIFY = f"{_MODELS} {_WALK} {_OUTPUT} --copy-to --ignore-unsigned-files --allow-legacy-predicate"
 _INSTANCE = "--trust-config --use-staging --offline"
 _CREDENTIALS = "--use-ambient-credentials --identity-token --identity-token-file"
 _OAUTH = f"{_CREDENTIALS} --client-id --client-secret --oauth-force-oob --timeout"
@@ -116,6 +126,7 @@ _OF_ANOTHER_METHOD = {  # option -> method, of which the first that is given tel
     "--certificate-chain": "certificate",
 }
 _SHOWN_FILES = 10
+_SIGNED_AT_ONCE = 16  # models, of which most wait for services
 _CERTIFICATES = "signing_certificate certificate_chain timestamp_url"  # of the parsed arguments
 
 
@@ -160,7 +171,8 @@ def _parser(given: Sequence[str]) -> command_line.Parser:
             example = f"{command} {method} my-model {example}"
             _add(choices, method, purpose, options, example, run=run, make=make)
     purpose = "print the digest that a signature of the model names"
-    _add(commands, "digest", purpose, _HASH, run=_digest, example="digest my-model")
+    options = f"model_path {_HASH}"
+    _add(commands, "digest", purpose, options, run=_digest, example="digest my-model")
     purpose = "print what a signature claims: UNVERIFIED"
     _add(
         commands,
@@ -219,61 +231,189 @@ def _default_method(argv: list[str]) -> list[str]:
 
 
 def _sign(args: _Args) -> int:
-    from model_signing import inspection, safe_files
-    from model_signing.oms import bundle
+    from model_signing import safe_files
 
-    signature = args.signature or command_line.path("model.sig")
+    many = len(args.model_path) > 1
+    for_each = many or args.signature_name is not None
+    if for_each:
+        _place_signatures(args)
+    signature = None if for_each else args.signature or command_line.path("model.sig")
     place = command_line.path("/dev/fd/1") if str(signature) == "-" else signature
-    to_stdout = safe_files.is_stdout(place)
+    to_stdout = place is not None and safe_files.is_stdout(place)
     if to_stdout and args.format == "json":
         raise UsageError("standard output is for the signature, or for the result as JSON")
     signer = args.make(args)
+    if many:
+        return _sign_each(args, signer)
+    (model,) = args.model_path
     with _progress(args) as progress:
-        signed = model_signing.sign(
-            args.model_path, place, signer, _hash_options(args), progress=progress
-        )
-    _warn(signed)
+        fields = _signed(args, model, place, signer, args.jobs, progress)
     if args.quiet and args.format == "text":
         return 0
+    if signature is not None:
+        fields["signature"] = str(signature)  # as it was named
+    return _show(args, fields, sys.stderr if to_stdout else sys.stdout)
+
+
+def _sign_each(args: _Args, signer: Signer) -> int:
+    """Services take a second for each signature: meanwhile other models are hashed."""
+    import threading
+
+    hashing = threading.Semaphore(_jobs(args))
+
+    def sign(statement: bytes) -> bytes:
+        hashing.release()
+        try:
+            return signer(statement)
+        finally:
+            hashing.acquire()
+
+    def work(model: Path, *how: Any) -> dict[str, Any]:  # noqa: ANN401
+        with hashing:
+            return _signed(args, model, None, sign, *how)
+
+    return _each(args, work, at_once=_SIGNED_AT_ONCE)
+
+
+def _place_signatures(args: _Args) -> None:
+    """Each model has a place of its own for its signature, and none lies in another."""
+    from model_signing.sources import beside
+
+    if args.signature is not None:
+        raise _one_signature(args)
+    models = sorted(
+        (command_line.path(os.path.realpath(one)).parts, one) for one in args.model_path
+    )
+    for (outer, one), (inner, other) in itertools.pairwise(models):
+        if inner[: len(outer)] == outer:
+            problem = "a model is part of another, or named twice"
+            raise UsageError(problem, where=str(other), found=str(one))
+    taken: dict[str, Path] = {}
+    for model in args.model_path:
+        place = os.path.realpath(beside.place(model, args.signature_name))
+        if taken.setdefault(place, model) is not model:
+            raise UsageError(
+                "two models would have the same signature file",
+                where=place,
+                found=f"{taken[place]}, {model}",
+                fix="--signature-name {}.sig puts it beside each, under its own name",
+            )
+
+
+def _one_signature(args: _Args) -> UsageError:
+    return UsageError(
+        "--signature is of one model",
+        found=f"{len(args.model_path)} models"
+        if len(args.model_path) > 1
+        else "--signature-name, too",
+        fix="say with --signature-name what each model's signature is called",
+    )
+
+
+def _signed(
+    args: _Args,
+    model: Path,
+    signature: Path | None,
+    signer: Signer,
+    jobs: int | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Signs one model; what `_show` shows."""
+    from model_signing import inspection
+    from model_signing.oms import bundle
+    from model_signing.sources import beside
+
+    signature = signature or beside.place(model, args.signature_name)
+    options = _hash_options(args, model, jobs)
+    signed = model_signing.sign(model, signature, signer, options, progress=progress)
+    _warn(args, model, signed)
     who = inspection.signer(bundle.parse(signed.bundle))
     who.pop("certificate_validity", None)
-    fields = {**who, **_what(args, signed), "signature": str(signature)}
-    return _show(args, "signed", fields, sys.stderr if to_stdout else sys.stdout)
+    return {"result": "signed", **who, **_what(model, signed), "signature": str(signature)}
 
 
 def _verify(args: _Args) -> int:
     if not args.ignore_git_paths:
         fix = "leave it out: the signature says what is verified"
         raise UsageError("--no-ignore-git-paths is for signing", fix=fix)
+    many = len(args.model_path) > 1
+    if args.signature is not None and (many or args.signature_name is not None):
+        raise _one_signature(args)
+    if many and args.copy_to is not None:
+        raise UsageError("--copy-to is of one model", found=f"{len(args.model_path)} models")
+    verifier = args.make(args)
+    if many:
+        return _each(args, lambda model, *how: _verified(args, model, verifier, *how))
     with _progress(args) as progress:
-        verified = model_signing.verify(
-            args.model_path,
-            args.signature,
-            args.make(args),
-            ignore_paths=_ignored(args),
-            progress=progress,
-            **_attributes(args, "ignore_unsigned_files allow_legacy_predicate allow_symlinks jobs"),
-            copy_to=args.copy_to,
-        )
-    _warn(verified)
+        fields = _verified(args, args.model_path[0], verifier, args.jobs, progress)
+    return _show(args, fields)
+
+
+def _verified(
+    args: _Args, model: Path, verifier: Verifier, jobs: int | None, progress: Progress | None
+) -> dict[str, Any]:
+    """Verifies one model; what `_show` shows."""
+    from model_signing.sources import beside
+
+    verified = model_signing.verify(
+        model,
+        args.signature or beside.find(model, args.signature_name),
+        verifier,
+        ignore_paths=_ignored(args, model),
+        jobs=jobs,
+        progress=progress,
+        copy_to=args.copy_to,
+        **_attributes(args, "ignore_unsigned_files allow_legacy_predicate allow_symlinks"),
+    )
+    _warn(args, model, verified)
     who, log = verified.authenticated, verified.authenticated.log
-    fields = {
+    return {
+        "result": "verified",
         **_attributes(who, "method identity issuer"),
         "signed_at": who.signed_at and who.signed_at.isoformat(),
         "time_source": who.time_source,
         "log": log and {"origin": log.origin, "index": log.log_index, "id": log.log_id},
-        **_what(args, verified),
+        **_what(model, verified),
         "unsigned": list(verified.unsigned),
         **({"copy": str(args.copy_to)} if args.copy_to else {}),
     }
-    return _show(args, "verified", fields)
+
+
+def _each(
+    args: _Args,
+    work: Callable[[Path, int | None, Progress | None], dict[str, Any]],
+    at_once: int | None = None,
+) -> int:
+    """The same for several models, of which each is a line."""
+    from model_signing.terminal import many
+
+    def one(model: Path, threads: int, progress: Progress) -> many.Done:
+        fields = work(model, threads, progress)
+        files = f"{fields['files']:,} {'file' if fields['files'] == 1 else 'files'}"
+        who = f"{fields['method']} {fields['identity']}"
+        line = (
+            f"{fields['result']:<8}  {fields['model']}: {files}, {fields['bytes']:,} bytes, {who}"
+        )
+        return many.Done(fields, line, None, fields["files"], fields["bytes"])
+
+    return many.run(
+        args.model_path,
+        one,
+        jobs=_jobs(args),
+        at_once=at_once,
+        as_json=args.format == "json",
+        quiet=args.quiet,
+        done="signed" if args.command == "sign" else "verified",
+        prog="model_signing",
+    )
 
 
 def _digest(args: _Args) -> int:
     with _progress(args) as progress:
-        digest = model_signing.digest(args.model_path, _hash_options(args), progress=progress)
+        options = _hash_options(args, args.model_path, args.jobs)
+        digest = model_signing.digest(args.model_path, options, progress=progress)
     if args.format == "json":
-        return _show(args, "digest", {"algorithm": "sha256", "digest": digest})
+        return _show(args, {"result": "digest", "algorithm": "sha256", "digest": digest})
     print(f"sha256:{digest}")
     return 0
 
@@ -281,12 +421,12 @@ def _digest(args: _Args) -> int:
 def _inspect(args: _Args) -> int:
     from model_signing import inspection
 
-    claims = inspection.claims(args.bundle)
+    claims = {"result": "UNVERIFIED", **inspection.claims(args.bundle)}
     if args.format == "json":
-        return _show(args, "UNVERIFIED", claims)
+        return _show(args, claims)
     resources, claims["log_index"] = claims.pop("resources"), claims.pop("log_entries")
     claims["signed_at"] = claims["signed_at"] or "no clock says"
-    _show(args, "UNVERIFIED", claims)
+    _show(args, claims)
     shown = resources if args.files else resources[:_SHOWN_FILES]
     for one in shown:
         size = f", {one['size']} bytes" if "size" in one else ""
@@ -322,8 +462,10 @@ def _sigstore_verifier(args: _Args) -> Verifier:
         import shlex
 
         from model_signing import inspection
+        from model_signing.sources import beside
 
-        where, claims = str(args.signature), inspection.claims(args.signature)
+        signature = args.signature or beside.find(args.model_path[0], args.signature_name)
+        where, claims = str(signature), inspection.claims(signature)
         method, identity, issuer = claims["method"], claims["identity"], claims["issuer"]
         if method != "sigstore":
             fix = f"verify it with `model_signing verify {method}`"
@@ -432,19 +574,34 @@ def _key(args: _Args) -> dict[str, Any]:
     }
 
 
-def _ignored(args: _Args) -> tuple[str, ...]:
-    """Paths from here, as a shell completes them, if they are in the model; else from its root."""
-    inside = os.path.abspath(args.model_path) + os.sep  # noqa: PTH100  (symbolic links stay)
+def _ignored(args: _Args, model: Path) -> tuple[str, ...]:
+    """Paths from here, as a shell completes them, if they are in the model; else from its root.
+
+    What lies in another of several models is of that model only.
+    """
+    models = args.model_path if isinstance(args.model_path, list) else [args.model_path]
+    inside = {one: os.path.abspath(one) + os.sep for one in models}  # noqa: PTH100  (links stay)
     paths = [(os.path.abspath(path), str(path)) for path in args.ignore_paths]  # noqa: PTH100
-    return tuple(near if near.startswith(inside) else given for near, given in paths)
+    return tuple(
+        near if near.startswith(inside[model]) else given
+        for near, given in paths
+        if near.startswith(inside[model]) or not near.startswith(tuple(inside.values()))
+    )
 
 
-def _hash_options(args: _Args) -> HashOptions:
+def _jobs(args: _Args) -> int:
+    from model_signing import hashing
+
+    return hashing.checked_jobs(args.jobs)
+
+
+def _hash_options(args: _Args, model: Path, jobs: int | None) -> HashOptions:
     return model_signing.HashOptions(
         method="files" if args.shard_size is None else "shards",
         algorithm=args.hash_algorithm,
-        ignore_paths=_ignored(args),
-        **_attributes(args, "shard_size ignore_git_paths allow_symlinks jobs"),
+        ignore_paths=_ignored(args, model),
+        jobs=jobs,
+        **_attributes(args, "shard_size ignore_git_paths allow_symlinks"),
     )
 
 
@@ -454,30 +611,31 @@ def _progress(args: _Args) -> AbstractContextManager[Progress | None]:
     return progress.bar(shown=not (args.quiet or args.no_progress))
 
 
-def _warn(done: Signed) -> None:
+def _warn(args: _Args, model: Path, done: Signed) -> None:
+    where = f"{model}: " if len(args.model_path) > 1 else ""
     for warning in done.warnings:  # also if --quiet: not all is well
-        print(printable(f"model_signing: warning: {warning}"), file=sys.stderr)
+        print(printable(f"model_signing: warning: {where}{warning}"), file=sys.stderr)
 
 
-def _what(args: _Args, done: Signed) -> dict[str, Any]:
+def _what(model: Path, done: Signed) -> dict[str, Any]:
     covered = _attributes(done, "files bytes root_digest payload_digest")
     warnings = {"warnings": list(done.warnings)} if done.warnings else {}
-    return {"model": str(args.model_path), **covered, **warnings}
+    return {"model": str(model), **covered, **warnings}
 
 
 def _attributes(of: object, names: str) -> dict[str, Any]:
     return {name: getattr(of, name) for name in names.split()}
 
 
-def _show(args: _Args, result: str, fields: dict[str, Any], file: TextIO | None = None) -> int:
+def _show(args: _Args, fields: dict[str, Any], file: TextIO | None = None) -> int:
     """One result, as JSON (slsa_for_models/schemas/model_signing-result.v1.json) or as lines."""
     import json
 
     if args.format == "json":
-        print(json.dumps({"result": result, **fields}))
+        print(json.dumps(fields))
     elif not getattr(args, "quiet", False):
         file = file or sys.stdout
-        print(result, file=file)
+        print(fields.pop("result"), file=file)
         shown = {name: value for name, value in fields.items() if value not in (None, [], "")}
         width = max(map(len, shown)) + 2
         for name, value in shown.items():

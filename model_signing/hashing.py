@@ -50,6 +50,14 @@ class Range(NamedTuple):
     entry: Entry
 
 
+class Means(NamedTuple):
+    """With what a model is hashed: the keywords of `hash_model`, and of `sign` and `verify`."""
+
+    jobs: int | None = None
+    executor: Executor | None = None
+    progress: Callable[[int, int], None] | None = None
+
+
 def hash_model(
     source: Source,
     entries: Mapping[str, Entry],
@@ -86,9 +94,7 @@ def hash_model(
         for name, size in sizes.items()
         for resource, start, end in resources(name, size, serialization.shard_size)
     ]
-    jobs = default_jobs() if jobs is None else jobs
-    if jobs < 1:
-        raise UsageError("not a number of jobs", expected="1 or more", found=str(jobs))
+    jobs = checked_jobs(jobs)
     if copy is not None:
         if executor is not None:
             raise UsageError("a copy is made by threads here, not by an executor")
@@ -300,6 +306,18 @@ def hash_function(algorithm: Algorithm, threads: int = 1) -> Callable[[], Any]:
 
         return partial(blake3, max_threads=threads)
     return hashlib.sha256 if algorithm == "sha256" else hashlib.blake2b
+
+
+def checked_jobs(jobs: int | None) -> int:
+    """As many threads, or by default as many as this process may keep busy.
+
+    Raises:
+        UsageError: Fewer than one.
+    """
+    jobs = default_jobs() if jobs is None else jobs
+    if jobs < 1:
+        raise UsageError("not a number of jobs", expected="1 or more", found=str(jobs))
+    return jobs
 
 
 def default_jobs(cgroup: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self")) -> int:

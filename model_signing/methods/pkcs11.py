@@ -1,6 +1,7 @@
 """OMS methods `key` and `certificate` with a key on a PKCS#11 token, named by a URI (RFC 7512)."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -119,9 +120,12 @@ def open_key(
             session = token.open()
         private = session.get_key(pkcs11.ObjectClass.PRIVATE_KEY, **criteria)
 
+    one_at_a_time = threading.Lock()  # a session has one operation (PKCS #11 v2.40, 2.6.3)
+
     @_refusals(module)
     def sign(digest: bytes) -> bytes:
-        raw = private.sign(digest, mechanism=pkcs11.Mechanism.ECDSA)
+        with one_at_a_time:
+            raw = private.sign(digest, mechanism=pkcs11.Mechanism.ECDSA)
         return pkcs11.util.ec.encode_ecdsa_signature(raw)
 
     @_refusals(module)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import email.utils
 import io
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as Late
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -67,9 +68,13 @@ TIMESTAMP_AUTHORITY = Service(
 )
 
 
+class _Spent(threading.local):
+    seconds = 0.0
+
+
 @dataclass
 class Patience:
-    """How long services are waited for; times in seconds.
+    """How long services are waited for, in each thread by itself; times in seconds.
 
     Attributes:
         seconds: For all services together; None: `MAX_SECONDS` for each.
@@ -78,17 +83,26 @@ class Patience:
 
     seconds: float | None = None
     say: Callable[[str], None] | None = None
-    _spent: float = 0.0
+    _spent: _Spent = field(default_factory=_Spent)
+
+    @property
+    def so_far(self) -> float:
+        """What this thread has waited."""
+        return self._spent.seconds
+
+    def begin(self, so_far: float = 0.0) -> None:
+        """This thread begins with another signature, for which so much was waited already."""
+        self._spent.seconds = so_far
 
     @contextmanager
     def spent(self, at_most: float = MAX_SECONDS) -> Iterator[float]:
         """How long the next service may take; what it takes counts for those after it."""
         start = time.monotonic()
         try:
-            left = MAX_SECONDS if self.seconds is None else self.seconds - self._spent
+            left = MAX_SECONDS if self.seconds is None else self.seconds - self._spent.seconds
             yield max(0.0, min(MAX_SECONDS, at_most, left))
         finally:
-            self._spent += time.monotonic() - start
+            self._spent.seconds += time.monotonic() - start
 
     def tell(self, text: str) -> None:
         """Says it to whoever watches."""

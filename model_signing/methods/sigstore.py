@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
     from model_signing.methods.services import Patience
 
-_SESSION_SECONDS = 300  # half of the ten minutes that a Fulcio certificate lives
+_SESSION_SECONDS = 480  # of the ten minutes that a Fulcio certificate lives
+_ASKED_AGAIN_SECONDS = 30
 _GITHUB = "https://token.actions.githubusercontent.com"  # an enterprise's has a path, too
 
 
@@ -52,7 +54,8 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
 
     Imports, trust root, token and certificate are fetched by a thread that starts here, so that
     the caller's hashing hides them. A certificate that has grown old meanwhile is replaced. A
-    person is asked only when the statement is ready.
+    person is asked only when the statement is ready, and once: the certificate serves for further
+    statements, also of several threads.
 
     A `FileError` or `UsageError` if the trust configuration cannot be read. The signer raises
     `SigningError` for every failure of a service or credential, and `SignatureError` when what the
@@ -65,15 +68,13 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
     if options.timeout is not None and options.timeout <= 0:
         raise errors.UsageError("no time to wait", where="--timeout", found=str(options.timeout))
 
-    def prepare() -> tuple[Callable[[], _SigstoreSession], _SigstoreSession | None, float]:
-        from model_signing.methods.services import Patience
-
+    def prepare() -> _Certified:
         config = trust_root.load(options)
         authorities.require_ready(config.trusted_root, config.signing_config)
-        patience = Patience(options.timeout, options.say)
-        begin = partial(_session, options, config, patience)
-        known = options.ambient or options.identity_token
-        return begin, begin() if known else None, time.monotonic()
+        certified = _Certified(options, config)
+        if options.ambient or options.identity_token:
+            certified.renew()
+        return certified
 
     prepared = trust_root.in_background(prepare)
 
@@ -81,9 +82,7 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
         from sigstore import dsse
 
         try:
-            begin, session, since = prepared()
-            if session is None or time.monotonic() - since > _SESSION_SECONDS:
-                session = begin()
+            session = prepared().session()
             data = session.sign_dsse(dsse.Statement(statement)).to_json().encode() + b"\n"
         except errors.Error:
             raise
@@ -95,6 +94,47 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
         return data
 
     return sign_statement
+
+
+class _Certified:
+    """A certificate, and the session that signs with it, for as many threads as there are."""
+
+    def __init__(self, options: SigstoreSigning, config: ClientTrustConfig) -> None:
+        from model_signing.methods.services import Patience
+
+        self._patience = Patience(options.timeout, options.say)
+        self._begin = partial(_session, options, config, self._patience)
+        self._lock = threading.Lock()
+        self._session: _SigstoreSession | None = None
+        self._since = self._waited = 0.0
+        self._failure: Exception | None = None
+
+    def renew(self) -> None:
+        """Asks for the identity and for a certificate; raises as `_session`."""
+        try:
+            self._session = self._begin()
+        except Exception as error:
+            self._failure = error
+            raise
+        finally:
+            self._since, self._waited = time.monotonic(), self._patience.so_far
+
+    def session(self) -> _SigstoreSession:
+        """What signs the next statement of this thread, in all the time that there is for it.
+
+        Whoever could not be asked is not asked again at once, for the next of many models.
+        """
+        with self._lock:
+            self._patience.begin(self._waited)
+            age = time.monotonic() - self._since
+            if self._failure is not None and age < _ASKED_AGAIN_SECONDS:
+                raise self._failure
+            if self._session is None or age > _SESSION_SECONDS:
+                self._failure = None
+                self.renew()
+            self._waited = 0.0
+            assert self._session is not None  # noqa: S101 - or `renew` raised
+            return self._session
 
 
 def _session(

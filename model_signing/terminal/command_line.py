@@ -86,14 +86,18 @@ def add_options(
             default ("|a|b": none is); else what the help calls it, such as FILE, DIR, N, ID. That
             may be followed by its default ("N = 2"), by "..." if the option may be repeated, by "+"
             or "*" if the argument may be, and by "!" if it is required.
-        names: Those that are wanted, in this order, "NAME!" being required; by default all.
+        names: Those that are wanted, in this order, "NAME!" being required, "NAME+" an argument
+            that may be repeated; by default all.
     """
     for word in list(table) if names is None else names.split():
-        value, text, *read = table[word.rstrip("!")]
-        keywords = _keywords(word.rstrip("!"), value.rstrip("!"), *read)
+        name = word.rstrip("!+")
+        value, text, *read = table[name]
+        keywords = _keywords(name, value.rstrip("!"), *read)
         if word.endswith("!") or value.endswith("!"):
             keywords["required"] = True
-        parser.add_argument(*word.rstrip("!").split("/"), help=text, **keywords)
+        if word.endswith("+"):
+            keywords["nargs"] = "+"
+        parser.add_argument(*name.split("/"), help=text, **keywords)
 
 
 def attribute(name: str) -> str:
@@ -309,29 +313,43 @@ def _run(build_parser: Callable[[], argparse.ArgumentParser], argv: list[str], p
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except Error as error:
-        refusal = error
-    except MemoryError:
-        refusal = Error("not enough memory")
-    except RecursionError:
-        refusal = Error("the input is nested too deeply")
-    except OSError as error:
-        refusal = Error(error.strerror or type(error).__name__, where=error.filename)
     except Exception as error:
-        if os.environ.get("MODEL_TRANSPARENCY_DEBUG"):
-            raise
-        refusal = Error(
-            "internal error",
-            found=f"{type(error).__name__}: {error}",
-            fix="set MODEL_TRANSPARENCY_DEBUG=1 to see where, and report it",
-        )
+        found = refusal(error)
     finally:
         _on_sigterm(before)
     if "--format json" in " ".join(argv).replace("=", " "):  # also where it cannot be parsed
         import json
 
-        files = {kind: list(names) for kind, names in refusal.files.items() if names}
-        print(json.dumps({**refusal.as_dict(), **({"files": files} if files else {})}))
+        print(json.dumps(as_document(found)))
     else:
-        print(folded(f"{prog}: error: {refusal}", sys.stderr, 12), file=sys.stderr)
-    return refusal.exit_code
+        print(folded(f"{prog}: error: {found}", sys.stderr, 12), file=sys.stderr)
+    return found.exit_code
+
+
+def refusal(error: Exception) -> Error:
+    """What to tell of any exception: a refusal is its own words.
+
+    Raises:
+        Exception: What is no refusal, if MODEL_TRANSPARENCY_DEBUG is set.
+    """
+    if isinstance(error, Error):
+        return error
+    if isinstance(error, MemoryError):
+        return Error("not enough memory")
+    if isinstance(error, RecursionError):
+        return Error("the input is nested too deeply")
+    if isinstance(error, OSError):
+        return Error(error.strerror or type(error).__name__, where=error.filename)
+    if os.environ.get("MODEL_TRANSPARENCY_DEBUG"):
+        raise error
+    return Error(
+        "internal error",
+        found=f"{type(error).__name__}: {error}",
+        fix="set MODEL_TRANSPARENCY_DEBUG=1 to see where, and report it",
+    )
+
+
+def as_document(refusal: Error) -> dict[str, Any]:
+    """A refusal as `--format json` has it."""
+    files = {kind: list(names) for kind, names in refusal.files.items() if names}
+    return {**refusal.as_dict(), **({"files": files} if files else {})}

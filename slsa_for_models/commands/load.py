@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _OPTIONS: dict[str, command_line.Row] = {
     "model": ("FILE", "a file or a directory"),
-    "--signature": ("FILE", "the OMS signature (default: MODEL.sig)"),
+    "--signature": ("FILE", "the OMS signature (default: MODEL.sig, or model.sig in a folder)"),
     "--model-format": (
         "FORMAT",
         f"where the model's name does not say it: {', '.join(formats.FORMATS)}",
@@ -48,9 +48,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
+    from model_signing.sources import beside
     from slsa_for_models.models.load import load_model
 
-    signature = args.signature or args.model.with_name(f"{args.model.name}.sig")
+    signature = args.signature or beside.find(args.model)
     model = load_model(
         args.model,
         signature,

@@ -7,7 +7,7 @@ import os
 import sys
 
 from model_signing.terminal import command_line
-from slsa_for_models.commands import verify
+from slsa_for_models.commands import expectation_options, verify
 from slsa_for_models.commands.shared_options import check_writable
 from slsa_for_models.errors import PolicyError
 
@@ -44,7 +44,10 @@ def run(args: argparse.Namespace) -> int:
             fix="choose another --output, or remove it first",
         )
     check_writable(args.output)
-    verdict, expected = verify.verified(args)
+    expected = expectation_options.expectations(args)
+    if found := verify.look_beside(args):
+        print(f"slsa_for_models: {found}", file=sys.stderr)
+    verdict = verify.verified(args, expected)
     if not verdict.verified or not verdict.accepted:
         sys.stdout.write(plain.text(verdict))
         raise PolicyError(

@@ -14,17 +14,28 @@ from slsa_for_models.commands import expectation_options
 from slsa_for_models.commands.shared_options import TRUST, check_writable, trust
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from model_signing.hashing import Progress
     from slsa_for_models.verdict.expectations import Expectations
     from slsa_for_models.verdict.result import Verdict
 
 
-_MODEL: dict[str, command_line.Row] = {"model": ("FILE", "a file or a directory")}
+_MODEL: dict[str, command_line.Row] = {
+    "model": ("FILE", "a file or a directory; of several, each has its evidence in it or beside it")
+}
+_NOT_OF_SEVERAL = ("--signature", "--provenance/--provenance-path", "--training-record", "--vsa")
 _EVIDENCE: dict[str, command_line.Row] = {
     "--provenance/--provenance-path": (
         "FILE...",
         "how the model was made: a bundle, an envelope, or lines of them; repeatable",
     ),
     "--signature": ("FILE", "the model's OMS signature"),
+    "--signature-name": (
+        "NAME",
+        "what the signature is called that lies in each model's folder, or with a {} for the "
+        "model's own name beside it (default: {}.sig beside, model.sig in a folder)",
+    ),
     "--training-record": ("FILE", "the training.json beside the model"),
     "--vsa": ("FILE", "a summary by a verifier that the policy trusts"),
     "--base-model": (
@@ -70,14 +81,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "    --source-uri github.com/ORG/REPO \\\n"
         "    --identity https://github.com/ORG/REPO/.github/workflows/FILE.yml@refs/tags/v1"
     )
-    add_options(parser)
+    add_options(parser, "model+")
     command_line.add_options(parser.add_argument_group("output"), _OUTPUT)
     parser.set_defaults(run=run)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """A model, its evidence and what is expected of it."""
-    command_line.add_options(parser, _MODEL)
+def add_options(parser: argparse.ArgumentParser, model: str = "model") -> None:
+    """A model, or several, its evidence and what is expected of it."""
+    command_line.add_options(parser, _MODEL, model)
     command_line.add_options(parser.add_argument_group("evidence"), _EVIDENCE)
     expectation_options.add(parser)
     command_line.add_options(parser.add_argument_group("Sigstore"), TRUST)
@@ -86,7 +97,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command."""
     from model_signing.safe_files import write_atomic
-    from slsa_for_models.report import job_page, page, plain
+    from slsa_for_models.report import page, plain
 
     if args.attest_verdict is not None and not (
         args.policy and args.resource_uri and args.verifier_id
@@ -94,20 +105,70 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--attest-verdict needs --policy, --resource-uri and --verifier-id")
     for output in filter(None, (args.summary, args.html, args.attest_verdict)):
         check_writable(output, bundle=output is args.attest_verdict)
-    verdict, expected = verified(args)
+    expected = expectation_options.expectations(args)
+    if len(args.model) > 1:
+        return _run_each(args, expected)
+    (args.model,) = args.model
+    if found := look_beside(args):
+        print(f"slsa_for_models: {found}", file=sys.stderr)
+    verdict = verified(args, expected)
     if args.attest_verdict is not None and verdict.verified:
         _attest_verdict(args, verdict, expected)
     sys.stdout.write(plain.as_json(verdict) if args.format == "json" else plain.text(verdict))
     if not verdict.verified:
         print(f"slsa_for_models: {plain.cause(verdict)}", file=sys.stderr)
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            print(plain.annotation(verdict), file=sys.stderr)
-    if args.summary is not None:
-        with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
-            file.write(job_page.page(verdict, args.model, repeated(args)))
+    _tell_job(args, verdict)
     if args.html is not None:
         write_atomic(args.html, page.page(verdict).encode())
     return verdict.exit_code
+
+
+def _run_each(args: argparse.Namespace, expected: Expectations) -> int:
+    """Several models, each with the evidence that lies in it or beside it."""
+    import json
+    from threading import Lock
+
+    from model_signing.errors import Error
+    from model_signing.hashing import checked_jobs
+    from model_signing.terminal import many
+    from slsa_for_models.report import plain
+
+    for option in (*_NOT_OF_SEVERAL, "--html", "--attest-verdict", "--copy-to"):
+        if getattr(args, command_line.attribute(option)):
+            raise UsageError(
+                f"{option.partition('/')[0]} is of one model",
+                found=f"{len(args.model)} models",
+                fix="what lies in a model or beside it is found by its name",
+            )
+    one_at_a_time = Lock()
+
+    def one(model: Path, threads: int, progress: Progress) -> many.Done:
+        own = argparse.Namespace(**{**vars(args), "model": model})
+        look_beside(own)
+        verdict = verified(own, expected, threads, progress)
+        with one_at_a_time:
+            _tell_job(own, verdict)
+        document = {"path": str(model), **json.loads(plain.as_json(verdict))}
+        refusal = verdict.refusal or Error("nothing could be checked", where=str(model))
+        line = f"{model}: {plain.headline(verdict)}"
+        files = verdict.model.files
+        return many.Done(document, line, None if verdict.verified else refusal, len(files))
+
+    as_json = args.format == "json"
+    return many.run(
+        args.model, one, jobs=checked_jobs(None), as_json=as_json, prog="slsa_for_models"
+    )
+
+
+def _tell_job(args: argparse.Namespace, verdict: Verdict) -> None:
+    """The job on GitHub, or whoever else reads its summary."""
+    from slsa_for_models.report import job_page, plain
+
+    if not verdict.verified and os.environ.get("GITHUB_ACTIONS") == "true":
+        print(plain.annotation(verdict), file=sys.stderr)
+    if args.summary is not None:
+        with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
+            file.write(job_page.page(verdict, args.model, repeated(args)))
 
 
 def repeated(args: argparse.Namespace) -> dict[str, object]:
@@ -119,18 +180,20 @@ def repeated(args: argparse.Namespace) -> dict[str, object]:
     return {name.partition("/")[0]: getattr(args, command_line.attribute(name)) for name in names}
 
 
-def verified(args: argparse.Namespace) -> tuple[Verdict, Expectations]:
-    """Runs the verification that the options ask for."""
+def verified(
+    args: argparse.Namespace,
+    expected: Expectations,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Runs the verification that the options ask for, of one model."""
     from slsa_for_models import BaseModel, GitHubApi, load_policy, verify
 
-    if not (args.provenance or args.signature or args.vsa):
-        _look_beside(args)
     if args.base_policy and len(args.base_policy) != len(args.base_model):
         raise UsageError("give one --base-policy for each --base-model, or none")
-    expected = expectation_options.expectations(args)
     of_bases: list[Expectations | None] = [load_policy(path) for path in args.base_policy]
     of_bases = of_bases or [None] * len(args.base_model)
-    verdict = verify(
+    return verify(
         args.model,
         expected,
         signature=args.signature,
@@ -141,15 +204,18 @@ def verified(args: argparse.Namespace) -> tuple[Verdict, Expectations]:
         trust=trust(args),
         run_conclusion=GitHubApi.from_environment(os.environ) if args.run_conclusion else None,
         copy_to=getattr(args, "copy_to", None),  # not of `policy init`
+        progress=progress,
+        jobs=jobs,
     )
-    return verdict, expected
 
 
-def _look_beside(args: argparse.Namespace) -> None:
-    """Where no evidence is named, it is that beside the model, by name; and it is said which."""
+def look_beside(args: argparse.Namespace) -> str:
+    """Where no evidence is named, it is that in the model or beside it, by name; returns which."""
     from slsa_for_models.evidence import beside
 
-    signature, provenance = beside.find(args.model)
+    if args.provenance or args.signature or args.vsa:
+        return ""
+    signature, provenance = beside.find(args.model, args.signature_name)
     found = [path for path in (signature, *provenance) if path is not None]
     if not found:
         raise UsageError(
@@ -159,8 +225,7 @@ def _look_beside(args: argparse.Namespace) -> None:
             fix="give --provenance FILE or --vsa FILE, or --signature with --identity",
         )
     args.signature, args.provenance = signature, list(provenance)
-    listed = printable(", ".join(path.name for path in found))
-    print(f"slsa_for_models: evidence beside the model: {listed}", file=sys.stderr)
+    return "evidence beside the model: " + printable(", ".join(path.name for path in found))
 
 
 def _attest_verdict(args: argparse.Namespace, verdict: Verdict, expected: Expectations) -> None:

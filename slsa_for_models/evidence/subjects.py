@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from model_signing.errors import FileError, UsageError
-from model_signing.hashing import Progress, hash_model
+from model_signing.hashing import Means, hash_model
 from model_signing.oms import statement
 from model_signing.oms.manifest import Manifest, Serialization
 from model_signing.oms.names import GIT_PATHS, Selection
@@ -74,13 +74,15 @@ class ModelDigests:
 
 
 def measure(
-    model: AnyPath | Source, progress: Progress | None = None, copy: Copy | None = None
+    model: AnyPath | Source,
+    means: Means = Means(),  # noqa: B008  (frozen)
+    copy: Copy | None = None,
 ) -> ModelDigests:
     """Hashes a model.
 
     Args:
         model: A file or a directory, or where else it lies.
-        progress: Called with bytes hashed so far and in all.
+        means: With what.
         copy: Gets the bytes as they are hashed.
 
     Raises:
@@ -88,7 +90,7 @@ def measure(
     """
     source = open_source(model)
     entries, _ = source.entries(Selection(GIT_PATHS))
-    built = hash_model(source, entries, _PLAIN, progress=progress, copy=copy)
+    built = hash_model(source, entries, _PLAIN, **means._asdict(), copy=copy)
     return _digests(source, built, None)
 
 

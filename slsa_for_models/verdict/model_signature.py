@@ -11,7 +11,7 @@ from pathlib import Path
 from model_signing import api
 from model_signing.api import Verified
 from model_signing.errors import BundleError, Error, FileError
-from model_signing.hashing import Progress
+from model_signing.hashing import Means
 from model_signing.methods import Authenticated, Verifier
 from model_signing.oms import statement, strict_json
 from model_signing.oms.names import GIT_PATHS
@@ -31,7 +31,7 @@ _MOST_STATEMENTS = 10
 
 
 def examine(
-    table: Table, evidence: Evidence, expected: Expectations, progress: Progress | None
+    table: Table, evidence: Evidence, expected: Expectations, means: Means
 ) -> tuple[ModelDigests, tuple[Signed, ...], str | None]:
     """Adds the steps for the signature, if there is one, and hashes the model once.
 
@@ -50,7 +50,7 @@ def examine(
     if path is None:
         table.not_checked("signature", _TITLE, OMS, "none was given")
         _note_excused(table, evidence.model, set())
-        return subjects.measure(evidence.model, progress, evidence.copy), (), None
+        return subjects.measure(evidence.model, means, evidence.copy), (), None
     signer = expected.signer
     keys = [signer.public_key] if signer and signer.public_key else []
     held: list[tuple[str, Authenticated]] = []
@@ -59,10 +59,10 @@ def examine(
     def check() -> Verified:
         nonlocal digest
         if not several:
-            return _verified(evidence, progress, alone)
+            return _verified(evidence, means, alone)
         digest = several[0].file_sha256
         held.extend(_signatures(several, evidence, expected, keys))
-        return _first_that_verifies(evidence, progress, [one for _, one in held])
+        return _first_that_verifies(evidence, means, [one for _, one in held])
 
     def alone(data: bytes) -> Authenticated:
         nonlocal digest
@@ -84,7 +84,7 @@ def examine(
     )
     if verified is None:
         table.not_checked(path.name, *_WHO, "not looked at: the signature was not accepted")
-        return subjects.measure(evidence.model, progress), (), digest
+        return subjects.measure(evidence.model, means), (), digest
     excused = {*verified.manifest.serialization.ignore_paths, *verified.unsigned}
     _note_excused(table, evidence.model, excused)
     payload = verified.authenticated.payload
@@ -191,14 +191,14 @@ def _may_sign(
 
 
 def _first_that_verifies(
-    evidence: Evidence, progress: Progress | None, held: Sequence[Authenticated]
+    evidence: Evidence, means: Means, held: Sequence[Authenticated]
 ) -> Verified:
     """Each different statement needs the model to be hashed: only so many are tried."""
     refused = None
     different = {one.payload: one for one in reversed(held)}
     for one in [one for one in held if different[one.payload] is one][:_MOST_STATEMENTS]:
         try:
-            return _verified(evidence, progress, partial(_already, one))
+            return _verified(evidence, means, partial(_already, one))
         except FileError:  # noqa: PERF203
             raise
         except Error as error:
@@ -210,11 +210,11 @@ def _already(authenticated: Authenticated, _: bytes) -> Authenticated:
     return authenticated
 
 
-def _verified(evidence: Evidence, progress: Progress | None, authenticate: Verifier) -> Verified:
+def _verified(evidence: Evidence, means: Means, authenticate: Verifier) -> Verified:
     return api.verify(
         evidence.model,
         evidence.signature or "",
         authenticate,
-        progress=progress,
+        **means._asdict(),
         copy_to=evidence.copy,
     )

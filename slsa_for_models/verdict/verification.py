@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model_signing.errors import FileError, UsageError
-from model_signing.hashing import Progress
+from model_signing.hashing import Means, Progress
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.safe_files import read_bounded
 from model_signing.sources import AnyPath, Source, open_source
@@ -35,6 +36,9 @@ from slsa_for_models.verdict.result import OFFLINE, Evidence, Found, Verdict
 from slsa_for_models.verdict.run_conclusion import GitHubApi
 from slsa_for_models.verdict.table import Table
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
 
 def verify(
     model: AnyPath | Source,
@@ -49,6 +53,8 @@ def verify(
     run_conclusion: GitHubApi | None = None,
     progress: Progress | None = None,
     copy_to: AnyPath | None = None,
+    jobs: int | None = None,
+    executor: Executor | None = None,
 ) -> Verdict:
     """One verdict over a model and all that came with it. Refusals are in it, not raised.
 
@@ -66,6 +72,8 @@ def verify(
         progress: Called with bytes of the model hashed so far and in all.
         copy_to: A folder that is not there yet, or is empty. It gets the model's bytes as they are
             hashed, and appears when the model is verified.
+        jobs: Threads for hashing; by default as many cores as this process may use.
+        executor: See `model_signing.hashing.hash_model`.
 
     Raises:
         UsageError: Nothing to verify against; the copy would lie in the model.
@@ -84,9 +92,10 @@ def verify(
     )
     _check_arguments(evidence, expected)
     given = lineage.by_digest(base_models)
+    means = Means(jobs, executor, progress)
     with _copying(evidence, copy_to) as evidence:
         # A. to D. The model itself.
-        verdict = verify_one(evidence, expected, progress)
+        verdict = verify_one(evidence, expected, means)
         table = Table(list(verdict.steps))
         # E. The models it starts from.
         verified = lineage.verify_all(
@@ -96,7 +105,7 @@ def verify(
             lambda base: verify_one(
                 Evidence(open_source(base.model), base.provenance, base.signature, trust=trust),
                 base.expected or expected,
-                progress,
+                means,
             ),
             required=expected.base_models,
         )
@@ -146,7 +155,7 @@ def _check_arguments(evidence: Evidence, expected: Expectations) -> None:
         )
 
 
-def verify_one(evidence: Evidence, expected: Expectations, progress: Progress | None) -> Verdict:
+def verify_one(evidence: Evidence, expected: Expectations, means: Means) -> Verdict:
     """The verdict over one model, its base models left aside.
 
     Raises:
@@ -159,7 +168,7 @@ def verify_one(evidence: Evidence, expected: Expectations, progress: Progress | 
             raise FileError("there is no such file", where=str(path))
     table, trust = Table(), evidence.trust
     # A. The model's bytes, by its signature where there is one.
-    model, signers, signature = model_signature.examine(table, evidence, expected, progress)
+    model, signers, signature = model_signature.examine(table, evidence, expected, means)
     # B. Each provenance on its own.
     files, examined = one_provenance.examine_files(evidence.provenance, model, expected, trust)
     # C. A trusted verifier's summary.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from slsa_for_models import cli
 from slsa_for_models.cli import main
 from tests.support.crafted import COMMIT, DATASET, SOURCE, TRAIN, Workshop, refusals
+from tests.support.material import ROOT
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
 
@@ -177,7 +181,50 @@ evidence = ["signature", "train"]
         assert f"{model.name}.sig, {model.name}.prov" in capsys.readouterr().err
     monkeypatch.chdir(second)
     assert workshop.verify(Path(), "--policy", policy)[0] == 0
+    _several_at_once(workshop, capsys, policy, [first, second])
     # What is named is taken, and nothing else with it.
     alone = ("--provenance", workshop.folder / "a.pth.provenance.sigstore.json")
     code, verdict = workshop.verify(first, *alone, "--policy", policy)
     assert (code, refusals(verdict)) == (1, ["ChainError"])
+
+
+def _several_at_once(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str], policy: Path, models: list[Path]
+) -> None:
+    third = workshop.model(b"3", "c.pth")
+    trust = ["--trust-config", str(workshop.trust_config)]
+    line = ["verify", *map(str, models), "--policy", str(policy), *trust]
+    capsys.readouterr()
+    assert main(line) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert f"{models[0]}: VERIFIED a.pth, SLSA Build L3\n" in output.out
+    assert re.search(r"verified +2 ", output.out)
+    line.insert(1, str(third))
+    assert main([*line, "--format", "json"]) == 1
+    lines = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert lines.pop() == {"result": "summary", "models": 3, "refused": 1}
+    schema = json.loads((ROOT / "slsa_for_models/schemas/verdict.v1.json").read_text())
+    for said in lines:
+        if said.get("model") == str(third):
+            assert said["message"] == "nothing to verify against"
+        else:
+            jsonschema.Draft202012Validator(schema).validate(said)
+    assert {said["path"] for said in lines if "path" in said} == set(map(str, models))
+    models[0].write_bytes(b"other")
+    summary = workshop.folder / "summary.md"
+    assert main([*line, "--summary", str(summary)]) == 1
+    output = capsys.readouterr()
+    assert f"slsa_for_models: refused: {models[0]}: " in output.err
+    assert summary.read_text().count("\n## ") + summary.read_text().startswith("## ") == 2
+    models[0].write_bytes(b"1")
+    for option in (
+        "--signature",
+        "--provenance",
+        "--vsa",
+        "--training-record",
+        "--html",
+        "--copy-to",
+    ):
+        assert main([*line, option, "x"]) == 2
+        assert f"{option} is of one model" in capsys.readouterr().err

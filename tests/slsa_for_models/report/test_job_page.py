@@ -93,7 +93,7 @@ def command_of(page: str) -> list[str]:
 def repeated(*given: str) -> argparse.Namespace:
     """What the page of `verify GIVEN...` asks for."""
     args = cli.build_parser().parse_args(["verify", *given])
-    page = job_page.at_home(args.model, verify.repeated(args), None)
+    page = job_page.at_home(args.model[0], verify.repeated(args), None)
     return cli.build_parser().parse_args(command_of(page))
 
 
@@ -150,7 +150,7 @@ def test_files_of_one_name_are_told_apart() -> None:
         *("out/m", "--base-model", "base/m", "--base-model", "base/n"),
         *("--provenance", "a/p.json", "--provenance", "b/p.json", "--signature", "out/m.sig"),
     )
-    assert again.model == Path("out/m")
+    assert again.model == [Path("out/m")]
     assert again.base_model == [Path("base/m"), Path("n")]
     assert again.provenance == [Path("a/p.json"), Path("b/p.json")]
     assert again.signature == Path("m.sig")
@@ -160,7 +160,7 @@ def test_files_of_one_name_are_told_apart() -> None:
     ("model", "shown"), [(".", "."), ("a/-m", "-m"), ("a/my model", "my model")]
 )
 def test_the_model_is_named(model: str, shown: str) -> None:
-    assert repeated(model).model == Path(shown)
+    assert repeated(model).model == [Path(shown)]
 
 
 def test_the_files_come_from_the_run() -> None:

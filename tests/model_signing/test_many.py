@@ -1,0 +1,238 @@
+"""Many models in one run: each for itself, and one broken model hides no other."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import model_signing
+from model_signing.cli import main
+from sandbox.sigstore import LocalSigstore
+from tests.support.limits import limited, until
+from tests.support.material import ROOT, new_key, private_pem, public_pem
+
+PERSON = "dev@example.test"
+CORPUS = 300  # folders with a signature inside each
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder, key = tmp_path_factory.mktemp("keys"), new_key()
+    (folder / "key.pem").write_bytes(private_pem(key))
+    (folder / "key.pub").write_bytes(public_pem(key))
+    return folder / "key.pem", folder / "key.pub"
+
+
+def corpus(folder: Path, count: int) -> list[Path]:
+    """As a hub's mirror lies on a disk: ORG/NAME with a few files, among them hidden ones."""
+    models = [folder / f"org-{index % 7}" / f"model-{index:03}" for index in range(count)]
+    for index, model in enumerate(models):
+        (model / "onnx").mkdir(parents=True)
+        (model / ".gitattributes").write_text("*.bin filter=lfs\n")
+        (model / "config.json").write_text(json.dumps({"index": index}))
+        (model / "onnx" / "weights.bin").write_bytes(index.to_bytes(4, "big") * 100)
+    return models
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_corpus_of_folders_with_a_signature_inside_each(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, public = keys
+    models = corpus(tmp_path, CORPUS)
+    code, out, err = run(capsys, "sign", "key", *models, "--private-key", private)
+    assert (code, err) == (0, "")
+    assert all((model / "model.sig").is_file() for model in models)
+    assert {line.split(":")[0] for line in out.splitlines()[:CORPUS]} == {
+        f"signed    {model}" for model in models
+    }
+    for model in models[::50]:  # each is an ordinary signature
+        model_signing.verify(model, model / "model.sig", model_signing.key_verifier(public))
+
+    changed, unsigned, grown = models[3], models[4], models[5]
+    (changed / "config.json").write_text("{}")
+    (unsigned / "model.sig").unlink()
+    (grown / "more").write_text("x")
+    absent = tmp_path / "absent"
+    line = ("verify", "key", *models, absent, "--public-key", public)
+    code, out, err = run(capsys, *line)
+    assert code == 1
+    verified = [one for one in out.splitlines() if one.startswith("verified  /")]
+    assert len(verified) == CORPUS - 3
+    assert f"verified  {models[0]}: 2 files, " in out
+    for model, words in (
+        (changed, "where:    config.json"),
+        (unsigned, "no signature in the model or beside it"),
+        (grown, "not signed: more"),
+        (absent, "there is no such model"),
+    ):
+        told = err.partition(f"model_signing: refused: {model}: ")[2].partition("\nmodel_signing:")
+        assert words in told[0]
+        assert f"\n  {model} " in out  # and once more in the table
+    assert [row.split() for row in out.splitlines()[-7:-4]] == [
+        ["models", "files", "bytes"],
+        ["verified", f"{CORPUS - 3}", f"{2 * (CORPUS - 3):,}", out.splitlines()[-6].split()[-1]],
+        ["refused", "4"],
+    ]
+    assert run(capsys, *line, "--quiet")[:2] == (1, "")
+
+
+def test_json_is_a_line_for_each_and_a_summary(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, public = keys
+    models = corpus(tmp_path, 5)
+    absent, sign = tmp_path / "absent", ("--private-key", private, "--quiet")
+    code, out, err = run(capsys, "sign", "key", absent, *models, *sign)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"model_signing: refused: {absent}: cannot read the model\n")
+    (models[2] / "config.json").write_text("{}")
+    line = ("verify", "key", *models, "--public-key", public, "--format", "json")
+    code, out, err = run(capsys, *line)
+    assert (code, err) == (1, "")
+    schema = json.loads((ROOT / "slsa_for_models/schemas/model_signing-result.v1.json").read_text())
+    documents = [json.loads(one) for one in out.splitlines()]
+    for document in documents:
+        jsonschema.Draft202012Validator(schema).validate(document)
+    assert documents.pop() == {"result": "summary", "models": 5, "refused": 1}
+    found = {document["model"]: document.get("error") for document in documents}
+    assert found == {
+        str(model): "MismatchError" if model is models[2] else None for model in models
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "file"),
+    [
+        (None, "m/model.sig", "f.onnx.sig"),
+        ("my.sig", "m/my.sig", "my.sig"),
+        ("{}.oms", "m.oms", "f.onnx.oms"),
+    ],
+)
+def test_where_a_signature_lies(
+    tmp_path: Path,
+    keys: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    name: str | None,
+    folder: str,
+    file: str,
+) -> None:
+    private, public = keys
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "w").write_text("1")
+    (tmp_path / "f.onnx").write_text("2")
+    models = (tmp_path / "m", tmp_path / "f.onnx")
+    named = () if name is None else ("--signature-name", name)
+    assert run(capsys, "sign", "key", *models, "--private-key", private, *named)[0] == 0
+    assert (tmp_path / folder).is_file()
+    assert (tmp_path / file).is_file()
+    assert run(capsys, "verify", "key", *models, "--public-key", public, *named)[0] == 0
+    for model in models:  # of one it is found alike
+        assert run(capsys, "verify", "key", model, "--public-key", public, *named)[0] == 0
+
+
+def test_the_folder_one_stands_in_has_a_name(
+    tmp_path: Path,
+    keys: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (model,) = corpus(tmp_path, 1)
+    monkeypatch.chdir(model)
+    sign = ("sign", "key", ".", "--private-key", keys[0], "--signature-name", "{}.sig")
+    assert run(capsys, *sign)[0] == 0
+    assert model.with_name(f"{model.name}.sig").is_file()
+    assert run(capsys, "verify", "key", ".", "--public-key", keys[1])[0] == 0
+
+
+def test_a_path_to_ignore_is_of_the_model_it_lies_in(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = corpus(tmp_path, 2)
+    for model in models:
+        (model / "cache").write_text("x")
+    ignored = ("--ignore-paths", models[0] / "config.json", "--ignore-paths", "cache")
+    sign = ("sign", "key", *models, "--private-key", keys[0], *ignored, "--format", "json")
+    code, out, err = run(capsys, *sign)
+    assert (code, err) == (0, "")
+    files = {one["model"]: one["files"] for one in map(json.loads, out.splitlines()[:2])}
+    assert files == {str(models[0]): 1, str(models[1]): 2}
+
+
+def test_a_sigstore_identity_is_asked_for_once(
+    tmp_path: Path,
+    sigstore: LocalSigstore,
+    trust_config: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    models = corpus(tmp_path, 20)
+    before = sigstore.requests.count("POST /api/v2/signingCert")
+    token = sigstore.oidc.token(PERSON)
+    trust = ("--trust-config", trust_config)
+    code, _, err = run(capsys, "sign", *models, "--identity-token", token, *trust)
+    assert (code, err) == (0, "")
+    assert sigstore.requests.count("POST /api/v2/signingCert") == before + 1
+    who = ("--identity", PERSON, "--identity-provider", sigstore.url)
+    code, out, _ = run(capsys, "verify", *models, *who, *trust)
+    assert code == 0
+    assert out.count(f"sigstore {PERSON}\n") == 20
+
+
+def test_an_identity_that_cannot_be_had_is_not_asked_for_again(
+    tmp_path: Path,
+    sigstore: LocalSigstore,
+    trust_config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from model_signing.methods import identity_tokens
+
+    asked: list[int] = []
+
+    def nobody(*_: object) -> None:
+        asked.append(1)
+        raise EOFError
+
+    monkeypatch.setattr(identity_tokens, "asked", nobody)
+    models = corpus(tmp_path, 20)
+    code, _, err = run(capsys, "sign", *models, "--trust-config", trust_config)
+    assert (code, len(asked)) == (1, 1)
+    assert err.count("needs a person at a terminal") == 20
+    assert not list(tmp_path.rglob("*.sig"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_ctrl_c_ends_the_run(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    models = [tmp_path / f"m{index}" for index in range(40)]
+    for model in models:
+        model.mkdir()
+        with (model / "w").open("wb") as file:
+            file.truncate(4 << 30)  # sparse: minutes to hash
+    command = [sys.executable, "-B", "-m", "model_signing", "sign", "key"]
+    process = subprocess.Popen(
+        [*command, *models, "--private-key", keys[0]],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with limited(process):
+        threads = Path(f"/proc/{process.pid}/task")
+        until(lambda: len(list(threads.iterdir())) > 2 or None, "threads that hash")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    assert not list(tmp_path.rglob("*.sig"))
