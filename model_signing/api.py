@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import os
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from model_signing.errors import Error, FileError, MismatchError, UsageError
+from model_signing.errors import Error, FileError, MismatchError, StatementError, UsageError
 from model_signing.hashing import Progress, hash_function, hash_model
 from model_signing.oms import names, statement
 from model_signing.oms.manifest import (
@@ -26,9 +25,9 @@ from model_signing.oms.manifest import (
     resources,
 )
 from model_signing.oms.names import GIT_PATHS, HUB_PATH, Selection, check_name, covered
-from model_signing.safe_files import check_output, read_bounded, write_atomic
-from model_signing.sources import AnyPath, Entry, Source, local, open_source
+from model_signing.sources import AnyPath, Entry, Source, local, open_source, signatures
 from model_signing.sources.local import LocalSource
+from model_signing.sources.signatures import Where
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -67,7 +66,9 @@ class Signed:
     """What was signed.
 
     Attributes:
-        signature: The signature file; None if none was written.
+        signature: The signature file, or its address; None if none was written.
+        resolved: The model's address, with what a revision or tag was resolved to; None of a model
+            on this machine.
         manifest: What it covers.
         root_digest: SHA-256 over the manifest's digests (OMS 6.5.1), hexadecimal.
         payload_digest: SHA-256 of the signed statement, hexadecimal; unlike the root digest it
@@ -78,7 +79,8 @@ class Signed:
         warnings: What looks like an accident, and was signed or passed over all the same.
     """
 
-    signature: Path | None
+    signature: Where | None
+    resolved: str | None
     manifest: Manifest
     root_digest: str
     payload_digest: str
@@ -96,10 +98,12 @@ class Verified(Signed):
         authenticated: Who signed, when, and how that is known.
         unsigned: What nobody signed, and was excused: Hugging Face's notes; with
             `ignore_unsigned_files`, anything else. Directories as a whole.
+        other_signatures: What else lay with the model where its signature was looked for.
     """
 
     authenticated: Authenticated
     unsigned: tuple[str, ...]
+    other_signatures: tuple[str, ...]
     _source: Source = field(repr=False)
 
     def open(self, name: str) -> BinaryIO:
@@ -154,9 +158,11 @@ def sign(
     """Signs a model (OMS 6) and writes the signature.
 
     Args:
-        model: A directory or a file; or another `model_signing.sources.Source`.
+        model: A directory or a file; an address elsewhere, such as `hf://ORG/NAME@REVISION`; or a
+            `model_signing.sources.Source`.
         signature: The file to write; it may lie inside the model, and be an older signature, a
-            link, a device or a FIFO (see `safe_files.write_atomic`). None: `Signed.bundle` is all.
+            link, a device or a FIFO (see `safe_files.write_atomic`); or an address. None:
+            `Signed.bundle` is all.
         signer: See `model_signing.methods`.
         options: What to hash, and how.
         executor: See `model_signing.hashing.hash_model`.
@@ -167,13 +173,13 @@ def sign(
         FileError: The model cannot be read or the signature not written; nothing was signed.
         SigningError: The signer failed.
     """
-    signature = None if signature is None else Path(signature)
+    place = None if signature is None else signatures.where(signature)
     source = open_source(model, allow_symlinks=options.allow_symlinks)
     # Fail before hashing, not after: the signature's place must be writable.
-    if signature is not None:
-        _check_output(source, signature)
+    if place is not None:
+        signatures.check_output(source, place)
     # OMS 6.1, 6.2.
-    entries, how, warnings = _enumerate(source, options, signature)
+    entries, how, warnings = _enumerate(source, options, place)
     warnings += _strays(source, entries)
     # OMS 6.3, 6.4.
     found = hash_model(
@@ -183,9 +189,9 @@ def sign(
     payload = statement.encode(source.name, found)
     # OMS 6.7, 6.8, 9.
     bundle = signer(payload)
-    if signature is not None:
-        write_atomic(signature, bundle, over_bundles_only=True)
-    return Signed(*_summary(signature, found, payload), bundle, tuple(warnings))
+    if place is not None:
+        signatures.write(place, bundle)
+    return Signed(*_summary(source, place, found, payload), bundle, tuple(warnings))
 
 
 def digest(
@@ -210,7 +216,7 @@ def digest(
 
 def verify(
     model: AnyPath | Source,
-    signature: AnyPath,
+    signature: AnyPath | None,
     verifier: Verifier,
     *,
     ignore_paths: Sequence[str] = (),
@@ -225,8 +231,9 @@ def verify(
     """Verifies a model against its signature (OMS 8).
 
     Args:
-        model: A directory or a file; or another `model_signing.sources.Source`.
-        signature: The bundle; it may lie inside the model.
+        model: As `sign` takes it.
+        signature: The bundle, or its address; it may lie inside the model. None: what lies with a
+            model elsewhere; of several signatures that of whom the verifier accepts counts.
         verifier: See `model_signing.methods`: whose signature is accepted.
         ignore_paths: More paths whose unlisted files are excused; listed files never are.
         ignore_unsigned_files: Excuse all unlisted files (OMS 8.5).
@@ -243,8 +250,48 @@ def verify(
         FileError: The model cannot be read, the copy not written. MismatchError: 8.4, 8.5.
         UsageError: The copy would lie in the model.
     """
-    signature = Path(signature)
-    data = read_bounded(signature)
+    others: tuple[str, ...] = ()
+    if signature is None:
+        model, found = signatures.beside(model)
+        others = tuple(address for address, _ in found)
+        candidates: list[tuple[Where, bytes]] = [*found]
+    else:
+        place = signatures.where(signature)
+        candidates = [(place, signatures.read(place))]
+    step = partial(
+        _verify,
+        ignore_unsigned_files=ignore_unsigned_files,
+        allow_legacy_predicate=allow_legacy_predicate,
+        allow_symlinks=allow_symlinks,
+        hashing={"jobs": jobs, "executor": executor, "progress": progress},
+        copy_to=copy_to,
+    )
+    refusals: list[Error] = []
+    for place, data in candidates:
+        try:
+            return step(model, place, data, verifier, ignore_paths, others)
+        except (FileError, UsageError):  # noqa: PERF203
+            raise
+        except Error as error:
+            refusals.append(error)
+    # What somebody signed whom we expect tells more than who else signed.
+    raise max(refusals, key=lambda error: isinstance(error, MismatchError | StatementError))
+
+
+def _verify(
+    model: AnyPath | Source,
+    signature: Where,
+    data: bytes,
+    verifier: Verifier,
+    ignore_paths: Sequence[str],
+    beside: tuple[str, ...],
+    *,
+    ignore_unsigned_files: bool,
+    allow_legacy_predicate: bool,
+    allow_symlinks: bool,
+    hashing: Mapping[str, Any],
+    copy_to: AnyPath | Copy | None,
+) -> Verified:
     # 8.1, 8.2: the bundle and its signature. Nothing is trusted before this returns.
     try:
         authenticated = verifier(data)
@@ -258,27 +305,28 @@ def verify(
     source = open_source(model, allow_symlinks=allow_symlinks or how.allow_symlinks)
     # 8.4.6: enumerate. Exclusions excuse unlisted files; a listed file is always looked at.
     asked = {_ignored(source, path) for path in ignore_paths}
-    excused = {*GIT_PATHS, HUB_PATH, *how.ignore_paths, *_own(source, signature), *asked}
+    own = {name for one in (signature, *beside) for name in signatures.own(source, one)}
+    excused = {*GIT_PATHS, HUB_PATH, *how.ignore_paths, *own, *asked}
     noted = asked | {HUB_PATH}
     listed = signed.manifest.files.keys()
     selection = Selection(excused, listed, ignore_unsigned_files, noted)
     entries, unsigned = source.entries(selection)
-    warnings = _unmatched(asked - _own(source, signature), unsigned)
+    warnings = _unmatched(asked - own, unsigned)
     expected = _named_as(source, entries, signed.manifest)
     # 8.4.8, 8.4.9, 8.5: the same files, before any time is spent on hashing them.
     _compare_files(source, entries, expected)
     # 8.4.7, 8.4.8: the same bytes.
     with _opened(copy_to, source) as copy:
-        actual = hash_model(
-            source, entries, how, jobs=jobs, executor=executor, progress=progress, copy=copy
-        )
+        actual = hash_model(source, entries, how, **hashing, copy=copy)
         _compare_digests(source, entries, actual, expected)
+    found = replace(expected, files=actual.files)
     return Verified(
-        *_summary(signature, replace(expected, files=actual.files), authenticated.payload),
+        *_summary(source, signature, found, authenticated.payload),
         bundle=data,
         warnings=tuple(warnings),
         authenticated=authenticated,
         unsigned=tuple(sorted(name for name in unsigned if not covered(name, asked))),
+        other_signatures=tuple(other for other in beside if other != signature),
         _source=source if copy is None else copy.kept,
     )
 
@@ -292,7 +340,7 @@ def _opened(copy_to: AnyPath | Copy | None, source: Source) -> AbstractContextMa
 
 
 def _enumerate(
-    source: Source, options: HashOptions, signature: Path | None = None
+    source: Source, options: HashOptions, signature: Where | None = None
 ) -> tuple[Mapping[str, Entry], Serialization, list[str]]:
     """The files to sign (6.1, 6.2), how they are hashed, and warnings."""
     if options.algorithm not in DIGEST_SIZES:
@@ -307,7 +355,7 @@ def _enumerate(
         raise UsageError('the method is "files", or "shards" if there is a shard size')
     check_name(source.name)
     default = GIT_PATHS if options.ignore_git_paths else ()
-    own = {_ignored(source, path) for path in _own(source, signature)}
+    own = {_ignored(source, path) for path in signatures.own(source, signature)}
     asked = {_ignored(source, path) for path in options.ignore_paths}
     left_out = {*default, *own, *asked, HUB_PATH}
     entries, there = source.entries(Selection(left_out, noted=asked | {HUB_PATH}))
@@ -357,28 +405,6 @@ def _strays(source: Source, entries: Mapping[str, Entry]) -> list[str]:
             f"leave them out with --ignore-paths {found[0]}"
         )
     return warnings
-
-
-def _check_output(source: Source, signature: Path) -> None:
-    """Fails before the hashing, not after it; and never writes over the model."""
-    model = os.path.realpath(source.path) if isinstance(source, LocalSource) else None
-    if os.path.realpath(signature) == model:
-        raise FileError("the signature needs a file of its own", where=str(signature))
-    check_output(signature)
-    if _own(source, signature) and signature.is_file() and not signature.stat().st_size:
-        raise FileError(
-            "the signature would replace a file of the model",
-            where=str(signature),
-            fix="choose another name with --signature",
-        )
-
-
-def _own(source: Source, signature: Path | None) -> set[str]:
-    """6.2: the signature file's own name in the model, which is excluded; and of what it links."""
-    if signature is None or not isinstance(source, LocalSource):
-        return set()
-    model, real = Path(source.path), Path(os.path.realpath(signature))
-    return {name for path in (signature, real) if (name := local.name_inside(model, path))}
 
 
 def _ignored(source: Source, path: str) -> str:
@@ -482,9 +508,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _summary(
-    signature: Path | None, found: Manifest, payload: bytes
-) -> tuple[Path | None, Manifest, str, str, int, int]:
+    source: Source, signature: Where | None, found: Manifest, payload: bytes
+) -> tuple[Where | None, str | None, Manifest, str, str, int, int]:
     """The attributes of `Signed`."""
+    resolved = None if isinstance(source, LocalSource) else str(source)
     root, payload_digest = statement.root_digest(found.digests.values()), hashlib.sha256(payload)
     size = sum(size or 0 for size in found.files.values())
-    return signature, found, root, payload_digest.hexdigest(), len(found.files), size
+    return signature, resolved, found, root, payload_digest.hexdigest(), len(found.files), size

@@ -32,16 +32,20 @@ if TYPE_CHECKING:
     _Row = tuple[str, str, Callable[[_Args], Signer | Verifier], str]
 
 # Option -> its value, its help; see `command_line.add_options`.
-_OPTIONS: dict[str, tuple[str, str]] = {
+_OPTIONS: dict[str, command_line.Row] = {
     "model_path": (
         "FILE",
-        "the model: a file or folder; of several, each has a signature of its own",
+        "the model: a file or folder, or its address, such as hf://ORG/NAME, s3://BUCKET/PREFIX; "
+        "of several, each has a signature of its own",
+        command_line.place,
     ),
     "bundle": ("FILE", "a signature file"),
     "--signature": (
         "FILE",
-        "the signature file (signing: default model.sig, - is standard output; verifying: by "
-        "default looked for as --signature-name says)",
+        "the signature file, or its address (signing: default model.sig, - is standard output; "
+        "verifying: by default looked for as --signature-name says; what lies with a model at an "
+        "address)",
+        command_line.place,
     ),
     "--signature-name": (
         "NAME",
@@ -239,7 +243,7 @@ def _sign(args: _Args) -> int:
         _place_signatures(args)
     signature = None if for_each else args.signature or command_line.path("model.sig")
     place = command_line.path("/dev/fd/1") if str(signature) == "-" else signature
-    to_stdout = place is not None and safe_files.is_stdout(place)
+    to_stdout = place is not None and not isinstance(place, str) and safe_files.is_stdout(place)
     if to_stdout and args.format == "json":
         raise UsageError("standard output is for the signature, or for the result as JSON")
     signer = args.make(args)
@@ -281,6 +285,9 @@ def _place_signatures(args: _Args) -> None:
 
     if args.signature is not None:
         raise _one_signature(args)
+    if elsewhere := [one for one in args.model_path if isinstance(one, str)]:
+        fix = "sign it alone, and say where the signature goes with --signature"
+        raise UsageError("a signature beside a model is a file here", found=elsewhere[0], fix=fix)
     models = sorted(
         (command_line.path(os.path.realpath(one)).parts, one) for one in args.model_path
     )
@@ -312,8 +319,8 @@ def _one_signature(args: _Args) -> UsageError:
 
 def _signed(
     args: _Args,
-    model: Path,
-    signature: Path | None,
+    model: Path | str,
+    signature: Path | str | None,
     signer: Signer,
     jobs: int | None,
     progress: Progress | None,
@@ -323,7 +330,8 @@ def _signed(
     from model_signing.oms import bundle
     from model_signing.sources import beside
 
-    signature = signature or beside.place(model, args.signature_name)
+    if signature is None and not isinstance(model, str):  # of one at an address it was placed
+        signature = beside.place(model, args.signature_name)
     options = _hash_options(args, model, jobs)
     signed = model_signing.sign(model, signature, signer, options, progress=progress)
     _warn(args, model, signed)
@@ -350,14 +358,17 @@ def _verify(args: _Args) -> int:
 
 
 def _verified(
-    args: _Args, model: Path, verifier: Verifier, jobs: int | None, progress: Progress | None
+    args: _Args, model: Path | str, verifier: Verifier, jobs: int | None, progress: Progress | None
 ) -> dict[str, Any]:
     """Verifies one model; what `_show` shows."""
     from model_signing.sources import beside
 
+    given = args.signature
+    if given is None and not isinstance(model, str):
+        given = beside.find(model, args.signature_name)
     verified = model_signing.verify(
         model,
-        args.signature or beside.find(model, args.signature_name),
+        given,
         verifier,
         ignore_paths=_ignored(args, model),
         jobs=jobs,
@@ -367,6 +378,7 @@ def _verified(
     )
     _warn(args, model, verified)
     who, log = verified.authenticated, verified.authenticated.log
+    found = {"signature": str(verified.signature)} if given is None else {}
     return {
         "result": "verified",
         **_attributes(who, "method identity issuer"),
@@ -375,6 +387,8 @@ def _verified(
         "log": log and {"origin": log.origin, "index": log.log_index, "id": log.log_id},
         **_what(model, verified),
         "unsigned": list(verified.unsigned),
+        **found,
+        **({"other_signatures": [*others]} if (others := verified.other_signatures) else {}),
         **({"copy": str(args.copy_to)} if args.copy_to else {}),
     }
 
@@ -409,11 +423,20 @@ def _each(
 
 
 def _digest(args: _Args) -> int:
+    from model_signing.sources import is_address, open_source
+
+    model, resolved = args.model_path, {}
+    if is_address(str(model)):
+        model = open_source(model)
+        resolved = {"resolved": str(model)}
     with _progress(args) as progress:
         options = _hash_options(args, args.model_path, args.jobs)
-        digest = model_signing.digest(args.model_path, options, progress=progress)
+        digest = model_signing.digest(model, options, progress=progress)
     if args.format == "json":
-        return _show(args, {"result": "digest", "algorithm": "sha256", "digest": digest})
+        fields = {"result": "digest", "algorithm": "sha256", "digest": digest, **resolved}
+        return _show(args, fields)
+    if resolved and not args.quiet:
+        _say(f"digest of {model}")
     print(f"sha256:{digest}")
     return 0
 
@@ -459,6 +482,8 @@ def _say(text: str) -> None:
 
 def _sigstore_verifier(args: _Args) -> Verifier:
     if not args.identity or not args.identity_provider:
+        if isinstance(args.signature or args.model_path[0], str):
+            raise UsageError("--identity and --identity-provider are required")
         import shlex
 
         from model_signing import inspection
@@ -574,13 +599,16 @@ def _key(args: _Args) -> dict[str, Any]:
     }
 
 
-def _ignored(args: _Args, model: Path) -> tuple[str, ...]:
+def _ignored(args: _Args, model: Path | str) -> tuple[str, ...]:
     """Paths from here, as a shell completes them, if they are in the model; else from its root.
 
     What lies in another of several models is of that model only.
     """
+    if isinstance(model, str):
+        return tuple(map(str, args.ignore_paths))
     models = args.model_path if isinstance(args.model_path, list) else [args.model_path]
-    inside = {one: os.path.abspath(one) + os.sep for one in models}  # noqa: PTH100  (links stay)
+    here = [one for one in models if not isinstance(one, str)]
+    inside = {one: os.path.abspath(one) + os.sep for one in here}  # noqa: PTH100  (links stay)
     paths = [(os.path.abspath(path), str(path)) for path in args.ignore_paths]  # noqa: PTH100
     return tuple(
         near if near.startswith(inside[model]) else given
@@ -595,7 +623,7 @@ def _jobs(args: _Args) -> int:
     return hashing.checked_jobs(args.jobs)
 
 
-def _hash_options(args: _Args, model: Path, jobs: int | None) -> HashOptions:
+def _hash_options(args: _Args, model: Path | str, jobs: int | None) -> HashOptions:
     return model_signing.HashOptions(
         method="files" if args.shard_size is None else "shards",
         algorithm=args.hash_algorithm,
@@ -611,16 +639,17 @@ def _progress(args: _Args) -> AbstractContextManager[Progress | None]:
     return progress.bar(shown=not (args.quiet or args.no_progress))
 
 
-def _warn(args: _Args, model: Path, done: Signed) -> None:
+def _warn(args: _Args, model: Path | str, done: Signed) -> None:
     where = f"{model}: " if len(args.model_path) > 1 else ""
     for warning in done.warnings:  # also if --quiet: not all is well
         print(printable(f"model_signing: warning: {where}{warning}"), file=sys.stderr)
 
 
-def _what(model: Path, done: Signed) -> dict[str, Any]:
+def _what(model: Path | str, done: Signed) -> dict[str, Any]:
     covered = _attributes(done, "files bytes root_digest payload_digest")
     warnings = {"warnings": list(done.warnings)} if done.warnings else {}
-    return {"model": str(model), **covered, **warnings}
+    resolved = {"resolved": done.resolved} if done.resolved else {}
+    return {"model": str(model), **resolved, **covered, **warnings}
 
 
 def _attributes(of: object, names: str) -> dict[str, Any]:

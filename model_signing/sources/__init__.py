@@ -1,8 +1,13 @@
 """Where a model lies: which files it has there, and their bytes.
 
 A place for models is a `Source`. What belongs to a model is not for it to decide: it asks the
-`Selection`. A place with addresses of its own is a module of this package, named in `PLACES`, with
-a function `open_address(address) -> RemoteSource`; it is imported when such an address is used.
+`Selection`. A place with addresses of its own is a module of this package, named in `PLACES`, which
+is imported when such an address is used. It has three functions:
+
+    open_address(address: str) -> RemoteSource            a model
+    read_file(address: str, most: int) -> bytes | None    at most so many bytes of a signature;
+                                                          None if there is nothing
+    write_file(address: str, data: bytes) -> None         a signature, whole or not at all
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ import os
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from model_signing.errors import DependencyError
 from model_signing.oms.names import Selection
@@ -75,11 +80,19 @@ class RemoteSource(Source, Protocol):
             FileError: The place does not answer; never because there is none.
         """
 
+    def inside(self, address: str) -> str | None:
+        """The name in this model of the file at an address; None if it is no file of it."""
+
+
+def has_signatures(source: Source) -> TypeGuard[RemoteSource]:
+    """Whether a source is at a place that keeps signatures beside models."""
+    return hasattr(type(source), "signatures")
+
 
 def is_address(text: str) -> bool:
     """Whether this is an address of one of the `PLACES`, and not a path."""
     scheme, separator, _ = text.partition("://")
-    return bool(separator) and scheme.lower() in PLACES
+    return bool(separator) and scheme in PLACES
 
 
 def place_of(address: str) -> Any:  # noqa: ANN401 - a module
@@ -88,7 +101,7 @@ def place_of(address: str) -> Any:  # noqa: ANN401 - a module
     Raises:
         DependencyError: The client that it uses is not installed.
     """
-    module, extra = PLACES[address.partition("://")[0].lower()]
+    module, extra = PLACES[address.partition("://")[0]]
     try:
         return import_module(f"{__name__}.{module}")
     except ModuleNotFoundError as error:

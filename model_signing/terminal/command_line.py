@@ -134,6 +134,16 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def place(text: str) -> Path | str:
+    """A path; or an address of a place where models lie, as it is."""
+    if "://" in text:
+        from model_signing.sources import is_address
+
+        if is_address(text):
+            return text
+    return path(text)
+
+
 def _number(text: str) -> int:
     try:
         return int(text)

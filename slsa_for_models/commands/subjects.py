@@ -8,7 +8,7 @@ import sys
 from model_signing.terminal import command_line
 
 _OPTIONS: dict[str, command_line.Row] = {
-    "path": ("PATH+", "a file or a directory"),
+    "path": ("PATH+", "a file or a directory, or its address", command_line.place),
     "--format": ("base64|text|json", "base64 (default), text as sha256sum prints it, or json"),
     "--expected": ("BASE64", "refuse models with other subjects than these"),
 }

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 _MODEL: dict[str, command_line.Row] = {
-    "model": ("FILE", "a file or a directory; of several, each has its evidence in it or beside it")
+    "model": (
+        "FILE",
+        "a file or a directory, or its address, such as hf://ORG/NAME, s3://BUCKET/PREFIX; of "
+        "several, each has its evidence in it or beside it",
+        command_line.place,
+    )
 }
 _NOT_OF_SEVERAL = ("--signature", "--provenance/--provenance-path", "--training-record", "--vsa")
 _EVIDENCE: dict[str, command_line.Row] = {
@@ -30,7 +35,7 @@ _EVIDENCE: dict[str, command_line.Row] = {
         "FILE...",
         "how the model was made: a bundle, an envelope, or lines of them; repeatable",
     ),
-    "--signature": ("FILE", "the model's OMS signature"),
+    "--signature": ("FILE", "the model's OMS signature, or its address", command_line.place),
     "--signature-name": (
         "NAME",
         "what the signature is called that lies in each model's folder, or with a {} for the "
@@ -142,7 +147,7 @@ def _run_each(args: argparse.Namespace, expected: Expectations) -> int:
             )
     one_at_a_time = Lock()
 
-    def one(model: Path, threads: int, progress: Progress) -> many.Done:
+    def one(model: Path | str, threads: int, progress: Progress) -> many.Done:
         own = argparse.Namespace(**{**vars(args), "model": model})
         look_beside(own)
         verdict = verified(own, expected, threads, progress)
@@ -214,6 +219,8 @@ def look_beside(args: argparse.Namespace) -> str:
     from slsa_for_models.evidence import beside
 
     if args.provenance or args.signature or args.vsa:
+        return ""
+    if isinstance(args.model, str):  # its place says what lies with it
         return ""
     signature, provenance = beside.find(args.model, args.signature_name)
     found = [path for path in (signature, *provenance) if path is not None]

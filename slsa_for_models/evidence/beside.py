@@ -5,9 +5,14 @@ The names begin with the model's own, so that the evidence of two models in a fo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
-from model_signing.sources import beside
+from model_signing.sources import Source, beside, has_signatures, signatures
+from model_signing.sources.signatures import Where
 
 PROVENANCE = (".provenance.sigstore.json", ".intoto.jsonl", ".attestation.sigstore.json")
 
@@ -36,3 +41,40 @@ def find(model: Path, signature_name: str | None = None) -> tuple[Path | None, t
 def _places(model: Path) -> tuple[Path, ...]:
     suffixes = (beside.BESIDE, *(f"{{}}{suffix}" for suffix in PROVENANCE))
     return tuple(beside.place(model, name) for name in suffixes)
+
+
+class Fetched(NamedTuple):
+    """A signature file on this machine, and the names in the model of what it was fetched from."""
+
+    path: Path | None
+    inside: tuple[str, ...] = ()
+
+
+@contextmanager
+def fetched(model: Source, signature: Where | None, *, look: bool) -> Iterator[Fetched]:
+    """A signature from an address, as a file for as long as the context lasts.
+
+    Args:
+        model: What it is about.
+        signature: A path, which stays what it is; an address; or None.
+        look: Whether to take what lies with the model where that is elsewhere, if `signature` is
+            None. Several become one file with several attestations.
+
+    Raises:
+        FileError: It cannot be read.
+    """
+    if isinstance(signature, str):
+        found = [(signature, signatures.read(signature))]
+    elif look and signature is None and has_signatures(model):
+        found = list(model.signatures())
+    else:
+        found = []
+    if not found:
+        yield Fetched(signature if isinstance(signature, Path) else None)
+        return
+    names = {name for address, _ in found for name in signatures.own(model, address)}
+    data = [content for _, content in found]
+    with TemporaryDirectory(prefix="signature-") as folder:
+        path = Path(folder, found[0][0].rpartition("/")[2] or "signature")
+        path.write_bytes(data[0] if len(data) == 1 else b"[%s]" % b",".join(data))
+        yield Fetched(path, tuple(sorted(names)))

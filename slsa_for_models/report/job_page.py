@@ -19,13 +19,13 @@ from slsa_for_models.verdict.result import Verdict
 MAX_EPOCHS_SHOWN = 50
 
 
-def page(verdict: Verdict, model: Path, options: Mapping[str, object]) -> str:
+def page(verdict: Verdict, model: Path | str, options: Mapping[str, object]) -> str:
     """The whole page, in Markdown.
 
     Args:
         verdict: The verdict. What training says of itself is shown of a model that was accepted,
             and where its record was given.
-        model: The model.
+        model: The model, or its address.
         options: The options that decide a verdict, by name, with their values.
     """
     if not verdict.verified:
@@ -60,11 +60,11 @@ def training(record: TrainingRecord) -> str:
     return "\n".join(lines)
 
 
-def at_home(model: Path, options: Mapping[str, object], run: tuple[str, str] | None) -> str:
+def at_home(model: Path | str, options: Mapping[str, object], run: tuple[str, str] | None) -> str:
     """The commands that give the same verdict, with the files in the current folder.
 
     Args:
-        model: The model.
+        model: The model, or its address.
         options: See `page`.
         run: The repository and number of the run that has the files as artifacts, if one has.
     """
@@ -75,11 +75,11 @@ def at_home(model: Path, options: Mapping[str, object], run: tuple[str, str] | N
         if value not in (None, "", False)
     ]
     # Files of one name cannot lie in one folder: they are named as they were.
-    paths = {model, *(value for _, value in given if isinstance(value, Path))}
+    paths = {value for _, value in [("", model), *given] if isinstance(value, Path)}
     names = Counter(path.name for path in paths)
     words = ["slsa_for_models verify", shlex.quote(_local(model, names))]
     for option, value in given:
-        text = _local(value, names) if isinstance(value, Path) else printable(str(value))
+        text = _local(value, names)
         # A value that begins with a dash would be taken for another option.
         joint = "=" if text.startswith("-") else " "
         words.append(option if value is True else f"{option}{joint}{shlex.quote(text)}")
@@ -92,8 +92,10 @@ def at_home(model: Path, options: Mapping[str, object], run: tuple[str, str] | N
     return "\n".join(["### Verify it yourself", "", "```shell", *get, command, "```", ""])
 
 
-def _local(path: Path, names: Mapping[str, int]) -> str:
-    """A file's name in the current folder, where no other file has it."""
+def _local(path: object, names: Mapping[str, int]) -> str:
+    """A file's name in the current folder, where no other file has it; anything else as it is."""
+    if not isinstance(path, Path):
+        return printable(str(path))
     text = printable((path.name if names[path.name] == 1 else "") or str(path))
     return f"./{text}" if text.startswith("-") else text
 

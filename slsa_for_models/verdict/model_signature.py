@@ -216,5 +216,6 @@ def _verified(evidence: Evidence, means: Means, authenticate: Verifier) -> Verif
         evidence.signature or "",
         authenticate,
         **means._asdict(),
+        ignore_paths=evidence.inside,
         copy_to=evidence.copy,
     )

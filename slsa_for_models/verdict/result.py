@@ -38,6 +38,7 @@ class Evidence:
         signature: The OMS signature.
         vsa: A verification summary by a trusted verifier.
         training_record: The record that came beside the model.
+        inside: Names in the model of what the signature was fetched from, which it cannot cover.
         trust: The Sigstore instance.
         copy: Gets the model's bytes as they are hashed.
     """
@@ -47,6 +48,7 @@ class Evidence:
     signature: Path | None = None
     vsa: Path | None = None
     training_record: Path | None = None
+    inside: tuple[str, ...] = ()
     trust: SigstoreTrust = OFFLINE
     copy: Copy | None = None
 

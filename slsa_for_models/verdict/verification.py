@@ -25,6 +25,8 @@ from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.safe_files import read_bounded
 from model_signing.sources import AnyPath, Source, open_source
 from model_signing.sources.local import LocalSource
+from model_signing.sources.signatures import where
+from slsa_for_models.evidence.beside import fetched
 from slsa_for_models.verdict import base_models as lineage
 from slsa_for_models.verdict import model_signature, one_provenance, together, training_claims
 from slsa_for_models.verdict import run_conclusion as conclusion
@@ -61,8 +63,9 @@ def verify(
     Args:
         model: A file or a directory, or where else it lies; see `model_signing.sources`.
         expected: The expectations; `source_uri` is needed wherever a workflow signed.
-        signature: The model's OMS signature. Alone it suffices only where a signer is expected, or
-            a policy says what is.
+        signature: The model's OMS signature, or its address; with no evidence at all, what lies
+            with a model elsewhere. Alone it suffices only where a signer is expected, or a policy
+            says what is.
         provenance: Provenance files: bundles, envelopes, or lines of them.
         training_record: The `training.json` that came beside the model.
         vsa: A verification summary by a verifier that `expected` trusts.
@@ -82,39 +85,55 @@ def verify(
         BundleError: A base model's signature cannot be read, so that nobody knows which it is of.
         LineageError: Two of `base_models` are the same model.
     """
-    evidence = Evidence(
-        model=open_source(model),
-        provenance=tuple(map(Path, provenance)),
-        signature=_path(signature),
-        vsa=_path(vsa),
-        training_record=_path(training_record),
-        trust=trust,
-    )
-    _check_arguments(evidence, expected)
-    given = lineage.by_digest(base_models)
-    means = Means(jobs, executor, progress)
-    with _copying(evidence, copy_to) as evidence:
-        # A. to D. The model itself.
-        verdict = verify_one(evidence, expected, means)
-        table = Table(list(verdict.steps))
-        # E. The models it starts from.
-        verified = lineage.verify_all(
-            table,
-            verdict,
-            given,
-            lambda base: verify_one(
-                Evidence(open_source(base.model), base.provenance, base.signature, trust=trust),
-                base.expected or expected,
-                means,
-            ),
-            required=expected.base_models,
+    source, place = open_source(model), None if signature is None else where(signature)
+    look = not provenance and vsa is None
+    with fetched(source, place, look=look) as found:
+        evidence = Evidence(
+            model=source,
+            provenance=tuple(map(Path, provenance)),
+            signature=found.path,
+            inside=found.inside,
+            vsa=_path(vsa),
+            training_record=_path(training_record),
+            trust=trust,
         )
-        # F. How the run ended.
-        if run_conclusion is not None:
-            conclusion.examine(table, verdict, run_conclusion)
-        verdict = replace(verdict, steps=tuple(table.steps), base_models=verified)
-        if evidence.copy is not None and verdict.verified:
-            evidence.copy.keep()
+        _check_arguments(evidence, expected)
+        means = Means(jobs, executor, progress)
+        with _copying(evidence, copy_to) as evidence:
+            return _verify(evidence, expected, base_models, run_conclusion, means)
+
+
+def _verify(
+    evidence: Evidence,
+    expected: Expectations,
+    base_models: Sequence[BaseModel],
+    run_conclusion: GitHubApi | None,
+    means: Means,
+) -> Verdict:
+    given = lineage.by_digest(base_models)
+    # A. to D. The model itself.
+    verdict = verify_one(evidence, expected, means)
+    table = Table(list(verdict.steps))
+    # E. The models it starts from.
+    verified = lineage.verify_all(
+        table,
+        verdict,
+        given,
+        lambda base: verify_one(
+            Evidence(
+                open_source(base.model), base.provenance, base.signature, trust=evidence.trust
+            ),
+            base.expected or expected,
+            means,
+        ),
+        required=expected.base_models,
+    )
+    # F. How the run ended.
+    if run_conclusion is not None:
+        conclusion.examine(table, verdict, run_conclusion)
+    verdict = replace(verdict, steps=tuple(table.steps), base_models=verified)
+    if evidence.copy is not None and verdict.verified:
+        evidence.copy.keep()
     return verdict
 
 
@@ -167,6 +186,8 @@ def verify_one(evidence: Evidence, expected: Expectations, means: Means) -> Verd
         if path is not None and not Path(path).exists():  # before a large model is hashed
             raise FileError("there is no such file", where=str(path))
     table, trust = Table(), evidence.trust
+    if not isinstance(evidence.model, LocalSource):
+        table.note(evidence.model.name, "Read from", "", str(evidence.model))
     # A. The model's bytes, by its signature where there is one.
     model, signers, signature = model_signature.examine(table, evidence, expected, means)
     # B. Each provenance on its own.

@@ -50,3 +50,20 @@ class MemorySource:
             yield data[offset : min(stop, offset + self.piece)]
         if entry.version not in (None, sha256(data).hexdigest()):
             raise FileError("the object changed", where=f"memory:{name}")
+
+
+class MemoryPlace(MemorySource):
+    """A model with its signatures, as places elsewhere keep them: among the files."""
+
+    def signatures(self) -> Iterator[tuple[str, bytes]]:
+        """See `RemoteSource`."""
+        for name in ("model.sig", f"{self.name}.sig"):
+            if name in self.files:
+                yield f"memory:{name}", self.files[name]
+
+    def inside(self, address: str) -> str | None:
+        """See `RemoteSource`."""
+        return address.removeprefix("memory:")
+
+    def __str__(self) -> str:
+        return "memory:@1"

@@ -192,5 +192,5 @@ def test_an_address_without_its_client_says_what_to_install(
 
     monkeypatch.setattr(sources, "import_module", missing)
     with pytest.raises(DependencyError, match="obstore") as refusal:
-        open_source("MEM://bucket/model")
+        open_source("mem://bucket/model")
     assert refusal.value.fix == "pip install 'model-transparency[object-storage]'"

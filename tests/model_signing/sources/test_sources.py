@@ -9,11 +9,11 @@ import pytest
 
 import model_signing
 from model_signing import HashOptions
-from model_signing.errors import FileError, MismatchError, UsageError
+from model_signing.errors import FileError, MismatchError, SignatureError, UsageError
 from model_signing.oms.names import GIT_PATHS
 from model_signing.sources import open_source
 from tests.support.material import new_key, private_pem, public_pem
-from tests.support.memory_source import MemorySource
+from tests.support.memory_source import MemoryPlace, MemorySource
 
 KEY = new_key()
 SIGN = model_signing.key_signer(private_pem(KEY))
@@ -134,3 +134,43 @@ def test_a_source_follows_links_only_where_the_signature_says_so(
     verified = model_signing.verify(open_source(here), tmp_path / "model.sig", VERIFY)
     with verified.open("link") as file:
         assert file.read() == b"{}"
+
+
+def test_signatures_lie_beside_the_model_and_the_expected_signers_counts() -> None:
+    place = MemoryPlace("m", dict(FILES))
+    other = new_key()
+    by_other = model_signing.sign(place, None, model_signing.key_signer(private_pem(other))).bundle
+    by_us = model_signing.sign(place, None, SIGN).bundle
+    with pytest.raises(FileError, match="no signature lies with the model"):
+        model_signing.verify(place, None, VERIFY)
+    place.files["model.sig"] = by_other
+    with pytest.raises(SignatureError) as refusal:
+        model_signing.verify(place, None, VERIFY)
+    assert refusal.value.where == "memory:model.sig"
+    place.files["m.sig"] = by_us
+    verified = model_signing.verify(place, None, VERIFY)
+    assert (verified.signature, verified.files) == ("memory:m.sig", 3)
+    assert verified.other_signatures == ("memory:model.sig",)
+    assert verified.resolved == "memory:@1"
+    place.files["model.sig"] = b"{}"  # garbage of anybody does no harm
+    assert model_signing.verify(place, None, VERIFY).signature == "memory:m.sig"
+    place.files["extra"] = b""
+    with pytest.raises(MismatchError, match="does not have the files") as mismatch:
+        model_signing.verify(place, None, VERIFY)
+    assert mismatch.value.found == "not signed: extra"
+
+
+def test_an_older_signature_by_the_same_signer_is_passed_over() -> None:
+    place = MemoryPlace("m", dict(FILES))
+    place.files["model.sig"] = model_signing.sign(place, None, SIGN).bundle
+    place.files["config.json"] = b"[]"
+    with pytest.raises(MismatchError, match="not what was signed"):
+        model_signing.verify(place, None, VERIFY)
+    now = MemoryPlace("m", {**FILES, "config.json": b"[]"})
+    place.files["m.sig"] = model_signing.sign(now, None, SIGN).bundle
+    assert model_signing.verify(place, None, VERIFY).signature == "memory:m.sig"
+
+
+def test_on_this_machine_the_signature_has_to_be_named(here: Path) -> None:
+    with pytest.raises(UsageError, match="--signature is required"):
+        model_signing.verify(here, None, VERIFY)
