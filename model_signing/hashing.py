@@ -20,7 +20,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from model_signing.errors import UsageError
+from model_signing.errors import FileError, UsageError
 from model_signing.oms.manifest import Algorithm, Manifest, Serialization, resources
 from model_signing.oms.names import MAX_FILES
 from model_signing.sources import Entry, Source
@@ -81,7 +81,8 @@ def hash_model(
         copy: Gets the bytes as they are hashed.
 
     Raises:
-        FileError: A file cannot be read, or changes meanwhile; the copy cannot be written.
+        FileError: A file cannot be read, changes meanwhile, or is not what its place lists; the
+            copy cannot be written.
         UsageError: The shards are too small for this model; or an executor, which may be on
             another machine, were to make the copy.
     """
@@ -129,13 +130,20 @@ def _batches(ranges: list[Range], *, own_threads: bool) -> list[list[Range]]:
     thread is faster than two. So all tiny files are one batch there.
     """
     limit = _TINY if own_threads else -1
+    # The shards of a file whose digest is listed stay together, in order: so it can be compared.
+    together: dict[str, list[Range]] = defaultdict(list)
+    for part in ranges:
+        if part.entry.sha256 is not None and part.size != part.entry.size:
+            together[part.name].append(part)
+    if together:
+        ranges = [part for part in ranges if part.name not in together]
     batches = defaultdict(list, {-1: [part for part in ranges if part.size <= limit]})
     larger = [part for part in ranges if part.size > limit]
     cost = 0
     for part in sorted(larger, key=attrgetter("size"), reverse=True):
         batches[cost // _BATCH_COST].append(part)
         cost += part.size + _FILE_COST
-    full = [batch for batch in batches.values() if batch]
+    full = [batch for batch in (*batches.values(), *together.values()) if batch]
     return sorted(full, key=_cost, reverse=True)
 
 
@@ -206,20 +214,39 @@ class _Job:
         self, source: Source, algorithm: Algorithm, threads: int, ranges: list[Range]
     ) -> Generator[int, None, None]:
         new, step, cost = hash_function(algorithm, threads), 0, 0
+        whole: Any = None
         for _, name, start, size, entry in ranges:
             state = new()
+            # What the place lists is compared with the digest, if that is of the same kind.
+            other = entry.sha256 is not None and (algorithm != "sha256" or size != entry.size)
+            whole = (hashlib.sha256() if start == 0 else whole) if other else state
             pieces = source.read(name, entry, start, start + size)
             if self._copy is not None:
                 pieces = self._copy.writing(name, start, pieces)
             for piece in pieces:
                 state.update(piece)
+                if other:
+                    whole.update(piece)
                 step += len(piece)
                 if step + cost >= _STEP:
                     yield step
                     step = cost = 0
             self.digests.append(state.hexdigest())
+            if entry.sha256 is not None and start + size == entry.size:
+                _check_listed(source, name, entry.sha256, whole.hexdigest())
             cost += _FILE_COST
         yield step
+
+
+def _check_listed(source: Source, name: str, listed: str, found: str) -> None:
+    """What a place sends is what it lists: nobody signs, or copies, anything else."""
+    if found != listed:
+        raise FileError(
+            "the place sends other bytes than the digest that it lists",
+            where=f"{source}, {name}",
+            expected=f"sha256 {listed}",
+            found=f"sha256 {found}",
+        )
 
 
 class _Crew:
