@@ -434,6 +434,7 @@ def _compare_files(source: Source, entries: Mapping[str, Entry], signed: Manifes
             found="; ".join(
                 [f"{what}: {_some(names)}" for what, names in lists.items() if names]
                 + _alike(missing, unsigned)
+                + _remarks(source, {name: signed.digests.get(name, "") for name in missing})
             ),
             fix=None if missing else "remove them, or excuse them with --ignore-unsigned-files",
             files={"missing": sorted(missing), "unsigned": sorted(unsigned)},
@@ -450,6 +451,12 @@ def _compare_files(source: Source, entries: Mapping[str, Entry], signed: Manifes
                     **_cause(source, entries, [name]),
                 },
             )
+
+
+def _remarks(source: Source, missing: Mapping[str, str]) -> list[str]:
+    """What the place knows of names that were signed, with these digests, and are not there."""
+    remark = getattr(source, "remark", None)
+    return list(filter(None, [remark(missing)])) if remark else []
 
 
 def _folded(name: str) -> str:

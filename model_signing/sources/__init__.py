@@ -24,7 +24,7 @@ from model_signing.oms.names import Selection
 AnyPath = str | os.PathLike[str]
 Buffer = memoryview | bytes
 
-PLACES: dict[str, tuple[str, str]] = {}
+PLACES: dict[str, tuple[str, str]] = {"oci": ("oci", "oci")}
 """Scheme of an address -> its module in this package, and the extra that installs its client."""
 
 
