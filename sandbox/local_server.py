@@ -32,12 +32,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer; `body` is sent as it is."""
+    """An HTTP answer; `body` is sent as it is, or, where the connection breaks, a part of it."""
 
     status: int
     body: bytes
     content_type: str = "application/json"
     location: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    breaks_after: int | None = None
 
     @classmethod
     def of_json(cls, status: int, document: object) -> Reply:
@@ -88,6 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._reply()
 
+    def do_HEAD(self) -> None:
+        self._reply()
+
     def do_POST(self) -> None:
         self._reply()
 
@@ -117,8 +122,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(reply.body)))
         if reply.location is not None:
             self.send_header("Location", reply.location)
+        for name, value in reply.headers:
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(reply.body)
+        if self.command != "HEAD":
+            self.wfile.write(reply.body[: reply.breaks_after])
+        if reply.breaks_after is not None:
+            self.close_connection = True
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Says nothing: whoever answers may remember."""

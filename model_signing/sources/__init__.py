@@ -24,7 +24,10 @@ from model_signing.oms.names import Selection
 AnyPath = str | os.PathLike[str]
 Buffer = memoryview | bytes
 
-PLACES: dict[str, tuple[str, str]] = {"oci": ("oci", "oci")}
+PLACES: dict[str, tuple[str, str]] = {
+    "hf": ("huggingface", "huggingface"),
+    "oci": ("oci", "oci"),
+}
 """Scheme of an address -> its module in this package, and the extra that installs its client."""
 
 

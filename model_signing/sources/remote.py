@@ -19,7 +19,7 @@ from typing import TypeVar
 from model_signing.errors import FileError
 from model_signing.oms.names import Selection, above, check_name
 from model_signing.safe_files import is_temporary
-from model_signing.sources import Buffer, Entry
+from model_signing.sources import Buffer, Entry, beside
 
 MAX_LISTED = 1_000_000  # entries of one listing, whether they belong to the model or not
 MAX_NAME_BYTES = 4096  # of a whole name, as Linux
@@ -180,6 +180,11 @@ def listed(
             if folder in seen:
                 raise FileError("a name is a file and a folder", where=where, found=folder)
     return files, list(unsigned)
+
+
+def signature_names(model: str) -> tuple[str, str]:
+    """What a signature is called that lies with a model of this name."""
+    return beside.IN_FOLDER, beside.BESIDE.replace("{}", model)
 
 
 def _checked(name: str, where: str) -> str:

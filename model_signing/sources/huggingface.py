@@ -1,0 +1,325 @@
+"""A model on Hugging Face's hub, or another with its interface (`HF_ENDPOINT`).
+
+Addresses, tokens, proxies and connections are those of its own client, `huggingface_hub`. A
+revision is resolved to a commit once, and every answer has to be of that commit and of the file
+that was listed. Large files are redirected to other hosts, which get no token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+import httpx2
+from huggingface_hub import HfApi, constants, get_session, parse_hf_uri
+from huggingface_hub.errors import HfUriError, OfflineModeIsEnabled
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+from model_signing.errors import FileError, innermost
+from model_signing.oms.bundle import MAX_BUNDLE_SIZE
+from model_signing.oms.names import Selection
+from model_signing.sources import Buffer, Entry, remote
+
+_MAX_ANSWER = 16 << 20  # bytes of one page of a listing; the hub's have a thousand entries
+_SECONDS = 60.0  # without a byte
+_COMMIT = re.compile("[0-9a-f]{40}")
+_SHA256 = re.compile("[0-9a-f]{64}")
+_FOLDERS = {"model": "models", "dataset": "datasets"}  # type of a repository -> in paths
+_NO_REPOSITORY = "there is no such repository, or it is not for everybody"
+_SAYS = {  # the hub's own code of an error -> what is wrong, what to do
+    "RepoNotFound": (_NO_REPOSITORY, "check the name, or log in with `hf auth login`"),
+    "RevisionNotFound": ("the repository has no such revision", "name a branch, tag or commit"),
+    "EntryNotFound": ("the repository has no such file", "check the name"),
+    "GatedRepo": ("the repository is gated", "ask for access on its page, then `hf auth login`"),
+}
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository at one commit.
+
+    Attributes:
+        kind: "model" or "dataset".
+        repository: ORG/NAME.
+        commit: 40 hexadecimal digits.
+    """
+
+    kind: str
+    repository: str
+    commit: str
+
+    single = False
+
+    def __str__(self) -> str:
+        return f"{_address(self.kind, self.repository)}@{self.commit}"
+
+    @property
+    def name(self) -> str:
+        """The model's own name (OMS 6.5)."""
+        return self.repository.rpartition("/")[2]
+
+    def entries(self, selection: Selection) -> tuple[Mapping[str, Entry], list[str]]:
+        """The files of the commit; see `Source`."""
+        return remote.listed(self._files(), selection, str(self))
+
+    def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
+        """These bytes of a file; see `Source`."""
+        return remote.pieces(_File(self, name, entry).fetch, start, stop, f"{self}/{name}")
+
+    def signatures(self) -> Iterator[tuple[str, bytes]]:
+        """The signature files at the repository's root; see `RemoteSource`."""
+        wanted = remote.signature_names(self.name)
+        for name, entry in self._files():
+            if name in wanted and entry.size <= MAX_BUNDLE_SIZE:
+                yield f"{self}/{name}", b"".join(self.read(name, entry, 0, entry.size))
+
+    def inside(self, address: str) -> str | None:
+        """The name of a file of this repository; see `RemoteSource`."""
+        there = _parsed(address)
+        same = (there.type, there.id) == (self.kind, self.repository)
+        return (there.path_in_repo or None) if same else None
+
+    def _files(self) -> Iterator[tuple[str, Entry]]:
+        url: str | None = f"{_api(self.kind, self.repository)}/tree/{self.commit}?recursive=true"
+        while url is not None:
+            page, url = _json(url, str(self))
+            if not isinstance(page, list):
+                raise _not_understood(str(self))
+            for item in page:
+                if (file := self._file(item)) is not None:
+                    yield file
+
+    def _file(self, item: object) -> tuple[str, Entry] | None:
+        """A file of a listing, its version being what its ETag will be; None if it is a folder."""
+        if not isinstance(item, dict) or not isinstance(name := item.get("path"), str):
+            raise _not_understood(str(self))
+        if item.get("type") == "directory":
+            return None
+        large = item.get("lfs")
+        said = large if isinstance(large, dict) else item
+        size, version = said.get("size"), said.get("oid")
+        if not isinstance(size, int) or size < 0 or not isinstance(version, str):
+            raise _not_understood(str(self))
+        if said is item:
+            return name, Entry(size, version)
+        if not _SHA256.fullmatch(version):
+            raise _not_understood(str(self))
+        return name, Entry(size, version, version)
+
+
+class _File:
+    """A file of a commit that is read in pieces: where it lies is asked for once."""
+
+    def __init__(self, source: HubSource, name: str, entry: Entry) -> None:
+        self._source, self._entry, self._where = source, entry, f"{source}/{name}"
+        folder = "datasets/" if source.kind == "dataset" else ""
+        path = f"{folder}{source.repository}/resolve/{source.commit}/{quote(name)}"
+        self._hub = f"{constants.ENDPOINT}/{path}"
+        self._elsewhere: str | None = None
+
+    def fetch(self, start: int, stop: int) -> bytes:
+        """The bytes between two offsets; see `remote.pieces`."""
+        known = self._elsewhere
+        try:
+            return self._get(known or self._hub, start, stop)
+        except (FileError, remote.TemporaryError):
+            if known is None:
+                raise
+        self._elsewhere = None  # such addresses are signed, and end
+        return self._get(self._hub, start, stop)
+
+    def _get(self, url: str, start: int, stop: int) -> bytes:
+        headers = {"Range": f"bytes={start}-{stop - 1}"}
+        response, data = _request("GET", url, self._where, headers, stop - start)
+        if url == self._hub:
+            self._check(response)
+            if urlsplit(str(response.url)).netloc != urlsplit(url).netloc:
+                self._elsewhere = str(response.url)
+        whole = response.status_code == 200 and (start, stop) == (0, self._entry.size)
+        given = response.headers.get("Content-Range", "")
+        if not whole and not given.startswith(f"bytes {start}-{stop - 1}/"):
+            raise FileError(
+                "the place sends another range than was asked for",
+                where=self._where,
+                expected=f"bytes {start}-{stop - 1}",
+                found=given or f"HTTP {response.status_code} without a range",
+            )
+        return data
+
+    def _check(self, response: httpx2.Response) -> None:
+        """The hub says what it redirects to, or sends: it has to be what was listed."""
+        for answer in (*response.history, response):
+            commit = answer.headers.get("X-Repo-Commit")
+            if commit is None:
+                continue
+            etag = answer.headers.get("X-Linked-Etag") or answer.headers.get("ETag") or ""
+            found = (commit, etag.removeprefix("W/").strip('"'))
+            expected = (self._source.commit, self._entry.version or found[1])
+            if found == expected:
+                return
+            raise FileError(
+                "the hub sends another version of the file than it listed",
+                where=self._where,
+                expected=" ".join(map(str, expected)),
+                found=" ".join(found),
+            )
+        raise FileError("the hub does not say which version it sends", where=self._where)
+
+
+def open_address(address: str) -> HubSource:
+    """A model at `hf://[datasets/]ORG/NAME[@REVISION]`; the revision is resolved.
+
+    Raises:
+        FileError: It is malformed; there is none, or none for us; the hub does not answer.
+    """
+    there = _parsed(address)
+    if there.path_in_repo:
+        raise _malformed(address, "a file of a repository")
+    return HubSource(there.type, there.id, _resolved(there, address))
+
+
+def read_file(address: str, most: int) -> bytes | None:
+    """At most so many bytes of the file at `hf://[datasets/]ORG/NAME[@REVISION]/PATH`, or None."""
+    there = _parsed(address)
+    if not there.path_in_repo:
+        raise _malformed(address, "a repository")
+    source = HubSource(there.type, there.id, _resolved(there, address))
+    for name, entry in source._files():
+        if name == there.path_in_repo:
+            return b"".join(source.read(name, entry, 0, min(most, entry.size)))
+    return None
+
+
+def write_file(address: str, data: bytes) -> None:
+    """Uploads a file to `hf://[datasets/]ORG/NAME[@BRANCH]/PATH`, as a commit.
+
+    Raises:
+        FileError: It is malformed, or the hub does not take it.
+    """
+    there = _parsed(address)
+    if not there.path_in_repo:
+        raise _malformed(address, "a repository")
+    try:
+        HfApi(library_name="model_signing").upload_file(
+            path_or_fileobj=data,
+            path_in_repo=there.path_in_repo,
+            repo_id=there.id,
+            repo_type=there.type,
+            revision=there.revision,
+            commit_message=f"Sign the model: {there.path_in_repo}",
+        )
+    except (OSError, ValueError, httpx2.HTTPError) as error:
+        found = getattr(error, "server_message", None) or innermost(error)
+        message = "the hub does not take the signature"
+        raise FileError(message, where=address, found=found) from error
+
+
+def _parsed(address: str) -> Any:  # noqa: ANN401 - the client's own class
+    try:
+        there = parse_hf_uri(address)
+    except HfUriError as error:
+        raise _malformed(address, str(error.args[-1])) from None
+    if there.type not in _FOLDERS:
+        raise _malformed(address, f"a {there.type}")
+    return there
+
+
+def _malformed(address: str, found: str) -> FileError:
+    return FileError(
+        "this is not the address of a model on the hub, or of a file",
+        where=address,
+        expected="hf://[datasets/]ORG/NAME[@REVISION]; a signature: hf://ORG/NAME/PATH",
+        found=found,
+    )
+
+
+def _address(kind: str, repository: str) -> str:
+    return f"hf://{'datasets/' if kind == 'dataset' else ''}{repository}"
+
+
+def _api(kind: str, repository: str) -> str:
+    return f"{constants.ENDPOINT}/api/{_FOLDERS[kind]}/{repository}"
+
+
+def _resolved(there: Any, address: str) -> str:  # noqa: ANN401
+    revision = quote(there.revision or constants.DEFAULT_REVISION, safe="")
+    document, _ = _json(f"{_api(there.type, there.id)}/revision/{revision}", address)
+    commit = document.get("sha") if isinstance(document, dict) else None
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise _not_understood(address)
+    return commit
+
+
+def _json(url: str, where: str) -> tuple[Any, str | None]:
+    """A document, and the address of the next page of it."""
+    response, data = remote.patiently(lambda: _request("GET", url, where, {}, _MAX_ANSWER))
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _not_understood(where) from None
+    following = response.links.get("next", {}).get("url")
+    if following is None:
+        return document, None
+    following = urljoin(url, following)
+    if urlsplit(following)[:2] != urlsplit(url)[:2]:  # which would get the token
+        raise FileError("the hub continues a listing on another host", where=where, found=following)
+    return document, following
+
+
+def _not_understood(where: str) -> FileError:
+    return FileError("the hub's answer is not understood", where=where, found=constants.ENDPOINT)
+
+
+def _request(
+    method: str, url: str, where: str, headers: Mapping[str, str], most: int
+) -> tuple[httpx2.Response, bytes]:
+    """An answer of at most so many bytes; the token goes to the hub only."""
+    own = urlsplit(url)[:2] == urlsplit(constants.ENDPOINT)[:2]
+    sent = {**build_hf_headers(token=None if own else False), **headers}
+    try:
+        with get_session().stream(
+            method,
+            url,
+            headers={**sent, "Accept-Encoding": "identity"},
+            timeout=_SECONDS,
+            follow_redirects=True,
+        ) as response:
+            if response.status_code not in (200, 206):
+                raise _failed(response, where)
+            return response, b"".join(_bounded(response.iter_bytes(), most, where))
+    except OfflineModeIsEnabled as error:
+        fix = "unset HF_HUB_OFFLINE"
+        raise FileError("the hub's client is set to be offline", where=where, fix=fix) from error
+    except httpx2.TransportError as error:
+        refusal = FileError(
+            "the hub does not answer",
+            where=where,
+            found=f"{constants.ENDPOINT}: {innermost(error)}",
+            fix="check the network, or HF_ENDPOINT",
+        )
+        raise remote.TemporaryError(refusal) from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+        raise FileError("the hub is not understood", where=where, found=innermost(error)) from error
+
+
+def _bounded(pieces: Iterable[bytes], most: int, where: str) -> Iterator[bytes]:
+    for piece in pieces:
+        most -= len(piece)
+        if most < 0:
+            raise FileError("the place sends more bytes than were asked for", where=where)
+        yield piece
+
+
+def _failed(response: httpx2.Response, where: str) -> FileError | remote.TemporaryError:
+    code = response.headers.get("X-Error-Code", "")
+    said = response.headers.get("X-Error-Message")
+    if code in _SAYS:
+        message, fix = _SAYS[code]
+        found = said or f"HTTP {response.status_code}"
+        return FileError(message, where=where, found=found, fix=fix)
+    after = response.headers.get("Retry-After")
+    return remote.failure(response.status_code, where, said=said, retry_after=after)
