@@ -52,8 +52,18 @@ def expectations(args: argparse.Namespace) -> Expectations:
             value = getattr(args, command_line.attribute(row.option))
             make = composed.get(row.field)
             stated[row.field] = make(args) if make else value and row.parse(value)
-    base = Expectations() if args.policy is None else policy_file.load_policy(args.policy)
-    return base.stating(**stated)
+    if args.policy is None:
+        return Expectations().stating(**stated)
+    base = policy_file.load_policy(args.policy)
+    try:
+        return base.stating(**stated)
+    except UsageError as error:  # which names the attribute
+        rows = [row for row in ROWS if row.field == error.where and row.option]
+        given = [row for row in rows if getattr(args, command_line.attribute(row.option))]
+        table = next((row.key for row in rows if row.parse is not None), "")
+        if given and table:
+            error.where = f"{given[0].option}, and {table} in {args.policy}"
+        raise
 
 
 def _inputs(args: argparse.Namespace) -> dict[str, str]:

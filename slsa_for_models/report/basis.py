@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from hashlib import sha256
+from dataclasses import fields
 
-from slsa_for_models.verdict.expectations import Expectations
+from slsa_for_models.verdict.expectations import Expectations, shown
 from slsa_for_models.verdict.result import Verdict
 
 
@@ -31,7 +29,7 @@ def basis(verdict: Verdict) -> dict[str, object]:
 def expectations(expected: Expectations) -> dict[str, str]:
     """Every expectation that was applied, also by default; what was not expected is left out."""
     values = {one.name: getattr(expected, one.name) for one in fields(expected) if one.compare}
-    return {name: _text(value) for name, value in values.items() if value not in (None, (), {})}
+    return {name: shown(value) for name, value in values.items() if value}
 
 
 def _signed(verdict: Verdict) -> list[dict[str, str]]:
@@ -47,20 +45,6 @@ def _signed(verdict: Verdict) -> list[dict[str, str]]:
         }
         for piece in pieces
     ]
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        return f"key, PEM of SHA-256 {sha256(value).hexdigest()}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={_text(one)}" for name, one in value.items())
-    if isinstance(value, tuple):
-        return " | ".join(map(_text, value))
-    if is_dataclass(value) and not hasattr(value, "regex"):
-        stated = {one.name: getattr(value, one.name) for one in fields(value)}
-        said = (f"{name} {_text(one)}" for name, one in stated.items() if one not in (None, ()))
-        return " ".join(said)
-    return str(value)
 
 
 def _version() -> str:

@@ -71,7 +71,7 @@ def expected(value: Any) -> Expected:  # noqa: ANN401 - a text or {pattern}, by 
         re.compile(value["pattern"])
     except re.error as error:
         raise PolicyError(
-            "not a regular expression", where=value["pattern"], found=str(error)
+            "not a regular expression", found=f"{value['pattern']}: {error}"
         ) from None
     return Pattern(value["pattern"])
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 
-from model_signing.errors import UsageError
+from model_signing.errors import FileError, UsageError
 from slsa_for_models.evidence.github import GITHUB_ISSUER, names_workflow
 from slsa_for_models.evidence.kinds import slsa_generator
 
@@ -265,8 +265,8 @@ class Expectations:
                 raise UsageError(
                     "an option contradicts the policy",
                     where=name,
-                    expected=str(mine),
-                    found=str(wanted),
+                    expected=shown(mine),
+                    found=shown(wanted),
                     fix="state it in one of them only",
                 )
         identity = result.signer.identity if "signer" in given and result.signer else None
@@ -274,6 +274,29 @@ class Expectations:
         if signing is not None and "builders" not in stated | given.keys():
             return replace(result, builders=(*self.builders, signing))
         return result
+
+
+def shown(value: object) -> str:
+    """What is expected, in the words of policies: a builder is `id ... refs ... level 3`."""
+    if isinstance(value, bytes):
+        return _key_shown(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={shown(one)}" for name, one in value.items())
+    if isinstance(value, tuple):
+        return " | ".join(map(shown, value))
+    if isinstance(value, (Builder, Signer, SummaryVerifier)):
+        stated = ((one.name, getattr(value, one.name)) for one in fields(value))
+        return " ".join(f"{name} {shown(one)}" for name, one in stated if one not in (None, ()))
+    return str(value)
+
+
+def _key_shown(pem: bytes) -> str:
+    from slsa_for_models.evidence.envelopes import fingerprint  # needs cryptography
+
+    try:
+        return f"key SHA-256 {fingerprint(pem)}"
+    except FileError:  # said where it is used
+        return "a file that holds no public key"
 
 
 def source_uri(text: str) -> str:

@@ -45,23 +45,37 @@ def load_policy(path: str | os.PathLike[str]) -> Expectations:
     path = Path(path)
     data = read_bounded(path, MAX_BYTES)
     try:
-        # A fraction is nothing that a schema knows: 1.0 is not 1 in TOML.
-        document = tomllib.loads(data.decode(), parse_float=Decimal)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise PolicyError("the policy is not TOML", where=str(path), found=str(error)) from None
-    json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")
-    try:
-        found = _expectations(_located(document, path.parent))
-    except UsageError as error:  # what would be a usage error on the command line
-        raise PolicyError(error.message, where=str(path), found=error.found) from None
+        found = _expectations(_parsed(data), path.parent)
+    except PolicyError as error:
+        error.where = f"{path}: {error.where}" if error.where else str(path)
+        raise
     return replace(found, policy_sha256=sha256(data).hexdigest())
 
 
-def _expectations(document: Toml) -> Expectations:
-    found = ((row, _at(document, row.key)) for row in ROWS if row.parse is not None)
-    stated: dict[str, Any] = {
-        row.field: row.parse(value) for row, value in found if row.parse and value is not None
-    }
+def _parsed(data: bytes) -> Toml:
+    try:
+        # A fraction is nothing that a schema knows: 1.0 is not 1 in TOML.
+        document = tomllib.loads(data.decode(), parse_float=Decimal)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise PolicyError("the policy is not TOML", found=str(error)) from None
+    json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")
+    return document
+
+
+def _expectations(document: Toml, folder: Path) -> Expectations:
+    stated: dict[str, Any] = {}
+    document = _located(document, folder)
+    for row in ROWS:
+        if row.parse is None or (value := _at(document, row.key)) is None:
+            continue
+        try:
+            stated[row.field] = row.parse(value)
+        except UsageError as error:  # what would be a usage error on the command line
+            said = {name: getattr(error, name) for name in ("expected", "found", "fix")}
+            raise PolicyError(error.message, where=row.key, **said) from None
+        except PolicyError as error:
+            error.where = error.where or row.key
+            raise
     return Expectations(**stated, stated=frozenset(stated))
 
 

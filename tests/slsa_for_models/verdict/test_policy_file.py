@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -220,6 +221,8 @@ def test_refused_policies(workshop: Workshop, text: str) -> None:
     with pytest.raises(PolicyError) as caught:
         policy_file.load_policy(path)
     assert caught.value.message
+    assert (caught.value.where or "").startswith(str(path))
+    assert "schema" not in str(caught.value)
 
 
 def test_a_key_that_the_policy_names_and_nobody_has(workshop: Workshop) -> None:
@@ -253,6 +256,9 @@ def test_an_option_may_repeat_but_not_contradict_the_policy(workshop: Workshop) 
     ("policy", "options"),
     [
         (f'[[builder]]\nid = "{GENERATOR.id}"', ("--builder-id", TRAIN)),
+        (f'[[builder]]\nid = "x"\nrefs = ["{REF}", {{pattern = "v1"}}]', ("--builder-id", TRAIN)),
+        ('[signer]\nidentity = "a"\nissuer = "b"', ("--public-key", __file__)),
+        ("[source]\ntag = {pattern = 'v.*'}", ("--source-tag", "v1")),
         ("[require]\nlevel = 0", ("--minimum-level", "3")),
         ("[build]\ninputs = {}", ("--build-workflow-input", "epochs=6")),
         (
@@ -270,6 +276,9 @@ def test_a_policy_that_states_what_holds_anyway_is_not_overridden(
     code, error = workshop.verify(model, *evidence, "--policy", path, *options)
     assert (code, error["error"]) == (2, "UsageError")
     assert error["message"] == "an option contradicts the policy"
+    assert error["where"].startswith(f"{options[-2]}, and ")
+    assert error["where"].endswith(f" in {path}")
+    assert not re.search(r"\w\(|None|Pattern|b'", error["expected"] + error["found"])
 
 
 def test_naming_the_models_signer_adds_no_builder_to_a_policys(workshop: Workshop) -> None:
