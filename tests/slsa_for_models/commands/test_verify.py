@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -228,3 +231,38 @@ def _several_at_once(
     ):
         assert main([*line, option, "x"]) == 2
         assert f"{option} is of one model" in capsys.readouterr().err
+
+
+DRAWN = """
+import sys
+from model_signing.terminal import progress
+from slsa_for_models.cli import main
+progress._FIRST_AFTER = 0  # of a model that takes a second
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("given", [(), ("--no-progress",)])
+def test_progress_is_drawn_on_a_terminal(workshop: Workshop, given: tuple[str, ...]) -> None:
+    pty = pytest.importorskip("pty", reason="not tested: this system has no pseudo-terminals")
+    model = workshop.model(b"1" * 5_000_000)
+    arguments = ["verify", model, "--provenance", workshop.train_provenance(model), *EXPECTED]
+    arguments += ["--trust-config", workshop.trust_config, *given]
+    reader, writer = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", DRAWN, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+        stdout=subprocess.PIPE,
+        stderr=writer,
+        timeout=60,
+        check=True,
+    )
+    os.write(writer, b"end")
+    drawn = b""
+    while not drawn.endswith(b"end"):
+        drawn += os.read(reader, 65536)
+    os.close(reader)
+    os.close(writer)
+    assert (b"5.0/5.0 MB" in drawn) is (not given)
+    assert b"VERIFIED" in done.stdout and b"MB" not in done.stdout
