@@ -226,6 +226,7 @@ def verify_again(display: Display, model: str, output: Path) -> int:
         f"{model}.sig": "its signature (OpenSSF Model Signing)",
         f"{model}.provenance.sigstore.json": "how it was trained (SLSA v1), by train.yml",
         f"{model}.intoto.jsonl": "what was built (SLSA v0.2), by slsa-github-generator",
+        f"{model}.verdict.html": "the verdict as a page for people: open it in a browser",
         "training.json": accuracy(output / "training.json"),
         "trust-config.json": "whom to trust: the Sigstore of this demonstration",
     }

