@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from model_signing.errors import BundleError
-from model_signing.oms import bundle, strict_json
+from model_signing.oms import bundle
+from model_signing.oms import statement as oms_statement
 from model_signing.safe_files import read_bounded
 
 
@@ -33,7 +34,7 @@ def claims(path: Path) -> dict[str, Any]:
         CertificateError: Its certificate cannot be read.
     """
     parsed = bundle.parse(read_bounded(path))
-    statement = strict_json.loads(parsed.payload, BundleError, "the payload")
+    statement = oms_statement.read(parsed.payload, BundleError, "the payload")
     if not isinstance(statement, dict):
         raise BundleError("the payload is not an in-toto statement", where=str(path))
     predicate, subjects = statement.get("predicate"), statement.get("subject")

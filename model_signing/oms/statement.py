@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from json.encoder import encode_basestring
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from model_signing.errors import ManifestError, StatementError
+from model_signing.errors import Error, ManifestError, StatementError
 from model_signing.oms import strict_json
 from model_signing.oms.manifest import DIGEST_SIZES, Manifest, Serialization
 from model_signing.oms.names import MAX_FILES, canonical, name_problem
@@ -25,6 +25,7 @@ LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
 
 _ANOTHER = "not an OMS statement (OMS 8.3)"
 _MAX_SHARD_SIZE = 1 << 62  # bytes
+_FEW_PARTS = 200_000  # of JSON, see `strict_json.parts`
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SHARD_NAME = r"(?s)(.+):(0|[1-9][0-9]{0,18}):([1-9][0-9]{0,18})"
 
@@ -67,6 +68,17 @@ def encode(model_name: str, manifest: Manifest) -> bytes:
     ).encode()
 
 
+def read(payload: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 - untrusted JSON
+    """Parses a payload that may list many files; nothing in it is believed yet.
+
+    Raises:
+        Error: As `refusal`: see `strict_json.loads`.
+    """
+    # A file takes 110 bytes and 4 parts at least; its name may be of any script.
+    most_parts = max(_FEW_PARTS, len(payload) // 16)
+    return strict_json.loads(payload, refusal, what, most_parts, most_wide=len(payload))
+
+
 def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement:
     """Reads and validates a signed statement (OMS 8.3): the authenticated payload of the envelope.
 
@@ -77,7 +89,7 @@ def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement
         ManifestError: The predicate breaks a rule of OMS 5.2 or 6.
     """
     # 1. INTOTO-STATEMENT: one JSON object with these fields and no others.
-    document = strict_json.loads(payload, StatementError, "the signed statement")
+    document = read(payload, StatementError, "the signed statement")
     fields = "_type subject predicateType predicate"
     strict_json.fields(document, StatementError, "statement", fields)
     # 2. OMS 8.3.1 and 8.3.2: the types.

@@ -15,17 +15,41 @@ from typing import Any
 
 from model_signing.errors import Error
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# An escape: a pair of surrogates, half of one, or any other.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F])|.)"
+)
+_SMALL = 1 << 20  # bytes; below, nothing costs much
+_MAX_ESCAPES = 1_000_000  # in larger texts; base64 may have `\\/`, one in 64 characters
+_MAX_WIDE = 4 << 20  # bytes
+_OTHERS = bytes(range(128, 256))
+_WIDE = re.compile(rb"[\x80-\xff]|\\u")
+_CHARACTERS = re.compile(
+    rb"(?:[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3})+"
+)
 _MAX_NUMBER_LENGTH = 40  # characters; every number OMS and Sigstore use fits into 64 bits
 
 
-def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 - JSON is untyped
+def loads(
+    data: bytes,
+    refusal: type[Error],
+    what: str,
+    most_parts: int | None = None,
+    most_wide: int = _MAX_WIDE,
+) -> Any:  # noqa: ANN401 - JSON is untyped
     """Parses one JSON text: UTF-8, without byte order mark; `what` names it in messages.
+
+    What takes many times its size in memory is refused before it is parsed.
 
     Raises:
         Error: As `refusal`: not UTF-8, not JSON, duplicate keys, lone surrogates, NaN, infinities,
-            numbers longer than 40 characters, or nesting beyond the interpreter's limit.
+            numbers longer than 40 characters, nesting beyond the interpreter's limit; more
+            than `most_parts`; more bytes than `most_wide`, and than an eighth, of texts with
+            something in them that is not ASCII.
     """
+    if most_parts is not None and parts(data) > most_parts:
+        raise refusal(f"{what} has too many parts", expected=f"at most {most_parts}")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -43,16 +67,15 @@ def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 
         return value
 
     try:
-        text = data.decode("utf-8")
         value = json.loads(
-            text,
+            _narrow(data, refusal, what, most_wide).decode("utf-8"),
             object_pairs_hook=unique,
             parse_int=lambda digits: number(digits, int),
             parse_float=number,
             parse_constant=number,
         )
-        if _SURROGATE.search(text):  # such an escape may be half of a pair
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        if _SURROGATE.search(data) and any(half[1] for half in _ESCAPE.finditer(data)):
+            raise refusal(f"{what} is not valid Unicode", found="half of a surrogate pair")
     except UnicodeError as error:
         raise refusal(f"{what} is not valid Unicode", found=str(error)[-80:]) from error
     except RecursionError as error:
@@ -60,6 +83,46 @@ def loads(data: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 
     except ValueError as error:
         raise refusal(f"{what} is not valid JSON", found=str(error)) from error
     return value
+
+
+def _narrow(data: bytes, refusal: type[Error], what: str, most_wide: int) -> bytes:
+    """The same JSON, with its characters beyond ASCII escaped where they are few.
+
+    Python has a text in as many bytes a character as its widest one needs: with one emoji among
+    them, 64 MiB become 256 to read, and as much again when parsed.
+
+    Raises:
+        Error: As `refusal`: more escapes, or more in texts that are not ASCII, than anybody needs.
+    """
+    if len(data) <= _SMALL:
+        return data
+    most = max(most_wide, len(data) // 8)
+    if most < len(data):  # else it is a list of names, each of its own length
+        if data.count(b"\\") > _MAX_ESCAPES:
+            raise refusal(f"{what} has too many escapes", expected=f"at most {_MAX_ESCAPES}")
+        if _wide(data, most) > most:
+            expected = f"at most {most} bytes of it"
+            raise refusal(f"{what} has too much text that is not ASCII", expected=expected)
+    others = 0 if data.isascii() else len(data) - len(data.translate(None, _OTHERS))
+    if not 0 < others <= len(data) // 16:  # an escape is twice as long as what it stands for
+        return data
+    return _CHARACTERS.sub(lambda match: json.dumps(match[0].decode())[1:-1].encode(), data)
+
+
+def _wide(data: bytes, most: int) -> int:
+    """The bytes of all texts with something that is not ASCII; counted until there are `most`."""
+    total = at = 0
+    while total <= most and (hit := _WIDE.search(data, at)):
+        start = data.rfind(b'"', at, hit.start())
+        while start > at and data[start - 1] == ord("\\"):  # of the text, not its beginning
+            start = data.rfind(b'"', at, start)
+        end = data.find(b'"', hit.end())
+        while end > 0 and data[end - 1] == ord("\\"):
+            end = data.find(b'"', end + 1)
+        end = len(data) if end < 0 else end
+        # It is an object of its own, too; and many short ones must not take long.
+        total, at = total + end - max(start, at) + 64, end
+    return total
 
 
 def parts(data: bytes) -> int:

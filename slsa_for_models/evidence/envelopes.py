@@ -8,9 +8,7 @@ named, not skipped: older slsa-github-generator output and `intoto` log entries.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -43,8 +41,7 @@ MAX_ATTESTATION_BYTES = 24 * 1024 * 1024
 MAX_ATTESTATIONS = 1_000
 """In a file, and of one model in all."""
 MAX_PARTS = 200_000  # of JSON: objects, lists and commas; the payloads are one text each
-MAX_LOOKED_AT = 1024 * 1024  # only to say more of what is refused; and of any character
-MAX_OTHER_BYTES = 100_000  # than ASCII's, in larger files
+MAX_LOOKED_AT = 1024 * 1024  # only to say more of what is refused
 
 _NEEDS_LOOK_UP = (
     "verify it with slsa-verifier, or have it made again by slsa-github-generator v2.1.0 or later"
@@ -91,8 +88,6 @@ def load(path: Path, most: int = MAX_ATTESTATIONS) -> tuple[Attestation, ...]:
     del read  # of 64 MiB each copy counts
     if strict_json.parts(data) > MAX_PARTS:
         raise BundleError("the file has too many parts", where=str(path), expected=str(MAX_PARTS))
-    if len(data) > MAX_LOOKED_AT:
-        data = _ascii(path, data)
     found: list[Attestation] = []
     lines = _lines(path, data)
     for number, line in enumerate(lines, 1):
@@ -109,28 +104,6 @@ def load(path: Path, most: int = MAX_ATTESTATIONS) -> tuple[Attestation, ...]:
     if not 0 < len(found) <= most:
         _refuse_number(path, len(found))
     return tuple(found)
-
-
-def _ascii(path: Path, data: bytes) -> bytes:
-    """The same JSON with its few other characters escaped, such as the dash of a log's checkpoint.
-
-    Python has a text in as many bytes a character as its widest one needs: with one emoji among
-    them, 64 MiB become 256 to read and as much again when parsed. No attestation has any.
-    """
-    others = 0 if data.isascii() else len(data) - len(data.translate(None, bytes(range(128, 256))))
-    with contextlib.suppress(UnicodeDecodeError):
-        if 0 < others <= MAX_OTHER_BYTES:
-            data = _WIDE.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), data)
-    if not data.isascii() or _WIDER.search(data):
-        raise BundleError(
-            "a file of this size with so much that is not ASCII holds no attestations",
-            where=str(path),
-        )
-    return data
-
-
-_WIDE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}")
-_WIDER = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def _refuse_number(path: Path, found: int) -> NoReturn:
@@ -264,6 +237,7 @@ def claimed(
             return Authenticated(
                 parsed.payload, parsed.payload_type, "sigstore", said.identity, said.issuer, leaf
             )
+        del parsed  # each copy of a large one counts
     return authenticate(attestation, trust, public_keys)
 
 

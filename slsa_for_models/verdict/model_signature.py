@@ -13,7 +13,7 @@ from model_signing.api import Verified
 from model_signing.errors import BundleError, Error, FileError
 from model_signing.hashing import Means
 from model_signing.methods import Authenticated, Verifier
-from model_signing.oms import statement, strict_json
+from model_signing.oms import statement
 from model_signing.oms.names import GIT_PATHS
 from model_signing.sources import Source
 from model_signing.sources.local import LocalSource
@@ -146,7 +146,7 @@ def _signatures(
     for item in several:
         try:
             one = envelopes.claimed(item, evidence.trust, keys)
-            payload = strict_json.loads(one.payload, BundleError, "the payload")
+            payload = statement.read(one.payload, BundleError, "the payload")
         except FileError:
             raise
         except Error as error:
