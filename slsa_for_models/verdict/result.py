@@ -76,6 +76,19 @@ class Signed:
         return f"{self.authenticated.identity}{f' for {repository}' if repository else ''}"
 
 
+@dataclass(frozen=True)
+class Vouched:
+    """What an accepted verification summary vouches for.
+
+    Attributes:
+        level: The SLSA Build level.
+        event: What started the run that signed the summary, as its certificate says.
+    """
+
+    level: int
+    event: str | None
+
+
 def logged(authenticated: Authenticated, before: str = "") -> str:
     """Where a signature stands in a transparency log, after `before`; "" if in none."""
     log = authenticated.log
@@ -113,7 +126,7 @@ class Found:
         signature: SHA-256 of the signature file as it was read, hexadecimal.
         accepted: The provenances of which every step passed, and that count.
         complete: Whether every provenance file has one of them.
-        vouched: The level that an accepted verification summary vouches for.
+        vouched: What an accepted verification summary vouches for.
     """
 
     evidence: Evidence
@@ -122,7 +135,7 @@ class Found:
     signature: str | None
     accepted: tuple[Accepted, ...]
     complete: bool
-    vouched: int | None
+    vouched: Vouched | None
 
     @property
     def lost(self) -> str:

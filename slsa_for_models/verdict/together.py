@@ -18,7 +18,7 @@ from slsa_for_models.errors import (
 )
 from slsa_for_models.verdict import checks
 from slsa_for_models.verdict.expectations import Expectations, Expected, matches
-from slsa_for_models.verdict.result import Accepted, Found, Signed, claimed_by
+from slsa_for_models.verdict.result import Accepted, Found, Signed, Vouched, claimed_by
 from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, Table, counted
 
 COMPARED_ELSEWHERE = frozenset(
@@ -44,7 +44,7 @@ def examine(table: Table, found: Found, expected: Expectations) -> Mapping[str, 
             TOGETHER,
             "Expected of the build",
             f"{SLSA}, 2",
-            partial(check_no_build, expected, found.signer),
+            partial(check_no_build, expected, found.signer, found.vouched),
             compared=False,
         )
     if found.evidence.provenance and (accepted or expected.inputs):
@@ -76,7 +76,7 @@ def examine(table: Table, found: Found, expected: Expectations) -> Mapping[str, 
 
 def levels_of(found: Found) -> dict[str, int]:
     """The SLSA Build level that each builder's provenance earns, by the builder's short name."""
-    levels = {} if found.vouched is None else {"verification summary": found.vouched}
+    levels = {} if found.vouched is None else {"verification summary": found.vouched.level}
     for item in found.accepted:
         name = item.provenance.builder_id.partition("@")[0]
         if item.provenance.kind.only_builder is not None:
@@ -127,11 +127,12 @@ def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
     return ", ".join(sorted(kinds)) or "none"
 
 
-def check_no_build(expected: Expectations, signed: Signed | None) -> str:
+def check_no_build(expected: Expectations, signed: Signed | None, vouched: Vouched | None) -> str:
     """Without provenance nothing may be expected that only provenance says.
 
     The source is said by the certificate, too, if a workflow signed; it was compared there. A
-    verification summary says nothing of it: its verifier's policy did.
+    verification summary says nothing of it: its verifier's policy did. But it was signed in a run,
+    which one of the events expected has to have started.
 
     Raises:
         ChainError: Something is.
@@ -139,6 +140,8 @@ def check_no_build(expected: Expectations, signed: Signed | None) -> str:
     elsewhere = COMPARED_ELSEWHERE
     if signed is not None and signed.facts.get("repository"):
         elsewhere = elsewhere | {"source_uri", *checks.OF_RUN.values()}
+    if vouched is not None and vouched.event in expected.events:
+        elsewhere = elsewhere | {"events"}
     nothing = Expectations()
     missing = [
         field.name.replace("_", " ")

@@ -26,6 +26,7 @@ from slsa_for_models.evidence.statement import Statement
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.verdict import checks, signers
 from slsa_for_models.verdict.expectations import Expectations, SummaryVerifier
+from slsa_for_models.verdict.result import Vouched
 from slsa_for_models.verdict.table import VSA as CLAUSE
 from slsa_for_models.verdict.table import Table
 
@@ -40,12 +41,12 @@ def examine(
     model: ModelDigests,
     expected: Expectations,
     trust: SigstoreTrust,
-) -> tuple[str | None, int | None]:
+) -> tuple[str | None, Vouched | None]:
     """Adds the steps for one summary.
 
     Returns:
-        The SHA-256, hexadecimal, of the file as it was read; and the level that it vouches for, or
-        None if it was refused.
+        The SHA-256, hexadecimal, of the file as it was read; and what it vouches for, or None if
+        it was refused.
 
     Raises:
         FileError: The file or the trust root cannot be read.
@@ -87,7 +88,11 @@ def examine(
         lambda result: f"PASSED, Build L{result}",
     )
     table.steps += own.steps
-    return digest, None if own.any_refused else level
+    if level is None or own.any_refused:
+        return digest, None
+    certificate = found[0].certificate
+    event = None if certificate is None else certificate_claims(certificate).build_trigger
+    return digest, Vouched(level, event)
 
 
 def _add_checks(

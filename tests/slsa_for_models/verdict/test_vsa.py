@@ -314,6 +314,25 @@ def test_no_verifier_is_trusted_without_a_policy(workshop: Workshop) -> None:
     # The verifier, the resource, and a source that a summary does not name.
 
 
+@pytest.mark.parametrize("event", ["workflow_run", "issue_comment", "pull_request_target"])
+def test_a_gate_that_others_can_start_is_believed_where_the_policy_names_the_event(
+    workshop: Workshop, event: str
+) -> None:
+    model = workshop.model()
+    token = workshop.token(**ON, event_name=event)
+    assert attest(workshop, model, "--identity-token", token) == 0
+    assert rely(workshop, model, KEYLESS) == (1, ["RunError"])
+    assert rely(workshop, model, f'{KEYLESS}[build]\nevents = ["push", "{event}"]\n') == (0, [])
+    for other in ('events = ["push"]', f'events = ["{event}"]\nenvironment = "release"'):
+        code, refused = rely(workshop, model, f"{KEYLESS}[build]\n{other}\n")
+        assert code == 1
+        assert "ChainError" in refused  # nothing says how the model was built
+    # A summary signed with a key was made in no run.
+    assert attest(workshop, model, *with_key(workshop)) == 0
+    policy = f'{BY_KEY}[build]\nevents = ["{event}"]\n'
+    assert rely(workshop, model, policy) == (1, ["ChainError"])
+
+
 def test_how_old_a_summary_may_be(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts from when it was signed; what it says of itself does not matter."""
     model = workshop.model()
