@@ -8,7 +8,7 @@ import sys
 
 from model_signing.terminal import command_line
 from slsa_for_models.commands import expectation_options, verify
-from slsa_for_models.commands.shared_options import check_writable
+from slsa_for_models.commands.shared_options import PROGRESS, check_writable
 from slsa_for_models.errors import PolicyError
 
 
@@ -27,13 +27,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "    --identity https://github.com/ORG/REPO/.github/workflows/FILE.yml@refs/tags/v1"
     )
     verify.add_options(init)
-    command_line.add_options(init, {"--output": ("FILE!", "the policy to write")})
+    command_line.add_options(init, {"--output": ("FILE!", "the policy to write"), **PROGRESS})
     init.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
     from model_signing.safe_files import write_atomic
+    from model_signing.terminal import progress
     from slsa_for_models.report import plain
     from slsa_for_models.verdict import policy_file
 
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     expected = expectation_options.expectations(args)
     if found := verify.look_beside(args):
         print(f"slsa_for_models: {found}", file=sys.stderr)
-    verdict = verify.verified(args, expected)
+    with progress.bar(shown=not args.no_progress) as shown:
+        verdict = verify.verified(args, expected, progress=shown)
     if not verdict.verified or not verdict.accepted:
         sys.stdout.write(plain.text(verdict))
         raise PolicyError(

@@ -42,6 +42,9 @@ TRUST: dict[str, command_line.Row] = {
 }
 """Which Sigstore, for `trust`."""
 
+PROGRESS: dict[str, command_line.Row] = {"--no-progress": ("", "no progress bar")}
+"""Of what hashes a model."""
+
 DATA: dict[str, command_line.Row] = {
     "--dataset": (
         "cifar10|synthetic",

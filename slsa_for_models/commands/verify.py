@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from model_signing.errors import UsageError, printable
 from model_signing.terminal import command_line
 from slsa_for_models.commands import expectation_options
-from slsa_for_models.commands.shared_options import TRUST, check_writable, trust
+from slsa_for_models.commands.shared_options import PROGRESS, TRUST, check_writable, trust
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +55,7 @@ _EVIDENCE: dict[str, command_line.Row] = {
 }
 _OUTPUT: dict[str, command_line.Row] = {
     "--format": ("text|json", "of the verdict (default: text)"),
+    **PROGRESS,
     "--summary": ("FILE", "append the verdict as Markdown"),
     "--copy-to": (
         "DIR",
@@ -102,6 +103,7 @@ def add_options(parser: argparse.ArgumentParser, model: str = "model") -> None:
 def run(args: argparse.Namespace) -> int:
     """The command."""
     from model_signing.safe_files import write_atomic
+    from model_signing.terminal import progress
     from slsa_for_models.report import page, plain
 
     if args.attest_verdict is not None and not (
@@ -116,7 +118,8 @@ def run(args: argparse.Namespace) -> int:
     (args.model,) = args.model
     if found := look_beside(args):
         print(f"slsa_for_models: {found}", file=sys.stderr)
-    verdict = verified(args, expected)
+    with progress.bar(shown=not args.no_progress) as shown:
+        verdict = verified(args, expected, progress=shown)
     if args.attest_verdict is not None and verdict.verified:
         _attest_verdict(args, verdict, expected)
     sys.stdout.write(plain.as_json(verdict) if args.format == "json" else plain.text(verdict))

@@ -85,11 +85,23 @@ def at_home(model: Path | str, options: Mapping[str, object], run: tuple[str, st
         words.append(option if value is True else f"{option}{joint}{shlex.quote(text)}")
     command = " \\\n  ".join(words)
     get = ["pip install model-transparency"]
-    if run is not None:  # each artifact becomes a folder
-        get.append(
-            f"gh run download {run[1]} --repo {run[0]} --dir artifacts && cp -r artifacts/*/. ."
-        )
+    if run is not None:
+        get += [f"gh run download {run[1]} --repo {run[0]} --dir artifacts", _gather(model)]
     return "\n".join(["### Verify it yourself", "", "```shell", *get, command, "```", ""])
+
+
+def _gather(model: Path | str) -> str:
+    """Puts the files of a run's artifacts side by side: of each artifact a folder was made.
+
+    The artifact of a model that is a folder holds it (`train.yml`) or is it (`sign.yml`).
+    """
+    if isinstance(model, str) or not model.is_dir():
+        return "cp -r artifacts/*/. ."
+    name = shlex.quote(printable(model.absolute().name))
+    return (
+        f'for a in artifacts/*; do if [ "$a" = artifacts/{name} ] && [ ! -e "$a"/{name} ]; '
+        'then cp -r "$a" .; else cp -r "$a"/. .; fi; done'
+    )
 
 
 def _local(path: object, names: Mapping[str, int]) -> str:

@@ -15,6 +15,7 @@ from slsa_for_models.verdict.expectations import (
     Builder,
     Expectations,
     Expected,
+    another_reference,
     matches,
     parse_version,
 )
@@ -39,17 +40,16 @@ def check_builder(
     """
     found = next((item for item in builders if item.accepts(provenance.builder_id)), None)
     if found is None:
-        name, _, ref = provenance.builder_id.partition("@")
-        short = ref.removeprefix("refs/heads/")
-        is_branch = short != ref and any(one.id == name and short in one.refs for one in builders)
+        at = another_reference(provenance.builder_id, builders)
+        if at is not None:
+            message = "the builder is trusted at other references than this one"
+            raise BuilderError(message, where="builder.id, behind the @", **at)
         raise BuilderError(
-            "not a trusted builder, or not at a trusted version",
+            "not a trusted builder",
             where="builder.id",
             expected=" | ".join(str(builder) for builder in expected.builders),
             found=provenance.builder_id,
-            fix=f"for a branch write @{ref}"
-            if is_branch
-            else "if you trust it, name it with --builder-id or in a policy",
+            fix="if you trust it, name it with --builder-id or in a policy",
         )
     if found.pipeline is not None and not matches(found.pipeline, provenance.pipeline or ""):
         raise BuilderError(

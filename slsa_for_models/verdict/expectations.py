@@ -7,7 +7,7 @@ expectations of step 2. Texts compare exactly unless a pattern is asked for; pat
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 
@@ -132,6 +132,31 @@ def builder_from_identity(identity: str) -> Builder | None:
     """
     name, _, ref = identity.partition("@")
     return Builder(name, (ref,)) if names_workflow(name) and ref and "@" not in ref else None
+
+
+def another_reference(found: str, trusted: Iterable[Builder]) -> dict[str, str] | None:
+    """Of a workflow that is trusted, but not at this git reference: what a refusal says of it.
+
+    Args:
+        found: The workflow as certified, with its reference.
+        trusted: Those that are.
+
+    Returns:
+        `expected`, `found` and `fix`; or None if the workflow itself is another one.
+    """
+    name, _, ref = found.partition("@")
+    same = [builder for builder in trusted if builder.is_workflow and builder.id == name]
+    refs = [str(one) for builder in same for one in builder.refs] or ["refs/tags/vX.Y.Z"]
+    short = ref.removeprefix("refs/heads/")
+    if not same or not ref:
+        return None
+    if name.startswith(slsa_generator.REPOSITORY):
+        fix = "call the SLSA generator at a full version tag, the only reference that is trusted"
+    elif short in refs and short != ref:
+        fix = f"for a branch write @{ref}"
+    else:
+        fix = f"if you trust this reference, too, name it: {found}, or refs in a policy"
+    return {"expected": " or ".join(refs), "found": ref, "fix": fix}
 
 
 def workflow(identity: str) -> Builder:

@@ -6,6 +6,8 @@ it ran; another keyless identity, such as a person or a cluster's service accoun
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from model_signing.methods import Authenticated
 from model_signing.methods.fulcio import Claims, certificate_claims
 from slsa_for_models.errors import SignerError
@@ -13,7 +15,14 @@ from slsa_for_models.evidence import envelopes
 from slsa_for_models.evidence.claims import Facts, certified_facts, is_workflow
 from slsa_for_models.evidence.github import is_github
 from slsa_for_models.evidence.provenance import Provenance
-from slsa_for_models.verdict.expectations import Builder, Expectations, Expected, matches
+from slsa_for_models.verdict.expectations import (
+    Builder,
+    Expectations,
+    Expected,
+    another_reference,
+    builder_from_identity,
+    matches,
+)
 from slsa_for_models.verdict.result import Signed
 
 
@@ -45,6 +54,7 @@ def check_model_signer(label: str, authenticated: Authenticated, expected: Expec
     elif claims.issuer != expected.issuer or not any(
         builder.accepts(claims.identity) for builder in expected.builders
     ):
+        _check_reference(claims, expected.builders, expected.issuer)
         raise SignerError(
             "signed by somebody who was not named",
             where="certificate: subject alternative name, issuer (.8)",
@@ -62,12 +72,22 @@ def check_identity(claims: Claims, identity: Expected, issuer: str) -> None:
         SignerError: Another one.
     """
     if not matches(identity, claims.identity) or claims.issuer != issuer:
+        named = builder_from_identity(identity) if isinstance(identity, str) else None
+        _check_reference(claims, filter(None, [named]), issuer)
         raise SignerError(
             "signed by somebody else",
             where="certificate: subject alternative name, issuer (.8)",
             expected=f"{identity} ({issuer})",
             found=f"{claims.identity} ({claims.issuer})",
         )
+
+
+def _check_reference(claims: Claims, trusted: Iterable[Builder], issuer: str) -> None:
+    """Somebody else it is not, if only the git reference is another one."""
+    at = another_reference(claims.identity, trusted)
+    if at is not None and claims.issuer == issuer:
+        message = "signed by the workflow expected, at another reference"
+        raise SignerError(message, where="certificate: subject alternative name", **at)
 
 
 def check_provenance_signer(

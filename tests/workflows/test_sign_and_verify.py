@@ -296,7 +296,7 @@ def test_an_unknown_kind_of_provenance_is_refused(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (((IDENTITY, f"identity: {SIGNER[:-1]}2"),), "signed by somebody else"),
+        (((IDENTITY, f"identity: {SIGNER[:-1]}2"),), "signed by the workflow expected, at another"),
         (((IDENTITY, f"identity: {ATTESTER}"),), "signed by somebody else"),
         (
             (

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -163,10 +166,48 @@ def test_the_model_is_named(model: str, shown: str) -> None:
     assert repeated(model).model == [Path(shown)]
 
 
-def test_the_files_come_from_the_run() -> None:
-    install, get, _ = job_page.at_home(Path("m"), {}, ("o/r", "7")).split("\n")[3:6]
-    assert install == "pip install model-transparency"
-    assert get.startswith("gh run download 7 --repo o/r --dir artifacts && ")
+@pytest.mark.parametrize("kind", ["file", "folder in its artifact", "folder"])
+@pytest.mark.parametrize("name", ["m", "my $(model)'s"])
+def test_the_files_come_from_the_run(tmp_path: Path, kind: str, name: str) -> None:
+    """The commands run as they stand; gh makes a folder of each artifact, as it does."""
+    model = tmp_path / "job" / name
+    model.parent.mkdir()
+    if kind == "file":
+        model.write_bytes(b"1")
+    else:
+        model.mkdir()
+        (model / "config.json").write_bytes(b"1")
+        (model / ".hidden").write_bytes(b"1")
+    options = {"--signature": Path(f"evidence/{name}.sig")}
+    page = job_page.at_home(model, options, ("o/r", "7"))
+    made = tmp_path / "stands in for the run"
+    whole = made / name if kind == "folder" else made / name / name
+    (made / f"{name}.sig").mkdir(parents=True)
+    (made / f"{name}.sig" / f"{name}.sig").write_bytes(b"2")
+    whole.parent.mkdir(exist_ok=True)
+    (shutil.copyfile if kind == "file" else shutil.copytree)(model, whole)
+    programs, home = tmp_path / "bin", tmp_path / "home"
+    for folder in (programs, home):
+        folder.mkdir()
+    for program, script in {
+        "gh": f'[ "$*" = "run download 7 --repo o/r --dir artifacts" ] && cp -r "{made}" artifacts',
+        "pip": '[ "$*" = "install model-transparency" ]',
+        "slsa_for_models": 'printf "%s\\n" "$@"; cat "$4"; ls -A "$2"',
+    }.items():
+        (programs / program).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (programs / program).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-euc", page.partition("```shell\n")[2].partition("\n```")[0]],
+        cwd=home,
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    listed = name if kind == "file" else ".hidden\nconfig.json"
+    assert done.stdout == f"verify\n{name}\n--signature\n{name}.sig\n2{listed}\n"
 
 
 def test_a_hostile_file_name_stays_in_its_line() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from slsa_for_models.evidence.kinds import slsa_generator
-from tests.support.crafted import REF, SOURCE, TRAIN, Workshop, changed, refusals
+from tests.support.crafted import GENERATOR, REF, SOURCE, TRAIN, Workshop, changed, refusals
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
 SELF = "builders/mt/.github/workflows/train.yml"
@@ -231,6 +231,70 @@ def test_a_branch_that_was_written_like_a_tag(workshop: Workshop) -> None:
     code, verdict = workshop.verify(model, *options, "--builder-id", f"{TRAIN}@main")
     assert (code, refusals(verdict)) == (1, ["BuilderError"])
     assert verdict["refusal"]["fix"] == "for a branch write @refs/heads/main"
+
+
+HASH = "0123456789abcdef0123456789abcdef01234567"
+POLICY = """version = 1
+[source]
+uri = "{source}"
+[[builder]]
+id = "{builder}"
+{refs}
+"""
+
+
+@pytest.mark.parametrize(
+    ("called", "refs", "named"),
+    [
+        # What a policy accepts, as .github/workflows/README.md has it.
+        ("refs/tags/v1.2.3", "", None),
+        ("refs/tags/v1", 'refs = ["refs/tags/v1"]', None),
+        (HASH, 'refs = [{ pattern = "[0-9a-f]{40}" }]', None),
+        ("refs/heads/main", 'refs = ["refs/heads/main"]', None),
+        # What it refuses, and what it says then.
+        ("refs/tags/v1", "", "refs/tags/vX.Y.Z"),
+        (HASH, "", "refs/tags/vX.Y.Z"),
+        ("refs/heads/main", "", "refs/tags/vX.Y.Z"),
+        ("refs/tags/v1", 'refs = ["refs/tags/v1.2.3"]', "refs/tags/v1.2.3"),
+        ("refs/tags/v1.2.3", 'refs = ["refs/tags/v1"]', "refs/tags/v1"),
+        ("refs/tags/v1.2.3", 'refs = ["v1.2.3"]', "v1.2.3"),
+    ],
+)
+def test_the_first_cause_of_a_refusal_by_reference_names_it(
+    workshop: Workshop, called: str, refs: str, named: str | None
+) -> None:
+    model = workshop.model()
+    on = {"job_workflow_ref": f"{SELF}@{called}"}
+    evidence = ("--provenance", workshop.train_provenance(model, **on))
+    evidence += ("--signature", workshop.sign_model(model, **on))
+    text = POLICY.format(source=SOURCE, builder=TRAIN, refs=refs)
+    policy = ("--policy", workshop.write("policy.toml", text.encode()))
+    code, verdict = workshop.verify(model, *evidence, *policy)
+    if named is None:
+        assert (code, refusals(verdict)) == (0, [])
+        return
+    assert code == 1
+    for refusal in (step["refusal"] for step in verdict["steps"] if step["refusal"]):
+        if refusal["error"] in ("SignerError", "BuilderError"):
+            assert (refusal["expected"], refusal["found"]) == (named, called)
+            assert "reference" in refusal["message"]
+            assert f"{TRAIN}@{called}" in refusal["fix"]
+    assert verdict["refusal"]["message"].endswith("at another reference")
+    # The same of an option.
+    identity = ("--identity", f"{TRAIN}@refs/tags/v9", "--source-uri", SOURCE)
+    code, verdict = workshop.verify(model, *evidence, *identity)
+    assert (code, verdict["refusal"]["found"]) == (1, called)
+    assert verdict["refusal"]["expected"] == "refs/tags/v9"
+
+
+def test_the_generator_is_held_to_full_version_tags(workshop: Workshop) -> None:
+    model = workshop.model()
+    on = {"job_workflow_ref": GENERATOR.replace("v2.1.0", "v2")}
+    provenance = workshop.generator_provenance(model, **on)
+    code, verdict = workshop.verify(model, "--provenance", provenance, "--source-uri", SOURCE)
+    assert (code, refusals(verdict)) == (1, ["BuilderError"])
+    assert verdict["refusal"]["found"] == "refs/tags/v2"
+    assert "call the SLSA generator at a full version tag" in verdict["refusal"]["fix"]
 
 
 @pytest.mark.parametrize("tag", ["v\u0661.2.3", f"v{'9' * 5000}.0.0"])
