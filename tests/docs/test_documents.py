@@ -61,9 +61,10 @@ def environment(
 ) -> dict[str, str]:
     """PATH with the stand-in before the programs, and what the stand-in needs."""
     front = tmp_path_factory.mktemp("front")
-    for name in ("model_signing", "slsa_for_models"):
+    stand_ins = dict.fromkeys(("model_signing", "slsa_for_models"), "in_sandbox.py")
+    for name, source in {**stand_ins, "gh": "gh_run_download.py"}.items():
         program = front / name
-        program.write_text(f"#!{sys.executable} -I\n" + (HERE / "in_sandbox.py").read_text())
+        program.write_text(f"#!{sys.executable} -I\n" + (HERE / source).read_text())
         program.chmod(0o755)
     sigstore.oidc.keys.setdefault(GOOGLE, ec.generate_private_key(ec.SECP256R1()))
     return {
