@@ -9,7 +9,15 @@ import re
 from itertools import groupby
 
 from model_signing.errors import printable
-from slsa_for_models.report.plain import MARKS, Chain, basis_lines, chain_of, details, headline
+from slsa_for_models.report.plain import (
+    MARKS,
+    Chain,
+    basis_lines,
+    chain_of,
+    details,
+    headline,
+    short,
+)
 from slsa_for_models.verdict.result import Verdict
 from slsa_for_models.verdict.table import counted
 
@@ -42,7 +50,7 @@ def markdown(verdict: Verdict, trained: str = "") -> str:
             *("", "| | Check | Found |", "|---|---|---|"),
             *(
                 f"| {MARKS[step.outcome][1]} | {_cell(step.title)} | "
-                f"{'<br>'.join(map(_cell, [_short(step.found), *details(step.error)]))} |"
+                f"{'<br>'.join(map(_cell, [short(step.found), *details(step.error)]))} |"
                 for step in steps
             ),
             *("", "</details>", ""),
@@ -119,20 +127,8 @@ def _cell(value: str, *, whole: bool = False) -> str:
 
 def _label(value: str) -> str:
     """The same for a mermaid label, whose entities are written `#NUMBER;`."""
-    shown = printable(_SHA.sub(r"\1…", _short(value)))[:200]
+    shown = printable(_SHA.sub(r"\1…", short(value)))[:200]
     return "".join(f"#{ord(char)};" if char in _MARKUP else char for char in shown)
-
-
-def _short(value: str) -> str:
-    """Addresses on GitHub as people say them."""
-    for long, short in (
-        ("https://github.com/", ""),
-        ("/.github/workflows/", " "),
-        ("/actions/runs/", " run "),
-        ("/attempts/", " attempt "),
-    ):
-        value = value.replace(long, short)
-    return value
 
 
 _SHA = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,}\b")

@@ -180,3 +180,15 @@ def details(error: Error | None) -> list[str]:
     fields = {} if error is None else error.as_dict()
     names = ("where", "expected", "found", "fix")
     return [f"{name}: {printable(fields[name])}" for name in names if name in fields]
+
+
+def short(value: str) -> str:
+    """Addresses on GitHub as people say them."""
+    for long, short in (
+        ("https://github.com/", ""),
+        ("/.github/workflows/", " "),
+        ("/actions/runs/", " run "),
+        ("/attempts/", " attempt "),
+    ):
+        value = value.replace(long, short)
+    return value
