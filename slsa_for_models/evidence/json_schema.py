@@ -29,6 +29,8 @@ _TYPES = {
     "null": "null",
 }
 _KNOWN = "text, a whole number, true, false, a list or a table"
+_Path = Sequence[str | int]
+_Told = tuple[str, _Path, str, str | None, str | None]
 _LIMITS = {
     "minimum": "at least {}",
     "maximum": "at most {}",
@@ -65,7 +67,7 @@ def check(value: object, schema: dict[str, Any], refusal: type[Error], what: str
 
     if (foreign := _foreign(value, ())) is not None:
         path, text = foreign
-        told = (f"{what} has a value that it cannot have", path, _KNOWN, text, None)
+        told: _Told = (f"{what} has a value that it cannot have", path, _KNOWN, text, None)
     else:
         validator = Draft202012Validator(schema, offline=True)
         problem = next(iter(validator.iter_errors(value)), None)
@@ -82,9 +84,6 @@ def check(value: object, schema: dict[str, Any], refusal: type[Error], what: str
     )
 
 
-_Path = Sequence[str | int]
-
-
 def _place(path: _Path) -> str:
     """`builder number 2, level`, or `build.inputs`; the document itself is `the top level`."""
     place = ""
@@ -94,9 +93,7 @@ def _place(path: _Path) -> str:
     return place.strip() or "the top level"
 
 
-def _told(
-    problem: ValidationError, schema: dict[str, Any], what: str
-) -> tuple[str, _Path, str, str | None, str | None]:
+def _told(problem: ValidationError, schema: dict[str, Any], what: str) -> _Told:
     """What is wrong, where, what was expected there, what was found, and a fix if one is known."""
     kind, path = problem.kind.as_dict(), list(problem.instance_path)
     if problem.kind.name == "additionalProperties":

@@ -31,11 +31,11 @@ h1.verified { border-color: var(--good); }
 table { border-collapse: collapse; width: 100%; margin-bottom: 1rem; table-layout: fixed; }
 td { border-top: 1px solid var(--line); padding: .25rem .5rem; text-align: left;
   vertical-align: top; }
-.steps td:nth-child(1) { width: 6rem; } .steps td:nth-child(2) { width: 10rem; }
-.steps td:nth-child(4) { width: 12rem; } .names td:nth-child(1) { width: 30%; }
+.steps td:nth-child(1) { width: 10%; } .steps td:nth-child(2) { width: 17%; }
+.steps td:nth-child(4) { width: 21%; } .names td:nth-child(1) { width: 30%; }
 .refused { color: var(--bad); } .passed td:first-child { color: var(--good); }
-svg { width: 100%; height: auto; } svg rect { fill: none; stroke: currentColor; }
-svg path { stroke: currentColor; fill: none; } svg text { fill: currentColor; font-size: 13px; }
+body > svg { width: 100%; height: auto; } svg rect { fill: none; stroke: currentColor; }
+svg path { stroke: currentColor; fill: none; } svg text { fill: currentColor; font-size: 12px; }
 svg .name { font-weight: bold; } svg .claim { stroke-dasharray: 5 5; }
 svg .model { stroke: var(--good); stroke-width: 3; }
 @media print {
@@ -54,7 +54,7 @@ _PLACES = {
     "log": (350, 170, "signature"),
 }
 _TITLES = {"dataset": "Data set"}
-_WIDE, _HIGH, _MOST = 300, 78, 38  # of a box; characters of a line
+_WIDE, _HIGH, _MOST = 300, 78, 36  # of a box; characters of a line
 
 
 def page(verdict: Verdict) -> str:
@@ -117,14 +117,15 @@ def _picture(chain: Chain) -> list[str]:
     for name, text in shown.items():
         left, top, end = _PLACES[name]
         kind = "claim" if name == "dataset" and claimed else name
-        x, first = left + 10, printable(text)
+        first = printable(text)
         rest = first[_MOST : 2 * _MOST - 1] + ("…" if len(first) >= 2 * _MOST else "")
+        place = f'x="{left}" y="{top}" width="{_WIDE}" height="{_HIGH}"'
         parts += [
-            f'<rect class="{kind}" x="{left}" y="{top}" width="{_WIDE}" height="{_HIGH}" rx="6"/>',
-            f'<text class="name" x="{x}" y="{top + 22}">'
-            f"{_TITLES.get(name, name.capitalize())}</text>",
-            f'<text x="{x}" y="{top + 44}">{escape(first[:_MOST])}</text>',
-            f'<text x="{x}" y="{top + 64}">{escape(rest)}</text>',
+            f'<rect class="{kind}" {place} rx="6"/>',
+            f"<svg {place}>",  # which cuts off what is wider
+            f'<text class="name" x="10" y="22">{_TITLES.get(name, name.capitalize())}</text>',
+            f'<text x="10" y="44">{escape(first[:_MOST])}</text>',
+            f'<text x="10" y="64">{escape(rest)}</text></svg>',
         ]
         if end in shown:
             parts.append(f'<path d="{_arrow(name, end)}"/>')

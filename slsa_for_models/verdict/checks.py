@@ -42,8 +42,14 @@ def check_builder(
     if found is None:
         at = another_reference(provenance.builder_id, builders)
         if at is not None:
-            message = "the builder is trusted at other references than this one"
-            raise BuilderError(message, where="builder.id, behind the @", **at)
+            wanted, ref, fix = at
+            raise BuilderError(
+                "the builder is trusted at other references than this one",
+                where="builder.id, behind the @",
+                expected=wanted,
+                found=ref,
+                fix=fix,
+            )
         raise BuilderError(
             "not a trusted builder",
             where="builder.id",

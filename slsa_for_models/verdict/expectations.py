@@ -134,7 +134,7 @@ def builder_from_identity(identity: str) -> Builder | None:
     return Builder(name, (ref,)) if names_workflow(name) and ref and "@" not in ref else None
 
 
-def another_reference(found: str, trusted: Iterable[Builder]) -> dict[str, str] | None:
+def another_reference(found: str, trusted: Iterable[Builder]) -> tuple[str, str, str] | None:
     """Of a workflow that is trusted, but not at this git reference: what a refusal says of it.
 
     Args:
@@ -142,7 +142,7 @@ def another_reference(found: str, trusted: Iterable[Builder]) -> dict[str, str] 
         trusted: Those that are.
 
     Returns:
-        `expected`, `found` and `fix`; or None if the workflow itself is another one.
+        What was expected, what was found, and a fix; None if the workflow itself is another one.
     """
     name, _, ref = found.partition("@")
     same = [builder for builder in trusted if builder.is_workflow and builder.id == name]
@@ -156,7 +156,7 @@ def another_reference(found: str, trusted: Iterable[Builder]) -> dict[str, str] 
         fix = f"for a branch write @{ref}"
     else:
         fix = f"if you trust this reference, too, name it: {found}, or refs in a policy"
-    return {"expected": " or ".join(refs), "found": ref, "fix": fix}
+    return " or ".join(refs), ref, fix
 
 
 def workflow(identity: str) -> Builder:

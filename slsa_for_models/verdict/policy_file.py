@@ -55,7 +55,7 @@ def load_policy(path: str | os.PathLike[str]) -> Expectations:
 def _parsed(data: bytes) -> Toml:
     try:
         # A fraction is nothing that a schema knows: 1.0 is not 1 in TOML.
-        document = tomllib.loads(data.decode(), parse_float=Decimal)
+        document: Toml = tomllib.loads(data.decode(), parse_float=Decimal)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyError("the policy is not TOML", found=str(error)) from None
     json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")

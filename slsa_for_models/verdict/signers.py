@@ -86,8 +86,14 @@ def _check_reference(claims: Claims, trusted: Iterable[Builder], issuer: str) ->
     """Somebody else it is not, if only the git reference is another one."""
     at = another_reference(claims.identity, trusted)
     if at is not None and claims.issuer == issuer:
-        message = "signed by the workflow expected, at another reference"
-        raise SignerError(message, where="certificate: subject alternative name", **at)
+        expected, found, fix = at
+        raise SignerError(
+            "signed by the workflow expected, at another reference",
+            where="certificate: subject alternative name",
+            expected=expected,
+            found=found,
+            fix=fix,
+        )
 
 
 def check_provenance_signer(
