@@ -24,10 +24,7 @@ _SMALL = 1 << 20  # bytes; below, nothing costs much
 _MAX_ESCAPES = 1_000_000  # in larger texts; base64 may have `\\/`, one in 64 characters
 _MAX_WIDE = 4 << 20  # bytes
 _OTHERS = bytes(range(128, 256))
-_WIDE = re.compile(rb"[\x80-\xff]|\\u")
-_CHARACTERS = re.compile(
-    rb"(?:[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3})+"
-)
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
 _MAX_NUMBER_LENGTH = 40  # characters; every number OMS and Sigstore use fits into 64 bits
 
 
@@ -106,17 +103,27 @@ def _narrow(data: bytes, refusal: type[Error], what: str, most_wide: int) -> byt
     others = 0 if data.isascii() else len(data) - len(data.translate(None, _OTHERS))
     if not 0 < others <= len(data) // 16:  # an escape is twice as long as what it stands for
         return data
-    return _CHARACTERS.sub(lambda match: json.dumps(match[0].decode())[1:-1].encode(), data)
+    return _BEYOND_ASCII.sub(lambda match: json.dumps(match[0].decode())[1:-1].encode(), data)
 
 
 def _wide(data: bytes, most: int) -> int:
     """The bytes of all texts with something that is not ASCII; counted until there are `most`."""
     total = at = 0
-    while total <= most and (hit := _WIDE.search(data, at)):
-        start = data.rfind(b'"', at, hit.start())
+    character = escape = -1  # where the next one is
+    while total <= most:
+        if character < at:
+            found = _BEYOND_ASCII.search(data, at)
+            character = found.start() if found else len(data)
+        if escape < at:
+            escape = data.find(b"\\u", at)
+            escape = len(data) if escape < 0 else escape
+        hit = min(character, escape)
+        if hit == len(data):
+            break
+        start = data.rfind(b'"', at, hit)
         while start > at and data[start - 1] == ord("\\"):  # of the text, not its beginning
             start = data.rfind(b'"', at, start)
-        end = data.find(b'"', hit.end())
+        end = data.find(b'"', hit + 1)
         while end > 0 and data[end - 1] == ord("\\"):
             end = data.find(b'"', end + 1)
         end = len(data) if end < 0 else end

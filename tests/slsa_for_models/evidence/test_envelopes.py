@@ -107,7 +107,7 @@ public_key = "key.pub"
 
 
 def used(*arguments: object) -> tuple[int, int, float]:
-    """The exit code of a command; MiB and seconds of a core that it took, by the kernel's account."""
+    """The exit code of a command; MiB and seconds of a core that it took, as the kernel counts."""
     # Started by a small process: what this one uses would count as the child's.
     starter = "import subprocess, sys; subprocess.run(sys.argv[1:], check=True)"
     command = (sys.executable, "-c", PROGRAM, *map(str, arguments))
