@@ -26,6 +26,7 @@ Buffer = memoryview | bytes
 
 PLACES: dict[str, tuple[str, str]] = {
     "hf": ("huggingface", "huggingface"),
+    **dict.fromkeys(("s3", "gs", "az"), ("object_storage", "object-storage")),
     "oci": ("oci", "oci"),
 }
 """Scheme of an address -> its module in this package, and the extra that installs its client."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -20,7 +20,6 @@ from huggingface_hub.errors import HfUriError, OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from model_signing.errors import FileError, innermost
-from model_signing.oms.bundle import MAX_BUNDLE_SIZE
 from model_signing.oms.names import Selection
 from model_signing.sources import Buffer, Entry, remote
 
@@ -74,7 +73,7 @@ class HubSource:
         """The signature files at the repository's root; see `RemoteSource`."""
         wanted = remote.signature_names(self.name)
         for name, entry in self._files():
-            if name in wanted and entry.size <= MAX_BUNDLE_SIZE:
+            if name in wanted and entry.size <= remote.MAX_SIGNATURE:
                 yield f"{self}/{name}", b"".join(self.read(name, entry, 0, entry.size))
 
     def inside(self, address: str) -> str | None:
@@ -161,12 +160,7 @@ class _File:
             expected = (self._source.commit, self._entry.version or found[1])
             if found == expected:
                 return
-            raise FileError(
-                "the hub sends another version of the file than it listed",
-                where=self._where,
-                expected=" ".join(map(str, expected)),
-                found=" ".join(found),
-            )
+            raise remote.changed(self._where, " ".join(map(str, expected)), " ".join(found))
         raise FileError("the hub does not say which version it sends", where=self._where)
 
 
@@ -290,7 +284,7 @@ def _request(
         ) as response:
             if response.status_code not in (200, 206):
                 raise _failed(response, where)
-            return response, b"".join(_bounded(response.iter_bytes(), most, where))
+            return response, b"".join(remote.bounded(response.iter_bytes(), most, where))
     except OfflineModeIsEnabled as error:
         fix = "unset HF_HUB_OFFLINE"
         raise FileError("the hub's client is set to be offline", where=where, fix=fix) from error
@@ -304,14 +298,6 @@ def _request(
         raise remote.TemporaryError(refusal) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         raise FileError("the hub is not understood", where=where, found=innermost(error)) from error
-
-
-def _bounded(pieces: Iterable[bytes], most: int, where: str) -> Iterator[bytes]:
-    for piece in pieces:
-        most -= len(piece)
-        if most < 0:
-            raise FileError("the place sends more bytes than were asked for", where=where)
-        yield piece
 
 
 def _failed(response: httpx2.Response, where: str) -> FileError | remote.TemporaryError:

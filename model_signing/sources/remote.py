@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from model_signing.errors import FileError
+from model_signing.oms.bundle import MAX_BUNDLE_SIZE
 from model_signing.oms.names import Selection, above, check_name
 from model_signing.safe_files import is_temporary
 from model_signing.sources import Buffer, Entry, beside
@@ -24,6 +25,7 @@ from model_signing.sources import Buffer, Entry, beside
 MAX_LISTED = 1_000_000  # entries of one listing, whether they belong to the model or not
 MAX_NAME_BYTES = 4096  # of a whole name, as Linux
 MAX_LISTED_BYTES = 256 << 20  # of all names
+MAX_SIGNATURE = MAX_BUNDLE_SIZE  # bytes
 PIECE = 8 << 20  # bytes of one request
 AHEAD = 4  # requests of one file at a time: a read holds so many pieces, and one more
 TRIES = 5
@@ -145,6 +147,26 @@ def pieces(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def bounded(data: Iterable[Buffer], most: int, where: str) -> Iterator[Buffer]:
+    """What a server sends, as long as it is no more than was asked for."""
+    for piece in data:
+        most -= len(piece)
+        if most < 0:
+            raise FileError("the place sends more bytes than were asked for", where=where)
+        yield piece
+
+
+def changed(where: str, expected: str, found: str) -> FileError:
+    """A file is not the one that was listed."""
+    return FileError(
+        "the place sends another version of the file than it listed",
+        where=where,
+        expected=expected,
+        found=found,
+        fix="wait until nothing writes to it, and repeat",
+    )
 
 
 def listed(

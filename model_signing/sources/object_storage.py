@@ -1,0 +1,230 @@
+"""A model in a bucket: Amazon S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage.
+
+The client is `obstore`; credentials, endpoints, proxies and retries are its own (`AWS_*`,
+`GOOGLE_*`, `AZURE_*`). An object is read on the condition that it is the one that was listed; what
+has neither a version nor an ETag is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import from_url
+
+from model_signing.errors import FileError
+from model_signing.oms.names import Selection
+from model_signing.sources import Buffer, Entry, beside, remote
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_ADDRESS = re.compile(r"(s3|gs|az)://([^/?#]+)(?:/(.*))?", re.DOTALL)
+_STATUS = re.compile(r"status code: (\d{3})")
+# A piece of a file over a slow line takes longer than the client's half a minute. Plain HTTP is
+# used where an endpoint says so: an emulator's, or a cluster's own.
+_CLIENT: Any = {"timeout": "600s", "allow_http": True}
+_RETRIES: Any = {"max_retries": 3}
+_MEMORY = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class BucketSource:
+    """What lies below a prefix of a bucket; or one object.
+
+    Attributes:
+        bucket: `s3://NAME`, `gs://NAME` or `az://NAME`.
+        key: The prefix, without the slash at its end; "" is the whole bucket.
+        single: Whether it is one object.
+    """
+
+    bucket: str
+    key: str
+    single: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.bucket}/{self.key}".rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """The model's own name (OMS 6.5)."""
+        return str(self).rpartition("/")[2]
+
+    def entries(self, selection: Selection) -> tuple[Mapping[str, Entry], list[str]]:
+        """The objects below the prefix, with the version that each has now; see `Source`."""
+        found = [(self.name, self._head(self.key))] if self.single else self._below()
+        return remote.listed(found, selection, str(self))
+
+    def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
+        """These bytes of an object; see `Source`."""
+        key = self.key if self.single else f"{self.key}/{name}".lstrip("/")
+        where = f"{self.bucket}/{key}"
+
+        def fetch(first: int, last: int) -> bytes:
+            return _get(self.bucket, key, entry, first, last)
+
+        return remote.pieces(fetch, start, stop, where)
+
+    def signatures(self) -> Iterator[tuple[str, bytes]]:
+        """The signature files in the prefix, and beside it; see `RemoteSource`."""
+        folder, _, name = self.key.rpartition("/")
+        keys = [f"{folder}/{beside.BESIDE.replace('{}', name)}".lstrip("/")] if name else []
+        if not self.single:
+            inside = remote.signature_names(self.name)
+            keys = [f"{self.key}/{one}".lstrip("/") for one in inside] + keys
+        for key in dict.fromkeys(keys):
+            address = f"{self.bucket}/{key}"
+            if (data := read_file(address, remote.MAX_SIGNATURE)) is not None:
+                yield address, data
+
+    def inside(self, address: str) -> str | None:
+        """The name in this model of an object; see `RemoteSource`."""
+        bucket, key = _parsed(address)
+        if bucket != self.bucket or self.single or not f"{key}/".startswith(self._prefix):
+            return None
+        return key[len(self._prefix) :] or None
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.key}/" if self.key else ""
+
+    def _below(self) -> Iterator[tuple[str, Entry]]:
+        where = str(self)
+        try:
+            for chunk in obstore.list(_store(self.bucket), self._prefix or None):
+                for item in chunk:
+                    key = item["path"]
+                    # Consoles mark a folder by an empty object whose key ends with a slash, which
+                    # the client takes away.
+                    if key == self.key or not (item["size"] or _exists(self.bucket, key)):
+                        continue
+                    yield key.removeprefix(self._prefix), _entry(item, f"{self.bucket}/{key}")
+        except (BaseError, OSError, ValueError) as error:
+            raise _failed(error, where) from error
+
+    def _head(self, key: str) -> Entry:
+        where = f"{self.bucket}/{key}"
+        try:
+            return _entry(obstore.head(_store(self.bucket), key), where)
+        except (BaseError, OSError, ValueError) as error:
+            raise _failed(error, where) from error
+
+
+def open_address(address: str) -> BucketSource:
+    """A model at `s3://BUCKET/PREFIX`, or the same of `gs` and `az`; a prefix or one object.
+
+    Raises:
+        FileError: It is malformed; there is nothing, or nothing for us; the place does not answer.
+    """
+    bucket, key = _parsed(address)
+    key = key.rstrip("/")
+    if key and not address.endswith("/") and _exists(bucket, key):
+        return BucketSource(bucket, key, single=True)
+    source = BucketSource(bucket, key)
+    if next(source._below(), None) is None:
+        raise FileError(
+            "there is nothing below this prefix",
+            where=address,
+            fix="check the name; and whether the credentials are for it",
+        )
+    return source
+
+
+def read_file(address: str, most: int) -> bytes | None:
+    """At most so many bytes of an object, or None."""
+    bucket, key = _parsed(address)
+    try:
+        found = obstore.head(_store(bucket), key)
+    except FileNotFoundError:
+        return None
+    except (BaseError, OSError, ValueError) as error:
+        raise _failed(error, address) from error
+    entry = _entry(found, address)
+    source = BucketSource(bucket, key, single=True)
+    return b"".join(source.read(source.name, entry, 0, min(most, entry.size)))
+
+
+def write_file(address: str, data: bytes) -> None:
+    """Puts an object, whole or not at all."""
+    bucket, key = _parsed(address)
+    try:
+        obstore.put(_store(bucket), key, data)
+    except (BaseError, OSError, ValueError) as error:
+        raise _failed(error, address) from error
+
+
+def _parsed(address: str) -> tuple[str, str]:
+    """Bucket, as an address, and key."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None or not address.isprintable():
+        raise FileError(
+            "this is not the address of a model in a bucket",
+            where=address,
+            expected="s3://BUCKET/PREFIX, or the same of gs or az",
+        )
+    return f"{found[1]}://{found[2]}", found[3] or ""
+
+
+@lru_cache
+def _store(bucket: str) -> ObjectStore:
+    return from_url(bucket, client_options=_CLIENT, retry_config=_RETRIES)
+
+
+def _exists(bucket: str, key: str) -> bool:
+    try:
+        obstore.head(_store(bucket), key)
+    except FileNotFoundError:
+        return False
+    except (BaseError, OSError, ValueError) as error:
+        raise _failed(error, f"{bucket}/{key}") from error
+    return True
+
+
+def _entry(item: Any, where: str) -> Entry:  # noqa: ANN401 - the client's own dictionary
+    version = (item.get("e_tag"), item.get("version"))
+    if version == (None, None):
+        raise FileError(
+            "the place has no version of an object, so that nobody knows when it changes",
+            where=where,
+            fix="copy the model to a place that has ETags",
+        )
+    return Entry(item["size"], version)
+
+
+def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> bytes:
+    """Bytes of an object, on the condition that it is that of the entry."""
+    where = f"{bucket}/{key}"
+    etag, version = entry.version if isinstance(entry.version, tuple) else (None, None)
+    options: Any = {"range": (start, stop)}
+    if etag is not None:
+        options["if_match"] = etag
+    if version is not None:
+        options["version"] = version
+    try:
+        answer = obstore.get(_store(bucket), key, options=options)
+    except (BaseError, OSError, ValueError) as error:
+        raise _failed(error, where) from error
+    found = (answer.meta.get("e_tag"), answer.meta.get("size"))
+    if entry.version is not None and found != (etag or found[0], entry.size):
+        raise remote.changed(where, f"{etag}, {entry.size} bytes", f"{found[0]}, {found[1]} bytes")
+    try:
+        return b"".join(remote.bounded(answer.stream(_MEMORY), stop - start, where))
+    except (BaseError, OSError) as error:  # in the middle
+        raise remote.TemporaryError(_failed(error, where)) from error
+
+
+def _failed(error: Exception, where: str) -> FileError:
+    """What the client's errors mean; its texts begin with one line, and go on with its inside."""
+    said = str(error).partition("\n")[0].strip()
+    status = _STATUS.search(said)
+    if isinstance(error, FileNotFoundError) or status:
+        refusal = remote.failure(int(status[1]) if status else 404, where)
+        return refusal.refusal if isinstance(refusal, remote.TemporaryError) else refusal
+    return FileError(
+        "the bucket cannot be read or written", where=where, found=said[-300:] or repr(error)
+    )

@@ -1,0 +1,68 @@
+"""Real object storage on this machine, for as long as tests need it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.limits import limited, until
+
+KEY, SECRET = "sandbox", "sandbox-secret"
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free, and so are those 10,000 above, where SeaweedFS answers gRPC."""
+    found: list[int] = []
+    with contextlib.ExitStack() as stack:
+        while len(found) < count:
+            port = random.randrange(20_000, 32_000)
+            try:
+                for one in (port, port + 10_000):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", one))
+            except OSError:
+                continue
+            found.append(port)
+    return found
+
+
+@contextlib.contextmanager
+def seaweedfs(folder: Path) -> Iterator[dict[str, str]]:
+    """SeaweedFS with its S3 interface; gives the variables by which clients find it."""
+    weed = shutil.which("weed", path=str(Path(sys.executable).parent))
+    if weed is None:
+        pytest.skip("not tested: no SeaweedFS in this environment")
+    master, volume, filer, s3 = _free_ports(4)
+    command = [weed, "server", "-ip=127.0.0.1", f"-dir={folder}", f"-master.port={master}"]
+    command += [f"-volume.port={volume}", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
+    command += ["-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
+    variables = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    url = f"http://127.0.0.1:{s3}"
+
+    def answers() -> bool | None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/status", timeout=5):
+            return True
+        return None
+
+    log = (folder / "log").open("wb")
+    quiet = {"stdout": log, "stderr": log, "env": {**os.environ, **variables}, "cwd": folder}
+    with log, limited(subprocess.Popen(command, **quiet), 600) as process:  # type: ignore[call-overload]
+        until(lambda: answers() or (process.poll() is not None or None), "SeaweedFS", 60)
+        assert process.poll() is None, (folder / "log").read_text()[-2000:]
+        yield {**variables, "AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"}
+    for port in (master, volume, filer, s3):  # what it leaves, wherever it is told to write
+        for socket_of in (
+            *Path("/tmp").glob(f"seaweedfs-*-{port}.sock"),
+            *Path("/tmp").glob(f"seaweedfs-*-grpc-{port + 10_000}.sock"),
+        ):
+            socket_of.unlink(missing_ok=True)
