@@ -41,8 +41,12 @@ def main(arguments: list[str]) -> int:
         end_all(run, process.pid)
 
     threading.Thread(target=watch, daemon=True).start()
-    code = process.wait()
+    if hasattr(os, "waitid"):  # until it is reaped its number, and its group's, is nobody else's
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    else:
+        process.wait()
     end_all(run, process.pid)
+    code = process.wait()
     if abandoned.is_set():
         shutil.rmtree(run, ignore_errors=True)
         return 137
