@@ -362,7 +362,8 @@ def test_what_cannot_be_read_is_refused(forbidden: str) -> None:
     write(folder / "public")
     target = folder / forbidden
     write(target if forbidden == "file" else target / "hidden")
-    folder.chmod(0o755)
+    for open_to_all in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        open_to_all.chmod(0o755)  # whatever the umask is
     target.chmod(0)
     try:
         with unprivileged(), pytest.raises(FileError, match="cannot read") as refusal:
