@@ -77,6 +77,7 @@ class Signed:
         bytes: Their size.
         bundle: The signature: what the file holds.
         warnings: What looks like an accident, and was signed or passed over all the same.
+        attached: The address of the signature that was attached to the model; None if none was.
     """
 
     signature: Where | None
@@ -88,6 +89,7 @@ class Signed:
     bytes: int
     bundle: builtins.bytes = field(repr=False)
     warnings: tuple[str, ...]
+    attached: str | None
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def sign(
     *,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    attach: bool = False,
 ) -> Signed:
     """Signs a model (OMS 6) and writes the signature.
 
@@ -167,9 +170,10 @@ def sign(
         options: What to hash, and how.
         executor: See `model_signing.hashing.hash_model`.
         progress: Called with bytes hashed so far and in all.
+        attach: Store the signature with the model in its registry, where `verify` looks for it.
 
     Raises:
-        UsageError: The options contradict each other.
+        UsageError: The options contradict each other, or the model's place attaches nothing.
         FileError: The model cannot be read or the signature not written; nothing was signed.
         SigningError: The signer failed.
     """
@@ -178,6 +182,7 @@ def sign(
     # Fail before hashing, not after: the signature's place must be writable.
     if place is not None:
         signatures.check_output(source, place)
+    registry = signatures.attaching(source) if attach else None
     # OMS 6.1, 6.2.
     entries, how, warnings = _enumerate(source, options, place)
     warnings += _strays(source, entries)
@@ -191,7 +196,8 @@ def sign(
     bundle = signer(payload)
     if place is not None:
         signatures.write(place, bundle)
-    return Signed(*_summary(source, place, found, payload), bundle, tuple(warnings))
+    attached = registry.attach(bundle) if registry else None
+    return Signed(*_summary(source, place, found, payload), bundle, tuple(warnings), attached)
 
 
 def digest(
@@ -324,6 +330,7 @@ def _verify(
         *_summary(source, signature, found, authenticated.payload),
         bundle=data,
         warnings=tuple(warnings),
+        attached=None,
         authenticated=authenticated,
         unsigned=tuple(sorted(name for name in unsigned if not covered(name, asked))),
         other_signatures=tuple(other for other in beside if other != signature),

@@ -47,6 +47,11 @@ _OPTIONS: dict[str, command_line.Row] = {
         "address)",
         command_line.place,
     ),
+    "--attach": (
+        "",
+        "store the signature with the model in its registry (oci://), where verify looks for it; "
+        "a file is written only if --signature names one",
+    ),
     "--signature-name": (
         "NAME",
         "what each model's signature is called: in its folder, or with a {} for the model's own "
@@ -114,7 +119,7 @@ _WALK = "--ignore-paths --ignore-git-paths --allow-symlinks --jobs"
 _OUTPUT = "--quiet --no-progress --format"
 _HASH = f"{_WALK} {_OUTPUT} --hash-algorithm --shard-size"
 _MODELS = "model_path+ --signature --signature-name"
-_SIGN = f"{_MODELS} {_HASH}"
+_SIGN = f"{_MODELS} {_HASH} --attach"
 _VERIFY = f"{_MODELS} {_WALK} {_OUTPUT} --copy-to --ignore-unsigned-files --allow-legacy-predicate"
 _INSTANCE = "--trust-config --use-staging --offline"
 _CREDENTIALS = "--use-ambient-credentials --identity-token --identity-token-file"
@@ -239,9 +244,13 @@ def _sign(args: _Args) -> int:
 
     many = len(args.model_path) > 1
     for_each = many or args.signature_name is not None
-    if for_each:
+    if for_each and args.attach:
+        if args.signature is not None or args.signature_name is not None:
+            raise _one_signature(args)
+    elif for_each:
         _place_signatures(args)
-    signature = None if for_each else args.signature or command_line.path("model.sig")
+    default = None if args.attach else command_line.path("model.sig")
+    signature = None if for_each else args.signature or default
     place = command_line.path("/dev/fd/1") if str(signature) == "-" else signature
     to_stdout = place is not None and not isinstance(place, str) and safe_files.is_stdout(place)
     if to_stdout and args.format == "json":
@@ -330,14 +339,18 @@ def _signed(
     from model_signing.oms import bundle
     from model_signing.sources import beside
 
-    if signature is None and not isinstance(model, str):  # of one at an address it was placed
+    if signature is None and not args.attach and not isinstance(model, str):
         signature = beside.place(model, args.signature_name)
     options = _hash_options(args, model, jobs)
-    signed = model_signing.sign(model, signature, signer, options, progress=progress)
+    signed = model_signing.sign(
+        model, signature, signer, options, progress=progress, attach=args.attach
+    )
     _warn(args, model, signed)
     who = inspection.signer(bundle.parse(signed.bundle))
     who.pop("certificate_validity", None)
-    return {"result": "signed", **who, **_what(model, signed), "signature": str(signature)}
+    attached = {"attached": signed.attached} if signed.attached and signature else {}
+    place = {"signature": str(signature or signed.attached)}
+    return {"result": "signed", **who, **_what(model, signed), **place, **attached}
 
 
 def _verify(args: _Args) -> int:

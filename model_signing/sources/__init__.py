@@ -88,6 +88,29 @@ class RemoteSource(Source, Protocol):
         """The name in this model of the file at an address; None if it is no file of it."""
 
 
+class AttachingSource(RemoteSource, Protocol):
+    """A model at a place that knows it by one digest, and what others say about that digest."""
+
+    @property
+    def known_as(self) -> tuple[str, str]:
+        """The name of the model there, and the SHA-256, hexadecimal, by which it is known."""
+
+    def check_attach(self) -> None:
+        """Fails where `attach` would not be allowed; see there."""
+
+    def attach(self, bundle: bytes) -> str:
+        """Stores a signature or an attestation there, and returns its address.
+
+        Raises:
+            BundleError: It is none. FileError: The place does not take it.
+        """
+
+
+def can_attach(source: Source) -> TypeGuard[AttachingSource]:
+    """Whether a source is at a place where signatures are attached to models."""
+    return hasattr(type(source), "attach")
+
+
 def has_signatures(source: Source) -> TypeGuard[RemoteSource]:
     """Whether a source is at a place that keeps signatures beside models."""
     return hasattr(type(source), "signatures")

@@ -130,6 +130,15 @@ class OciSource:
     def inside(self, address: str) -> str | None:
         """None: a signature in a registry is never a file of a model."""
 
+    @property
+    def known_as(self) -> tuple[str, str]:
+        """The repository, and the manifest's digest; see `AttachingSource`."""
+        return f"{self.host}/{self.repository}", self.digest.partition(":")[2]
+
+    def check_attach(self) -> None:
+        """Stores what every referrer needs, which says nothing."""
+        self.at.put_blob(oci_referrers.EMPTY, str(self))
+
     def attach(self, bundle: bytes) -> str:
         """Attaches a signature or an attestation to the manifest; the address that it gets."""
         subject = {"mediaType": self.kind, "digest": self.digest, "size": len(self.manifest)}

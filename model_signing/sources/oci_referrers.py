@@ -23,7 +23,7 @@ from model_signing.sources.oci_registry import DIGEST, INDEX, MANIFEST, Reposito
 OMS = statement.PREDICATE_TYPE
 _BUNDLE = bundles_of.MEDIA_TYPE
 _PREDICATE = "dev.sigstore.bundle.predicateType"
-_EMPTY = b"{}"  # image-spec, "Guidance for an Empty Descriptor"
+EMPTY = b"{}"  # image-spec, "Guidance for an Empty Descriptor"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _MAX_REFERRERS = 1000
 _MAX_PAGES = 100
@@ -76,7 +76,7 @@ def store(
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": _BUNDLE,
-        "config": _descriptor(_EMPTY_TYPE, at.put_blob(_EMPTY, where), len(_EMPTY)),
+        "config": _descriptor(_EMPTY_TYPE, at.put_blob(EMPTY, where), len(EMPTY)),
         "layers": [_descriptor(_BUNDLE, at.put_blob(bundle, where), len(bundle))],
         **({"subject": subject} if subject else {}),
         "annotations": notes,

@@ -10,7 +10,9 @@ from model_signing.errors import BundleError, FileError, UsageError
 from model_signing.oms.bundle import MAX_BUNDLE_SIZE, is_bundle
 from model_signing.sources import (
     AnyPath,
+    AttachingSource,
     Source,
+    can_attach,
     has_signatures,
     is_address,
     local,
@@ -108,6 +110,23 @@ def write(signature: Where, bundle: bytes) -> None:
         place_of(signature).write_file(signature, bundle)
     else:
         safe_files.write_atomic(signature, bundle, over_bundles_only=True)
+
+
+def attaching(source: Source) -> AttachingSource:
+    """The source, if signatures can be attached to its model: before it is hashed, not after.
+
+    Raises:
+        UsageError: Its place attaches nothing. FileError: We may not.
+    """
+    if not can_attach(source):
+        raise UsageError(
+            "a signature is attached to a model in a registry",
+            where=str(source),
+            expected="oci://HOST[:PORT]/NAME:TAG",
+            fix="name a file for the signature with --signature",
+        )
+    source.check_attach()
+    return source
 
 
 def _older(address: str) -> bytes | None:

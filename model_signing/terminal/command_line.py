@@ -85,7 +85,8 @@ def add_options(
             "no", the default, of one that can be negated; "a|b" of a choice, the first being the
             default ("|a|b": none is); else what the help calls it, such as FILE, DIR, N, ID. That
             may be followed by its default ("N = 2"), by "..." if the option may be repeated, by "+"
-            or "*" if the argument may be, and by "!" if it is required.
+            or "*" if the argument may be, by "?" if the option may stand alone (then it is False),
+            and by "!" if it is required.
         names: Those that are wanted, in this order, "NAME!" being required, "NAME+" an argument
             that may be repeated; by default all.
     """
@@ -117,9 +118,11 @@ def _keywords(name: str, value: str, read: Callable[[str], object] | None = None
     keywords: dict[str, Any] = {"default": default} if equals else {}
     if kind.endswith("..."):
         keywords.update(action="append", default=[])
-    elif kind[-1] in "+*":
+    elif kind[-1] in "+*?":
         keywords["nargs"] = kind[-1]
-    kind = kind.rstrip(".+*")
+        if kind[-1] == "?":
+            keywords["const"] = False
+    kind = kind.rstrip(".+*?")
     is_path, is_number = kind in _PATHS, kind in _NUMBERS
     keywords["type"] = read or (path if is_path else _number if is_number else str)
     # The help calls an argument by its name.

@@ -25,6 +25,7 @@ def build(
     inputs: Iterable[tuple[str, str]],
     base_levels: Iterable[int] | None,
     now: datetime,
+    known_as: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """The statement that a model was verified. Only for a verdict that accepted it.
 
@@ -38,7 +39,10 @@ def build(
         inputs: All the evidence: name and SHA-256, hexadecimal, of each file.
         base_levels: The levels of the base models, if all were verified; None makes no claim.
         now: The current time, with a time zone.
+        known_as: The name that the model has in a registry, and the SHA-256 of the manifest there,
+            hexadecimal: what admission controllers ask about.
     """
+    subjects = [(model.name, model.sha256), *([known_as] if known_as else [])]
     predicate: dict[str, Any] = {
         "verifier": {"id": verifier_id},
         "timeVerified": timestamp(now),
@@ -56,7 +60,7 @@ def build(
         predicate["dependencyLevels"] = {name: levels.count(name) for name in sorted(set(levels))}
     return {
         "_type": STATEMENT_V1,
-        "subject": [{"name": model.name, "digest": {"sha256": model.sha256}}],
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in subjects],
         "predicateType": statement_names.VSA,
         "predicate": predicate,
     }

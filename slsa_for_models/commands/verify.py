@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from model_signing.hashing import Progress
+    from model_signing.sources import AttachingSource, Source
     from slsa_for_models.verdict.expectations import Expectations
     from slsa_for_models.verdict.result import Verdict
 
@@ -64,9 +65,14 @@ _OUTPUT: dict[str, command_line.Row] = {
     ),
     "--html": ("FILE", "write it as a page for people, which needs nothing else"),
     "--attest-verdict": (
-        "FILE",
+        "FILE?",
         "write a signed verification summary (SLSA VSA); needs --policy, --resource-uri and "
-        "--verifier-id",
+        "--verifier-id; FILE may be left out with --attach",
+    ),
+    "--attach": (
+        "",
+        "store that summary with the model in its registry (oci://), where admission controllers "
+        "look for it",
     ),
     "--verifier-id": ("URI", "what this verifier is called in it"),
     "--private-key": ("PEM", "sign it with this key, not keyless"),
@@ -103,13 +109,11 @@ def add_options(parser: argparse.ArgumentParser, model: str = "model") -> None:
 def run(args: argparse.Namespace) -> int:
     """The command."""
     from model_signing.safe_files import write_atomic
+    from model_signing.sources import open_source, signatures
     from model_signing.terminal import progress
     from slsa_for_models.report import page, plain
 
-    if args.attest_verdict is not None and not (
-        args.policy and args.resource_uri and args.verifier_id
-    ):
-        raise UsageError("--attest-verdict needs --policy, --resource-uri and --verifier-id")
+    _check_attesting(args)
     for output in filter(None, (args.summary, args.html, args.attest_verdict)):
         check_writable(output, bundle=output is args.attest_verdict)
     expected = expectation_options.expectations(args)
@@ -118,10 +122,12 @@ def run(args: argparse.Namespace) -> int:
     (args.model,) = args.model
     if found := look_beside(args):
         print(f"slsa_for_models: {found}", file=sys.stderr)
+    source = open_source(args.model)
+    registry = signatures.attaching(source) if args.attach else None
     with progress.bar(shown=not args.no_progress) as shown:
-        verdict = verified(args, expected, progress=shown)
+        verdict = verified(args, expected, progress=shown, source=source)
     if args.attest_verdict is not None and verdict.verified:
-        _attest_verdict(args, verdict, expected)
+        _attest_verdict(args, verdict, expected, source, registry)
     sys.stdout.write(plain.as_json(verdict) if args.format == "json" else plain.text(verdict))
     if not verdict.verified:
         print(f"slsa_for_models: {plain.cause(verdict)}", file=sys.stderr)
@@ -129,6 +135,18 @@ def run(args: argparse.Namespace) -> int:
     if args.html is not None:
         write_atomic(args.html, page.page(verdict).encode())
     return verdict.exit_code
+
+
+def _check_attesting(args: argparse.Namespace) -> None:
+    """Before the work, not after it."""
+    if args.attest_verdict is None:
+        if args.attach:
+            raise UsageError("--attach needs --attest-verdict: that is what is attached")
+        return
+    if not (args.policy and args.resource_uri and args.verifier_id):
+        raise UsageError("--attest-verdict needs --policy, --resource-uri and --verifier-id")
+    if not (args.attest_verdict or args.attach):
+        raise UsageError("--attest-verdict needs a FILE, or --attach")
 
 
 def _run_each(args: argparse.Namespace, expected: Expectations) -> int:
@@ -141,7 +159,7 @@ def _run_each(args: argparse.Namespace, expected: Expectations) -> int:
     from model_signing.terminal import many
     from slsa_for_models.report import plain
 
-    for option in (*_NOT_OF_SEVERAL, "--html", "--attest-verdict", "--copy-to"):
+    for option in (*_NOT_OF_SEVERAL, "--html", "--attest-verdict", "--attach", "--copy-to"):
         if getattr(args, command_line.attribute(option)):
             raise UsageError(
                 f"{option.partition('/')[0]} is of one model",
@@ -193,8 +211,9 @@ def verified(
     expected: Expectations,
     jobs: int | None = None,
     progress: Progress | None = None,
+    source: Source | None = None,
 ) -> Verdict:
-    """Runs the verification that the options ask for, of one model."""
+    """Runs the verification that the options ask for, of one model; `source` is where it lies."""
     from slsa_for_models import BaseModel, GitHubApi, load_policy, verify
 
     if args.base_policy and len(args.base_policy) != len(args.base_model):
@@ -202,7 +221,7 @@ def verified(
     of_bases: list[Expectations | None] = [load_policy(path) for path in args.base_policy]
     of_bases = of_bases or [None] * len(args.base_model)
     return verify(
-        args.model,
+        source or args.model,
         expected,
         signature=args.signature,
         provenance=args.provenance,
@@ -238,9 +257,16 @@ def look_beside(args: argparse.Namespace) -> str:
     return "evidence beside the model: " + printable(", ".join(path.name for path in found))
 
 
-def _attest_verdict(args: argparse.Namespace, verdict: Verdict, expected: Expectations) -> None:
+def _attest_verdict(
+    args: argparse.Namespace,
+    verdict: Verdict,
+    expected: Expectations,
+    source: Source,
+    registry: AttachingSource | None,
+) -> None:
     import model_signing
     from model_signing.safe_files import write_atomic
+    from model_signing.sources import can_attach
     from slsa_for_models.attesting import signing_job, train_statement, vsa_statement
     from slsa_for_models.verdict.expectation_table import read_key
 
@@ -257,7 +283,11 @@ def _attest_verdict(args: argparse.Namespace, verdict: Verdict, expected: Expect
         policy_sha256=expected.policy_sha256 or "",
         inputs=verdict.evidence,
         base_levels=verdict.base_levels,
+        known_as=source.known_as if can_attach(source) else None,
         now=datetime.now(timezone.utc),
     )
     data = sign(train_statement.encode(statement))
-    write_atomic(args.attest_verdict, data, over_bundles_only=True)
+    if args.attest_verdict:
+        write_atomic(args.attest_verdict, data, over_bundles_only=True)
+    if registry is not None:
+        print(f"slsa_for_models: attached: {registry.attach(data)}", file=sys.stderr)

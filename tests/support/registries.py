@@ -269,3 +269,13 @@ def faulty() -> Iterator[FaultyRegistry]:
         yield registry
     finally:
         registry.close()
+
+
+def built(name: str) -> Path:
+    """A program of `make services`; the test is skipped where it was not built."""
+    reason = "not tested: this checkout builds no services"
+    programs = pytest.importorskip("sandbox.services.programs", reason=reason)
+    if programs.missing([name]):
+        pytest.skip(f"not tested: no {name} here; `make services` builds it")
+    program: Path = programs.programs([name])[name]
+    return program

@@ -19,6 +19,7 @@ import pytest
 
 import model_signing
 from model_signing import HashOptions
+from model_signing.cli import main
 from model_signing.errors import Error, FileError, MismatchError
 from model_signing.oms.names import Selection
 from model_signing.sources import Source, oci, open_source, remote
@@ -646,6 +647,97 @@ def test_a_signature_can_have_a_tag_of_its_own(registry: str, here: Path) -> Non
         oci.read_file(f"oci://{registry}/tagged:v1", 1 << 20)
     with pytest.raises(FileError, match="address with a digest"):
         oci.write_file(f"oci://{registry}/tagged@sha256:{'0' * 64}", bundle)
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs `model_signing` beside two keys; its exit code, output and errors."""
+    for name, key in (("key", KEY), ("other", new_key())):
+        (tmp_path / f"{name}.pem").write_bytes(private_pem(key))
+        (tmp_path / f"{name}.pub").write_bytes(public_pem(key))
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = main([*arguments, "--no-progress"])
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def test_sign_attach_and_verify_need_no_file(registry: str, run: Run, tmp_path: Path) -> None:
+    digest = push(registry, "org/by-command", *LAYERS)
+    address, place = f"oci://{registry}/org/by-command:v1", f"oci://{registry}/org/by-command@"
+    code, _, error = run("verify", "key", address, "--public-key", "key.pub")
+    assert (code, "no signature lies with the model" in error) == (1, True)
+    before = sorted(tmp_path.iterdir())
+    for key in ("other", "key"):
+        code, out, _ = run(
+            *("sign", "key", address, "--private-key", f"{key}.pem", "--attach", "--format=json")
+        )
+        signed = json.loads(out)
+        assert code == 0
+        assert signed["signature"].startswith(place)
+        assert signed["resolved"] == f"{place}{digest}"
+    assert sorted(tmp_path.iterdir()) == before
+    code, out, _ = run(
+        *("verify", "key", address, "--public-key", "key.pub", "--format=json", "--copy-to=copy")
+    )
+    found = json.loads(out)
+    assert code == 0
+    assert found["signature"] == signed["signature"]
+    (other,) = found["other_signatures"]
+    assert other.startswith(place)
+    assert {
+        path.relative_to(tmp_path / "copy").as_posix(): path.read_bytes()
+        for path in (tmp_path / "copy").rglob("*")
+        if path.is_file()
+    } == FILES
+    # By its address; and of somebody whom nobody expects.
+    named = ("verify", "key", address, "--public-key", "key.pub", "--signature")
+    assert run(*named, found["signature"])[0] == 0
+    code, _, error = run(*named, other)
+    assert code == 1
+    (tmp_path / "third.pub").write_bytes(public_pem(new_key()))
+    assert run("verify", "key", address, "--public-key", "third.pub")[0] == 1
+    # Another model under the same tag has none.
+    push(registry, "org/by-command", titled("config.json", b"{}"), titled("w", b""))
+    code, _, error = run("verify", "key", address, "--public-key", "key.pub")
+    assert (code, "no signature lies with the model" in error) == (1, True)
+
+
+def test_attach_and_a_file_and_what_cannot_be_attached(
+    registry: str, here: Path, run: Run, tmp_path: Path
+) -> None:
+    push(registry, "org/both", *LAYERS)
+    address = f"oci://{registry}/org/both:v1"
+    sign = ("sign", "key", "--private-key", "key.pem", "--format=json", "--attach")
+    code, out, _ = run(*sign, address, "--signature", "model.sig")
+    assert code == 0
+    assert json.loads(out)["signature"] == "model.sig"
+    data = oci.read_file(json.loads(out)["attached"], 1 << 20)
+    assert data == (tmp_path / "model.sig").read_bytes()
+    assert run(*sign, address, address)[0] == 0
+    wrong = [(str(here),), (address, address, "--signature=x"), (address, "--signature-name=x")]
+    for arguments in wrong:
+        code, out, _ = run(*sign, *arguments)
+        assert (code, json.loads(out)["error"]) == (2, "UsageError")
+
+
+def test_what_may_not_be_pushed_is_told_before_anything_is_signed(
+    faulty: FaultyRegistry, here: Path
+) -> None:
+    push(faulty.host, "m", *LAYERS)
+    faulty.fault = lambda handler: handler.command == "POST" and answering(403)(handler)
+    faulty.blobs.pop(registries.digest_of(b"{}"))
+    signed: list[bytes] = []
+    with pytest.raises(FileError, match="access is refused"):
+        model_signing.sign(
+            f"oci://{faulty.host}/m:v1", None, lambda data: signed.append(data) or b"", attach=True
+        )
+    assert signed == []
+    assert not any("/blobs/" in path for method, path, _ in faulty.requests if method == "GET")
 
 
 @pytest.mark.parametrize("times", [1, 9])

@@ -1,0 +1,204 @@
+"""A verdict that is stored with the model in its registry, and others who rely on it there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from model_signing.oms import bundle
+from model_signing.sources import oci_referrers, open_source
+from tests.slsa_for_models.verdict.test_vsa import ON, PUBLISHER, RESOURCE, VERIFIER, WORKFLOW
+from tests.support import registries
+from tests.support.crafted import Workshop, new_key, private_pem, refusals
+from tests.support.registries import push, titled
+
+VSA = "https://slsa.dev/verification_summary/v1"
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with registries.started(registries.docker_registry(), tmp_path_factory.mktemp("oci")) as host:
+        yield host
+
+
+def pushed(registry: str, name: str, model: Path) -> str:
+    """A model as oras pushes it; its manifest's digest."""
+    files = [model] if model.is_file() else [p for p in sorted(model.rglob("*")) if p.is_file()]
+    above = model.parent if model.is_file() else model
+    layers = [titled(p.relative_to(above).as_posix(), p.read_bytes()) for p in files]
+    return push(registry, name, *layers)
+
+
+def attested(workshop: Workshop, address: str, model: Path, *options: object) -> int:
+    code, said = workshop.verify(
+        address,
+        *("--provenance", workshop.train_provenance(model)),
+        *("--policy", workshop.write("publisher.toml", PUBLISHER.encode())),
+        *("--verifier-id", VERIFIER, "--resource-uri", RESOURCE, *options),
+    )
+    assert code != 2, said
+    return code
+
+
+def keyless(workshop: Workshop) -> tuple[object, ...]:
+    return ("--identity-token", workshop.token(**ON), "--attest-verdict", "--attach")
+
+
+def in_registry(address: str) -> list[bytes]:
+    source = open_source(address)
+    return [data for _, data in oci_referrers.bundles(source.at, source.digest, VSA)]
+
+
+def test_the_verdict_names_the_manifest_and_the_model(
+    workshop: Workshop, registry: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for model in (workshop.model(), workshop.directory()):
+        name = f"gate/{model.name.replace('.', '-')}"
+        digest, address = pushed(registry, name, model), f"oci://{registry}/{name}:v1"
+        assert attested(workshop, address, model, *keyless(workshop)) == 0
+        assert f"attached: oci://{registry}/{name}@sha256:" in capsys.readouterr().err
+        (data,) = in_registry(address)
+        statement = json.loads(bundle.parse(data).payload)
+        about, known = statement["subject"]
+        assert known == {
+            "name": f"{registry}/{name}",
+            "digest": {"sha256": digest.partition(":")[2]},
+        }
+        if model.is_file():
+            assert about["digest"]["sha256"] == sha256(model.read_bytes()).hexdigest()
+        assert statement["predicateType"] == VSA
+        # Whoever has the model alone can rely on it, too.
+        policy = f"""
+            version = 1
+            [require]
+            evidence = ["vsa"]
+            [vsa]
+            resource_uri = "{RESOURCE}"
+            [[vsa.verifier]]
+            id = "{VERIFIER}"
+            identity = "https://github.com/{WORKFLOW}"
+            source_uri = "github.com/octo-org/gate"
+        """
+        code, verdict = workshop.verify(
+            model if model.is_file() else address,
+            *("--vsa", workshop.write("vsa.json", data)),
+            *("--policy", workshop.write("consumer.toml", policy.encode())),
+        )
+        assert (code, refusals(verdict)) == (0, [])
+
+
+def test_a_file_and_the_registry(workshop: Workshop, registry: str) -> None:
+    model = workshop.model(b"both")
+    pushed(registry, "both", model)
+    address, place = f"oci://{registry}/both:v1", workshop.folder / "vsa.json"
+    pem = workshop.write("gate.pem", private_pem(new_key()))
+    options = ("--private-key", pem, "--attest-verdict", place, "--attach")
+    assert attested(workshop, address, model, *options) == 0
+    assert in_registry(address) == [place.read_bytes()]
+
+
+def test_nothing_is_attached_of_a_refused_model(workshop: Workshop, registry: str) -> None:
+    pushed(registry, "refused", workshop.model(b"other weights"))
+    address, model = f"oci://{registry}/refused:v1", workshop.model()
+    assert attested(workshop, address, model, *keyless(workshop)) == 1
+    assert in_registry(address) == []
+
+
+def test_what_cannot_be_attached_is_told_before_anything_is_done(
+    workshop: Workshop, registry: str
+) -> None:
+    model = workshop.model()
+    for address, options, message in (
+        (model, keyless(workshop), "attached to a model in a registry"),
+        (model, ("--attach",), "--attach needs --attest-verdict"),
+        (model, ("--attest-verdict",), "--attest-verdict needs a FILE, or --attach"),
+    ):
+        code, said = workshop.verify(
+            address,
+            *("--provenance", workshop.folder / "missing.json"),
+            *("--policy", workshop.write("publisher.toml", PUBLISHER.encode())),
+            *("--verifier-id", VERIFIER, "--resource-uri", RESOURCE, *options),
+        )
+        assert code == 2
+        assert message in said["message"]
+
+
+# Others who rely on it
+
+
+@pytest.fixture
+def attached(workshop: Workshop, registry: str) -> str:
+    """The reference of a model with a keyless verdict, and another model's beside it."""
+    model = workshop.directory(name="model")
+    pushed(registry, "gate/model", model)
+    address = f"oci://{registry}/gate/model:v1"
+    assert attested(workshop, address, model, *keyless(workshop)) == 0
+    push(registry, "gate/unverified", titled("w", b"nobody looked at it"), titled("x", b""))
+    return f"{registry}/gate/model:v1"
+
+
+def run(workshop: Workshop, *command: object) -> tuple[int, str]:
+    done = subprocess.run(
+        list(map(str, command)),
+        # gh wants to be logged in to read a registry, and asks GitHub nothing.
+        env={"PATH": os.environ["PATH"], "HOME": str(workshop.folder), "GH_TOKEN": "none"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def trusted_root(workshop: Workshop) -> Path:
+    root = json.dumps(workshop.sigstore.trusted_root())
+    return workshop.write("root.jsonl", f"{root}\n".encode())
+
+
+def test_gh_relies_on_it(workshop: Workshop, attached: str) -> None:
+    beside = Path(sys.executable).parent / "gh"
+    gh = beside if beside.exists() else shutil.which("gh")
+    if gh is None:
+        pytest.skip("not tested: gh is not installed")
+    identity = f"--cert-identity=https://github.com/{WORKFLOW}"
+
+    def verified(reference: str, *more: str) -> tuple[int, str]:
+        return run(
+            workshop,
+            *(gh, "attestation", "verify", f"oci://{reference}", "--bundle-from-oci"),
+            *("--repo=octo-org/gate", f"--predicate-type={VSA}"),
+            f"--custom-trusted-root={trusted_root(workshop)}",
+            *(more or (identity,)),
+        )
+
+    code, said = verified(attached)
+    assert code == 0, said
+    assert verified(attached, identity.replace("main", "other"))[0] != 0
+    assert verified(attached.replace("model", "unverified"))[0] != 0
+
+
+def test_cosign_relies_on_it(workshop: Workshop, attached: str) -> None:
+    cosign = registries.built("cosign")
+    root = json.dumps(workshop.sigstore.trusted_root()).encode()
+
+    def verified(reference: str, identity: str = WORKFLOW) -> tuple[int, str]:
+        return run(
+            workshop,
+            *(cosign, "verify-attestation", reference, "--type", VSA),
+            *("--trusted-root", workshop.write("root.json", root)),
+            *("--certificate-identity", f"https://github.com/{identity}"),
+            *("--certificate-oidc-issuer", "https://token.actions.githubusercontent.com"),
+        )
+
+    code, said = verified(attached)
+    assert code == 0, said
+    assert verified(attached, WORKFLOW.replace("gate", "other"))[0] != 0
+    assert verified(attached.replace("model", "unverified"))[0] != 0
