@@ -482,11 +482,14 @@ def _sigstore_signer(args: _Args) -> Signer:
 
         token = read_bounded(args.identity_token_file, 1 << 20).decode("ascii", "replace").strip()
         require_content(token, str(args.identity_token_file))
-    trust = (args.trust_config, args.use_staging, args.offline)
-    client = (args.client_id, args.client_secret, args.oauth_force_oob)
-    say = _say if sys.stderr.isatty() and not (args.quiet or args.no_progress) else None
-    options = (*trust, args.use_ambient_credentials, token, *client, args.timeout, say)
-    return model_signing.sigstore_signer(model_signing.SigstoreSigning(*options))
+    return model_signing.sigstore_signer(
+        model_signing.SigstoreTrust(args.trust_config, args.use_staging, args.offline),
+        identity_token=token,
+        ambient=args.use_ambient_credentials,
+        oob=args.oauth_force_oob,
+        say=_say if sys.stderr.isatty() and not (args.quiet or args.no_progress) else None,
+        **_attributes(args, "client_id client_secret timeout"),
+    )
 
 
 def _say(text: str) -> None:

@@ -38,18 +38,28 @@ _GITHUB = "https://token.actions.githubusercontent.com"  # an enterprise's has a
 
 @dataclass(frozen=True)
 class SigstoreSigning(SigstoreTrust):
-    """Who signs with Sigstore, and where; without identity a browser asks the user who they are."""
+    """All that `sigstore_signer` takes, in one value, as in 1.0."""
 
-    ambient: bool = False  # take the identity from the environment, such as GitHub Actions
-    identity_token: str | None = None  # take that of this OIDC token
-    client_id: str | None = None  # OAuth client, and the audience that the token must have
+    ambient: bool = False
+    identity_token: str | None = None
+    client_id: str | None = None
     client_secret: str | None = None
-    oob: bool = False  # print the address instead of opening a browser
-    timeout: float | None = None  # seconds for all services together; else a minute for each
-    say: Callable[[str], None] | None = None  # is told what is waited for, if it takes long
+    oob: bool = False
+    timeout: float | None = None
+    say: Callable[[str], None] | None = None
 
 
-def sigstore_signer(options: SigstoreSigning) -> Signer:
+def sigstore_signer(
+    trust: SigstoreTrust = SigstoreTrust(),  # noqa: B008  (frozen)
+    *,
+    identity_token: str | None = None,
+    ambient: bool = False,
+    client_id: str | None = None,
+    client_secret: str | None = None,
+    oob: bool = False,
+    timeout: float | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Signer:
     """Signs with a short-lived certificate for an OIDC identity (OMS 4.1, method `sigstore`).
 
     Imports, trust root, token and certificate are fetched by a thread that starts here, so that
@@ -57,10 +67,24 @@ def sigstore_signer(options: SigstoreSigning) -> Signer:
     person is asked only when the statement is ready, and once: the certificate serves for further
     statements, also of several threads.
 
+    `trust` is the Sigstore instance. Who signs is said by an OIDC `identity_token`, or with
+    `ambient` by the environment, such as GitHub Actions; else a browser asks the user, or with
+    `oob` an address that is printed. `client_id` is the OAuth client, and the audience that the
+    token must have. `timeout` is in seconds, for all services together; without it each has a
+    minute. `say` is told what is waited for, if it takes long.
+
     A `FileError` or `UsageError` if the trust configuration cannot be read. The signer raises
     `SigningError` for every failure of a service or credential, and `SignatureError` when what the
     services returned does not verify.
     """
+    options = (
+        trust
+        if isinstance(trust, SigstoreSigning)
+        else SigstoreSigning(
+            *(trust.trust_config, trust.staging, trust.offline, ambient, identity_token),
+            *(client_id, client_secret, oob, timeout, say),
+        )
+    )
     found = trust_root.read(options)  # what is missing shows before the hashing, not after
     if found is not None:
         trust_documents.require_services(found, str(options.trust_config))

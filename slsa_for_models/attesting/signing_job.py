@@ -14,7 +14,7 @@ from typing import Any
 
 from model_signing.methods import Signer
 from model_signing.methods.fulcio import certificate_claims
-from model_signing.methods.sigstore import SigstoreSigning, authenticate_sigstore, sigstore_signer
+from model_signing.methods.sigstore import authenticate_sigstore, sigstore_signer
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle, statement
 from model_signing.safe_files import read_bounded
@@ -41,14 +41,7 @@ def ambient_token() -> str:
 
 def signer(token: str | None, trust: SigstoreTrust) -> Signer:
     """A keyless signer that prepares itself while the model is hashed."""
-    return sigstore_signer(
-        SigstoreSigning(
-            trust_config=trust.trust_config,
-            offline=trust.offline,
-            ambient=token is None,
-            identity_token=token,
-        )
-    )
+    return sigstore_signer(trust, identity_token=token, ambient=token is None)
 
 
 def make_statement(

@@ -19,7 +19,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
+from model_signing.methods.sigstore import sigstore_signer
+from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.checkout import ROOT
 from sandbox.clusters import chains, tekton_demo
 from slsa_for_models.cli import main
@@ -296,7 +297,7 @@ def keyless(outcome, sigstore, tmp_path, capsys) -> Callable[..., tuple[int, dic
 
     def run(account: str, issuer: str = tekton_demo.ISSUER) -> tuple[int, dict[str, Any]]:
         token = sigstore.oidc.service_account_token(issuer, "tekton-chains", account)
-        signer = sigstore_signer(SigstoreSigning(outcome.trust_config, identity_token=token))
+        signer = sigstore_signer(SigstoreTrust(outcome.trust_config), identity_token=token)
         bundle = tmp_path / "bundle.json"
         bundle.write_bytes(signer(json.dumps(chains.statement(outcome.run)).encode()))
         policy = write_policy(tmp_path)

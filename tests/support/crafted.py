@@ -25,7 +25,8 @@ from sigstore.oidc import IdentityToken
 from sigstore.sign import SigningContext
 
 from model_signing import api
-from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
+from model_signing.methods.sigstore import sigstore_signer
+from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle
 from sandbox.sigstore import LocalSigstore
 from slsa_for_models import cli
@@ -142,10 +143,8 @@ class Workshop:
 
     def sign_model(self, model: Path, **changes: str) -> Path:
         signature = model.with_name(f"{model.name}.sig")
-        options = SigstoreSigning(
-            trust_config=self.trust_config, identity_token=self.token(**changes)
-        )
-        api.sign(model, signature, sigstore_signer(options))
+        trust = SigstoreTrust(self.trust_config)
+        api.sign(model, signature, sigstore_signer(trust, identity_token=self.token(**changes)))
         return signature
 
     def write(self, name: str, data: bytes) -> Path:

@@ -17,6 +17,7 @@ from model_signing import cli
 from model_signing.errors import Error, SigningError, UsageError
 from model_signing.methods import services
 from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
+from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from tests.support.material import statement
 
@@ -83,7 +84,7 @@ class Front:
 
     def sign(self, token: str | None = None, **options: object) -> bytes:
         token = token or self.upstream.oidc.token()
-        return sigstore_signer(SigstoreSigning(self.config(), identity_token=token, **options))(
+        return sigstore_signer(SigstoreTrust(self.config()), identity_token=token, **options)(
             statement()
         )
 
@@ -286,7 +287,7 @@ def test_an_empty_token_is_said(
 ) -> None:
     for empty in ("", " \n"):
         with pytest.raises(SigningError, match="token is empty"):
-            sigstore_signer(SigstoreSigning(front.config(), identity_token=empty))
+            sigstore_signer(SigstoreTrust(front.config()), identity_token=empty)
     model, signature, file = (tmp_path / name for name in ("model", "model.sig", "token"))
     model.write_bytes(b"weights")
     file.write_text("\n")
@@ -301,4 +302,4 @@ def test_an_empty_token_is_said(
 def test_a_timeout_is_some_time(front: Front) -> None:
     for none in (0, -1):
         with pytest.raises(UsageError, match="no time to wait"):
-            sigstore_signer(SigstoreSigning(front.config(), timeout=none))
+            sigstore_signer(SigstoreTrust(front.config()), timeout=none)

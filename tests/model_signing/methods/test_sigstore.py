@@ -103,7 +103,7 @@ class TestSigning:
         monkeypatch.setenv("GITHUB_ACTIONS", "true")
         monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", sigstore.job_token_url)
         monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", bearer)
-        data = sigstore_signer(SigstoreSigning(trust_config, ambient=True))(statement())
+        data = sigstore_signer(SigstoreTrust(trust_config), ambient=True)(statement())
         found = authenticate_sigstore(data, SigstoreTrust(trust_config))
         assert found.issuer == GITHUB
         claims = certificate_claims(found.certificate or b"")
@@ -117,7 +117,7 @@ class TestSigning:
             return requests.get(url, timeout=10).ok
 
         monkeypatch.setattr(webbrowser, "open", browse)
-        data = sigstore_signer(SigstoreSigning(trust_config))(statement())
+        data = sigstore_signer(SigstoreTrust(trust_config))(statement())
         assert authenticate_sigstore(data, SigstoreTrust(trust_config)).issuer == sigstore.url
 
     def test_a_code_by_hand(
@@ -132,7 +132,7 @@ class TestSigning:
             return requests.get(link, timeout=10).text
 
         monkeypatch.setattr("builtins.input", person)
-        data = sigstore_signer(SigstoreSigning(trust_config, oob=True))(statement())
+        data = sigstore_signer(SigstoreTrust(trust_config), oob=True)(statement())
         assert authenticate_sigstore(data, SigstoreTrust(trust_config)).issuer == sigstore.url
 
     def test_preparation_needs_no_waiting_for_the_statement(
@@ -149,7 +149,7 @@ class TestSigning:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sigstore_trust, "in_background", watched)
             signer = sigstore_signer(
-                SigstoreSigning(config, identity_token=instance.oidc.token(PERSON))
+                SigstoreTrust(config), identity_token=instance.oidc.token(PERSON)
             )
         results[0]()
         assert instance.requests == ["POST /api/v2/signingCert"]  # before there is anything to sign
@@ -172,7 +172,7 @@ class TestSigningFailures:
     @staticmethod
     def refusal(config: Path, **options: Any) -> Error:
         with pytest.raises(Error) as refusal:
-            sigstore_signer(SigstoreSigning(config, **options))(statement())
+            sigstore_signer(SigstoreTrust(config), **options)(statement())
         assert refusal.value.message
         assert refusal.value.found != ""
         return refusal.value
@@ -389,7 +389,7 @@ class TestIdentity:
     ) -> None:
         workflow = "tools/shared/.github/workflows/sign.yml@refs/tags/v1.0.0"
         token = sigstore.oidc.github_token(repository="acme/widget", job_workflow_ref=workflow)
-        data = sigstore_signer(SigstoreSigning(trust_config, identity_token=token))(statement())
+        data = sigstore_signer(SigstoreTrust(trust_config), identity_token=token)(statement())
         identity, where = f"https://github.com/{workflow}", SigstoreTrust(trust_config)
         with pytest.raises(IdentityError, match="which anyone may call") as refusal:
             sigstore_verifier(identity, GITHUB, None, where)(data)
@@ -412,7 +412,7 @@ class TestIdentity:
         monkeypatch.setattr(authorities, "certificate_extensions", extensions)
         workflow = "tools/shared/.github/workflows/sign.yml@refs/tags/v1.0.0"
         token = sigstore.oidc.github_token(repository="acme/widget", job_workflow_ref=workflow)
-        data = sigstore_signer(SigstoreSigning(trust_config, identity_token=token))(statement())
+        data = sigstore_signer(SigstoreTrust(trust_config), identity_token=token)(statement())
         identity, where = f"https://github.com/{workflow}", SigstoreTrust(trust_config)
         with pytest.raises(IdentityError, match="which anyone may call"):
             sigstore_verifier(identity, GITHUB, None, where)(data)
