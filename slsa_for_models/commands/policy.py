@@ -8,7 +8,7 @@ import sys
 
 from model_signing.terminal import command_line
 from slsa_for_models.commands import expectation_options, verify
-from slsa_for_models.commands.shared_options import PROGRESS, check_writable
+from slsa_for_models.commands.shared_options import PROGRESS, check_apart, check_writable
 from slsa_for_models.errors import PolicyError
 
 
@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
             where=str(args.output),
             fix="choose another --output, or remove it first",
         )
-    check_writable(args.output)
+    check_writable(args.output, lambda _: False)
+    check_apart(args.output, (args.model,))
     expected = expectation_options.expectations(args)
     if found := verify.look_beside(args):
         print(f"slsa_for_models: {found}", file=sys.stderr)

@@ -6,7 +6,13 @@ import argparse
 from datetime import datetime, timezone
 
 from model_signing.terminal import command_line
-from slsa_for_models.commands.shared_options import TRUST, check_writable, moment, trust
+from slsa_for_models.commands.shared_options import (
+    TRUST,
+    check_apart,
+    check_writable,
+    moment,
+    trust,
+)
 
 _OPTIONS: dict[str, command_line.Row] = {
     "model": ("FILE", "a file or a directory"),
@@ -46,6 +52,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _is_predicate(beginning: bytes) -> bool:
+    return beginning.startswith(b'{\n  "buildDefinition": {\n')
+
+
 def run(args: argparse.Namespace) -> int:
     """The command."""
     from model_signing.safe_files import read_bounded, write_atomic
@@ -53,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     from slsa_for_models.attesting.build_context import from_token, parse_inputs
     from slsa_for_models.evidence import training_record
 
-    check_writable(args.output, bundle=not args.predicate_only)
+    check_writable(args.output, _is_predicate if args.predicate_only else None)
+    check_apart(args.output, (args.model, args.training_record, *args.requirements))
     token = args.identity_token or signing_job.ambient_token()
     context = from_token(
         token,

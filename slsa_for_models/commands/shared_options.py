@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,19 +80,65 @@ def trust(args: argparse.Namespace) -> SigstoreTrust:
     return SigstoreTrust(trust_config=args.trust_config, offline=args.offline)
 
 
-def check_writable(path: Path, *, bundle: bool = False) -> None:
+def is_page(beginning: bytes) -> bool:
+    """Whether a file that begins so is a page such as `verify --html` writes."""
+    return beginning.startswith(b"<!DOCTYPE html")
+
+
+def is_prose(beginning: bytes) -> bool:
+    """Whether a file that begins so is text that may be appended to: no key, no JSON, no model."""
+    try:
+        text = beginning.decode()
+    except UnicodeDecodeError as error:  # a character that is cut off at the end is no matter
+        text = "" if error.start < len(beginning) - 3 else beginning[: error.start].decode()
+    return "\0" not in text and bool(text) and not text.lstrip().startswith(("{", "-----BEGIN"))
+
+
+def check_writable(path: Path, over: Callable[[bytes], bool] | None = None) -> None:
     """Before the work, not after it.
 
+    Args:
+        path: The output.
+        over: Whether an older file may be replaced, by its first bytes; by default a Sigstore
+            bundle may, and nothing else.
+
     Raises:
-        FileError: The output cannot be written; or the file there, for which a `bundle` would be
-            written, is none.
+        FileError: The output cannot be written, or another file would be lost.
     """
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise FileError("the output cannot be written", where=str(path))
-    if bundle:
+    if over is None:
         from model_signing.safe_files import check_output
 
         check_output(path)
+    elif path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            beginning = file.read(4096)
+        if not over(beginning):
+            raise FileError(
+                "the output would destroy a file of another kind",
+                where=str(path),
+                expected="a new file, or an older one like it",
+                fix="choose another name, or remove the file first",
+            )
+
+
+def check_apart(output: Path, read: Iterable[object]) -> None:
+    """What is read is not written to, and nothing is added to a model.
+
+    Raises:
+        FileError: It would be.
+    """
+    place = output.resolve()
+    for path in (one for one in read if isinstance(one, Path) and one.exists()):
+        there = path.resolve()
+        same = output.exists() and output.samefile(path)
+        if same or (there.is_dir() and (place == there or there in place.parents)):
+            raise FileError(
+                "the output is a part of the model" if path.is_dir() else "the output is also read",
+                where=str(output),
+                fix="choose another place for it",
+            )
 
 
 def moment(text: str) -> datetime:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from model_signing.errors import UsageError, printable
 from model_signing.terminal import command_line
 from slsa_for_models.commands import expectation_options
-from slsa_for_models.commands.shared_options import PROGRESS, TRUST, check_writable, trust
+from slsa_for_models.commands.shared_options import (
+    PROGRESS,
+    TRUST,
+    check_apart,
+    check_writable,
+    is_page,
+    is_prose,
+    trust,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,8 +122,14 @@ def run(args: argparse.Namespace) -> int:
     from slsa_for_models.report import page, plain
 
     _check_attesting(args)
-    for output in filter(None, (args.summary, args.html, args.attest_verdict)):
-        check_writable(output, bundle=output is args.attest_verdict)
+    for output, over in (
+        (args.summary, is_prose),
+        (args.html, is_page),
+        (args.attest_verdict, None),
+    ):
+        if output is not None:
+            check_writable(output, over)
+            check_apart(output, _read(args))
     expected = expectation_options.expectations(args)
     if len(args.model) > 1:
         return _run_each(args, expected)
@@ -195,6 +209,13 @@ def _tell_job(args: argparse.Namespace, verdict: Verdict) -> None:
     if args.summary is not None:
         with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
             file.write(job_page.page(verdict, args.model, repeated(args)))
+
+
+def _read(args: argparse.Namespace) -> list[object]:
+    """The files that the options name and that are read."""
+    names = ("model", *_EVIDENCE, *expectation_options.OPTIONS, *TRUST, "--private-key")
+    values = (getattr(args, command_line.attribute(name)) for name in names)
+    return [one for value in values for one in (value if isinstance(value, list) else [value])]
 
 
 def repeated(args: argparse.Namespace) -> dict[str, object]:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,16 @@ import pytest
 
 from slsa_for_models import cli
 from slsa_for_models.cli import main
-from tests.support.crafted import COMMIT, DATASET, SOURCE, TRAIN, Workshop, refusals
+from tests.support.crafted import (
+    COMMIT,
+    DATASET,
+    SOURCE,
+    TRAIN,
+    Workshop,
+    new_key,
+    private_pem,
+    refusals,
+)
 from tests.support.material import ROOT
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
@@ -151,6 +161,43 @@ def test_an_output_that_cannot_be_written_is_refused_first(
         output = capsys.readouterr()
         assert output.out == ""
         assert "the output cannot be written" in output.err
+
+
+@pytest.mark.parametrize("option", ["--html", "--summary", "--attest-verdict"])
+def test_an_output_destroys_nothing(workshop: Workshop, option: str) -> None:
+    """Neither what is verified nor anything else; also through a link or another spelling."""
+    model, folder = workshop.model(), workshop.directory()
+    policy = workshop.write("policy.toml", b"version = 1\n")
+    provenance, trust = workshop.train_provenance(model), workshop.trust_config
+    shutil.copy(trust, workshop.folder / "trust.json")
+    link, linked = workshop.folder / "link", workshop.folder / "hard link"
+    link.symlink_to(model)
+    linked.hardlink_to(model)
+    key = workshop.write("key.pem", private_pem(new_key()))
+    notes = workshop.write("notes.bin", b"\0\1")
+    code, spelt = 1, workshop.folder / ".." / workshop.folder.name / "model.pth"
+    given = ["--provenance", provenance, "--policy", policy, "--private-key", key]
+    given += ["--verifier-id", "v", "--resource-uri", "r"]
+    for one, outputs in (
+        (model, (model, link, linked, spelt, provenance, policy, key, trust, notes)),
+        (folder, (folder / "page.html", folder / "variables" / "0000")),
+    ):
+        for output in outputs:
+            before = output.read_bytes() if output.exists() else None
+            code, error = workshop.verify(one, *given, option, output)
+            assert (code, error["error"], error["where"]) == (1, "FileError", str(output))
+            assert (output.read_bytes() if output.exists() else None) == before
+
+
+def test_an_older_page_is_replaced_and_a_summary_is_added_to(workshop: Workshop) -> None:
+    model = workshop.model()
+    options = ["--provenance", workshop.train_provenance(model), *EXPECTED]
+    html, summary = workshop.folder / "v.html", workshop.write("s.md", "# Möwe\n".encode())
+    for _ in range(2):
+        assert workshop.verify(model, *options, "--html", html, "--summary", summary)[0] == 0
+    assert html.read_text().count("<h1") == 1
+    text = summary.read_text(encoding="utf-8")
+    assert text.startswith("# Möwe\n## ✅ VERIFIED") and text.count("✅ VERIFIED") == 2
 
 
 def test_evidence_beside_the_model_is_found_by_its_names(
