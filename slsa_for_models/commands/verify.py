@@ -122,17 +122,10 @@ def run(args: argparse.Namespace) -> int:
     from slsa_for_models.report import page, plain
 
     _check_attesting(args)
-    for output, over in (
-        (args.summary, is_prose),
-        (args.html, is_page),
-        (args.attest_verdict, None),
-    ):
-        if output is not None:
-            check_writable(output, over)
-            check_apart(output, _read(args))
-    expected = expectation_options.expectations(args)
     if len(args.model) > 1:
-        return _run_each(args, expected)
+        return _run_each(args)
+    _check_outputs(args)
+    expected = expectation_options.expectations(args)
     (args.model,) = args.model
     if found := look_beside(args):
         print(f"slsa_for_models: {found}", file=sys.stderr)
@@ -163,7 +156,7 @@ def _check_attesting(args: argparse.Namespace) -> None:
         raise UsageError("--attest-verdict needs a FILE, or --attach")
 
 
-def _run_each(args: argparse.Namespace, expected: Expectations) -> int:
+def _run_each(args: argparse.Namespace) -> int:
     """Several models, each with the evidence that lies in it or beside it."""
     import json
     from threading import Lock
@@ -180,7 +173,8 @@ def _run_each(args: argparse.Namespace, expected: Expectations) -> int:
                 found=f"{len(args.model)} models",
                 fix="what lies in a model or beside it is found by its name",
             )
-    one_at_a_time = Lock()
+    _check_outputs(args)
+    expected, one_at_a_time = expectation_options.expectations(args), Lock()
 
     def one(model: Path | str, threads: int, progress: Progress) -> many.Done:
         own = argparse.Namespace(**{**vars(args), "model": model})
@@ -209,6 +203,18 @@ def _tell_job(args: argparse.Namespace, verdict: Verdict) -> None:
     if args.summary is not None:
         with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
             file.write(job_page.page(verdict, args.model, repeated(args)))
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Before the work, not after it."""
+    for output, over in (
+        (args.summary, is_prose),
+        (args.html, is_page),
+        (args.attest_verdict, None),
+    ):
+        if output:
+            check_writable(output, over)
+            check_apart(output, _read(args))
 
 
 def _read(args: argparse.Namespace) -> list[object]:
