@@ -17,9 +17,11 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from model_signing.api import Compared as Compared
     from model_signing.api import HashOptions as HashOptions
     from model_signing.api import Signed as Signed
     from model_signing.api import Verified as Verified
+    from model_signing.api import compare_listed as compare_listed
     from model_signing.api import digest as digest
     from model_signing.api import sign as sign
     from model_signing.api import verify as verify
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _PUBLIC = {  # module -> its public names
-    "api": "HashOptions Signed Verified digest sign verify",
+    "api": "Compared HashOptions Signed Verified compare_listed digest sign verify",
     "errors": "Error",
     "methods": "Authenticated Signer Verifier",
     "methods.certificate": "certificate_signer certificate_verifier",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import builtins
 import hashlib
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from model_signing.errors import Error, FileError, MismatchError, StatementError, UsageError
 from model_signing.hashing import Progress, hash_function, hash_model
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from model_signing.sources.copying import Copy
 
 _SHOWN = 10  # names in one message
+_Result = TypeVar("_Result", bound="Compared")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class HashOptions:
         ignore_git_paths: Leave out `.git` and the like, as OMS 6.2 demands.
         allow_symlinks: Follow symbolic links that stay inside the model.
         jobs: Threads; by default as many cores as this process may use.
+        use_listed_digests: To sign, take the SHA-256 that a place elsewhere lists of a file, and
+            read only what has none. The place is trusted with what is signed.
+        digest_cache: To sign a model on this machine, a file that remembers digests, so that only
+            what changed is read; see `model_signing.sources.digest_cache`.
     """
 
     method: Method = "files"
@@ -59,6 +64,8 @@ class HashOptions:
     ignore_git_paths: bool = True
     allow_symlinks: bool = False
     jobs: int | None = None
+    use_listed_digests: bool = False
+    digest_cache: AnyPath | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ class Signed:
         files: Number of files.
         bytes: Their size.
         bundle: The signature: what the file holds.
+        unread: Number of files whose digest is as the place lists it: nobody read their bytes.
         warnings: What looks like an accident, and was signed or passed over all the same.
         attached: The address of the signature that was attached to the model; None if none was.
     """
@@ -88,13 +96,14 @@ class Signed:
     files: int
     bytes: int
     bundle: builtins.bytes = field(repr=False)
+    unread: int
     warnings: tuple[str, ...]
     attached: str | None
 
 
 @dataclass(frozen=True)
-class Verified(Signed):
-    """What was signed, and holds.
+class Compared(Signed):
+    """What was signed, and who did; as `compare_listed` returns it, its bytes are not verified.
 
     Attributes:
         authenticated: Who signed, when, and how that is known.
@@ -107,6 +116,10 @@ class Verified(Signed):
     unsigned: tuple[str, ...]
     other_signatures: tuple[str, ...]
     _source: Source = field(repr=False)
+
+
+class Verified(Compared):
+    """What was signed, and holds: every byte was read, and is what was signed."""
 
     def open(self, name: str) -> BinaryIO:
         """Opens a file of the model so that the bytes read are the bytes verified.
@@ -187,9 +200,18 @@ def sign(
     entries, how, warnings = _enumerate(source, options, place)
     warnings += _strays(source, entries)
     # OMS 6.3, 6.4.
-    found = hash_model(
-        source, entries, how, jobs=options.jobs, executor=executor, progress=progress
-    )
+    listed = _listed(entries, how) if options.use_listed_digests else {}
+    with _remembering(source, entries, how, options) as (known, remember):
+        found = hash_model(
+            source,
+            entries,
+            how,
+            jobs=options.jobs,
+            executor=executor,
+            progress=progress,
+            known={**known, **listed},
+        )
+        remember(found.digests)
     # OMS 6.5, 6.6.
     payload = statement.encode(source.name, found)
     # OMS 6.7, 6.8, 9.
@@ -197,7 +219,8 @@ def sign(
     if place is not None:
         signatures.write(place, bundle)
     attached = registry.attach(bundle) if registry else None
-    return Signed(*_summary(source, place, found, payload), bundle, tuple(warnings), attached)
+    summary = _summary(source, place, found, payload)
+    return Signed(*summary, bundle, len(listed), tuple(warnings), attached)
 
 
 def digest(
@@ -256,6 +279,67 @@ def verify(
         FileError: The model cannot be read, the copy not written. MismatchError: 8.4, 8.5.
         UsageError: The copy would lie in the model.
     """
+    how = partial(
+        _verify,
+        verifier=verifier,
+        ignore_paths=ignore_paths,
+        ignore_unsigned_files=ignore_unsigned_files,
+        allow_legacy_predicate=allow_legacy_predicate,
+        allow_symlinks=allow_symlinks,
+        hashing={"jobs": jobs, "executor": executor, "progress": progress},
+        copy_to=copy_to,
+    )
+    return _first_that_holds(Verified, how, model, signature)
+
+
+def compare_listed(
+    model: AnyPath | Source,
+    signature: AnyPath | None,
+    verifier: Verifier,
+    *,
+    ignore_paths: Sequence[str] = (),
+    ignore_unsigned_files: bool = False,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Compared:
+    """Compares a signature with the digests that a place lists, and reads only what has none.
+
+    That is a quick look, and no verification: the place could list what was signed, and send
+    something else.
+
+    Args:
+        model: See `verify`.
+        signature: See `verify`; of whole files, in SHA-256.
+        verifier: See `verify`.
+        ignore_paths: See `verify`.
+        ignore_unsigned_files: See `verify`.
+        jobs: See `verify`.
+        progress: See `verify`.
+
+    Raises:
+        Error: As `verify`.
+        UsageError: The signature has other digests.
+    """
+    how = partial(
+        _verify,
+        verifier=verifier,
+        ignore_paths=ignore_paths,
+        ignore_unsigned_files=ignore_unsigned_files,
+        allow_legacy_predicate=False,
+        allow_symlinks=False,
+        hashing={"jobs": jobs, "progress": progress},
+        copy_to=None,
+    )
+    return _first_that_holds(Compared, how, model, signature)
+
+
+def _first_that_holds(
+    result: type[_Result],
+    verify_one: Callable[..., Compared],
+    model: AnyPath | Source,
+    signature: AnyPath | None,
+) -> _Result:
+    """The result for the signature, or for the first that lies with the model and holds."""
     others: tuple[str, ...] = ()
     if signature is None:
         model, found = signatures.beside(model)
@@ -264,18 +348,10 @@ def verify(
     else:
         place = signatures.where(signature)
         candidates = [(place, signatures.read(place))]
-    step = partial(
-        _verify,
-        ignore_unsigned_files=ignore_unsigned_files,
-        allow_legacy_predicate=allow_legacy_predicate,
-        allow_symlinks=allow_symlinks,
-        hashing={"jobs": jobs, "executor": executor, "progress": progress},
-        copy_to=copy_to,
-    )
     refusals: list[Error] = []
     for place, data in candidates:
         try:
-            return step(model, place, data, verifier, ignore_paths, others)
+            return result(**vars(verify_one(model, place, data, result is Verified, others)))
         except (FileError, UsageError):  # noqa: PERF203
             raise
         except Error as error:
@@ -288,16 +364,17 @@ def _verify(
     model: AnyPath | Source,
     signature: Where,
     data: bytes,
-    verifier: Verifier,
-    ignore_paths: Sequence[str],
+    read_all: bool,
     beside: tuple[str, ...],
     *,
+    verifier: Verifier,
+    ignore_paths: Sequence[str],
     ignore_unsigned_files: bool,
     allow_legacy_predicate: bool,
     allow_symlinks: bool,
     hashing: Mapping[str, Any],
     copy_to: AnyPath | Copy | None,
-) -> Verified:
+) -> Compared:
     # 8.1, 8.2: the bundle and its signature. Nothing is trusted before this returns.
     try:
         authenticated = verifier(data)
@@ -322,13 +399,15 @@ def _verify(
     # 8.4.8, 8.4.9, 8.5: the same files, before any time is spent on hashing them.
     _compare_files(source, entries, expected)
     # 8.4.7, 8.4.8: the same bytes.
+    unread = {} if read_all else _listed(entries, how)
     with _opened(copy_to, source) as copy:
-        actual = hash_model(source, entries, how, **hashing, copy=copy)
+        actual = hash_model(source, entries, how, **hashing, copy=copy, known=unread)
         _compare_digests(source, entries, actual, expected)
     found = replace(expected, files=actual.files)
-    return Verified(
+    return Compared(
         *_summary(source, signature, found, authenticated.payload),
         bundle=data,
+        unread=len(unread),
         warnings=tuple(warnings),
         attached=None,
         authenticated=authenticated,
@@ -336,6 +415,44 @@ def _verify(
         other_signatures=tuple(other for other in beside if other != signature),
         _source=source if copy is None else copy.kept,
     )
+
+
+def _listed(entries: Mapping[str, Entry], how: Serialization) -> dict[str, str]:
+    """The digests that a place lists, in place of those that would be found.
+
+    Raises:
+        UsageError: The signature is to have other digests than a place could list.
+    """
+    if how.hash_type != "sha256" or how.method != "files":
+        raise UsageError(
+            "places list the SHA-256 of whole files",
+            expected="sha256 of files",
+            found=f"{how.hash_type} of {how.method}",
+            fix="leave out --use-listed-digests: the bytes are read then",
+        )
+    return {name: entry.sha256 for name, entry in entries.items() if entry.sha256 is not None}
+
+
+@contextmanager
+def _remembering(
+    source: Source, entries: Mapping[str, Entry], how: Serialization, options: HashOptions
+) -> Iterator[tuple[Mapping[str, str], Callable[[Mapping[str, str]], None]]]:
+    """The digests that the cache knows, and what to tell those to that were found."""
+    if options.digest_cache is None:
+        yield {}, lambda _: None
+        return
+    if not isinstance(source, LocalSource):
+        fix = "leave it out; --use-listed-digests may save reading"
+        raise UsageError("a digest cache is for models on this machine", found=str(source), fix=fix)
+    from model_signing.sources.digest_cache import DigestCache, Part
+
+    parts = {
+        resource: Part(entry, start, end)
+        for name, entry in entries.items()
+        for resource, start, end in resources(name, entry.size, how.shard_size)
+    }
+    with DigestCache(Path(options.digest_cache), how.hash_type) as cache:
+        yield cache.find(parts), partial(cache.remember, parts)
 
 
 def _opened(copy_to: AnyPath | Copy | None, source: Source) -> AbstractContextManager[Copy | None]:

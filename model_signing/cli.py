@@ -73,6 +73,15 @@ _OPTIONS: dict[str, command_line.Row] = {
         "DIR",
         "a new folder: gets the bytes as they are hashed, and is there only if they are verified",
     ),
+    "--use-listed-digests": (
+        "",
+        "take the SHA-256 that a registry or hub lists, and read only what has none: to sign, you "
+        "trust the place with it; to verify, it is a quick look that verifies nothing",
+    ),
+    "--digest-cache": (
+        "FILE",
+        "remembers digests of files here, so that signing again reads only what changed",
+    ),
     "--allow-legacy-predicate": ("", "accept the format of model-signing v0.2.0"),
     "--hash-algorithm": (
         "sha256|blake2b|blake3",
@@ -119,8 +128,11 @@ _WALK = "--ignore-paths --ignore-git-paths --allow-symlinks --jobs"
 _OUTPUT = "--quiet --no-progress --format"
 _HASH = f"{_WALK} {_OUTPUT} --hash-algorithm --shard-size"
 _MODELS = "model_path+ --signature --signature-name"
-_SIGN = f"{_MODELS} {_HASH} --attach"
-_VERIFY = f"{_MODELS} {_WALK} {_OUTPUT} --copy-to --ignore-unsigned-files --allow-legacy-predicate"
+_SIGN = f"{_MODELS} {_HASH} --attach --use-listed-digests --digest-cache"
+_VERIFY = (
+    f"{_MODELS} {_WALK} {_OUTPUT} --copy-to --use-listed-digests --ignore-unsigned-files "
+    "--allow-legacy-predicate"
+)
 _INSTANCE = "--trust-config --use-staging --offline"
 _CREDENTIALS = "--use-ambient-credentials --identity-token --identity-token-file"
 _OAUTH = f"{_CREDENTIALS} --client-id --client-secret --oauth-force-oob --timeout"
@@ -360,8 +372,12 @@ def _verify(args: _Args) -> int:
     many = len(args.model_path) > 1
     if args.signature is not None and (many or args.signature_name is not None):
         raise _one_signature(args)
-    if many and args.copy_to is not None:
-        raise UsageError("--copy-to is of one model", found=f"{len(args.model_path)} models")
+    for option in ("copy_to", "use_listed_digests"):
+        if many and getattr(args, option):
+            what = f"--{option.replace('_', '-')} is of one model"
+            raise UsageError(what, found=f"{len(args.model_path)} models")
+    if args.use_listed_digests and args.copy_to is not None:
+        raise UsageError("--use-listed-digests verifies nothing that --copy-to could copy")
     verifier = args.make(args)
     if many:
         return _each(args, lambda model, *how: _verified(args, model, verifier, *how))
@@ -379,21 +395,22 @@ def _verified(
     given = args.signature
     if given is None and not isinstance(model, str):
         given = beside.find(model, args.signature_name)
-    verified = model_signing.verify(
-        model,
-        given,
-        verifier,
-        ignore_paths=_ignored(args, model),
-        jobs=jobs,
-        progress=progress,
-        copy_to=args.copy_to,
-        **_attributes(args, "ignore_unsigned_files allow_legacy_predicate allow_symlinks"),
-    )
+    options = {
+        "ignore_paths": _ignored(args, model),
+        "ignore_unsigned_files": args.ignore_unsigned_files,
+        "jobs": jobs,
+        "progress": progress,
+    }
+    if args.use_listed_digests:
+        verified = model_signing.compare_listed(model, given, verifier, **options)
+    else:
+        options |= _attributes(args, "allow_legacy_predicate allow_symlinks copy_to")
+        verified = model_signing.verify(model, given, verifier, **options)
     _warn(args, model, verified)
     who, log = verified.authenticated, verified.authenticated.log
     found = {"signature": str(verified.signature)} if given is None else {}
     return {
-        "result": "verified",
+        "result": "as listed" if args.use_listed_digests else "verified",
         **_attributes(who, "method identity issuer"),
         "signed_at": who.signed_at and who.signed_at.isoformat(),
         "time_source": who.time_source,
@@ -640,12 +657,14 @@ def _jobs(args: _Args) -> int:
 
 
 def _hash_options(args: _Args, model: Path | str, jobs: int | None) -> HashOptions:
+    names = "shard_size ignore_git_paths allow_symlinks"
+    names += "" if args.command == "digest" else " use_listed_digests digest_cache"
     return model_signing.HashOptions(
         method="files" if args.shard_size is None else "shards",
         algorithm=args.hash_algorithm,
         ignore_paths=_ignored(args, model),
         jobs=jobs,
-        **_attributes(args, "shard_size ignore_git_paths allow_symlinks"),
+        **_attributes(args, names),
     )
 
 
@@ -665,7 +684,8 @@ def _what(model: Path | str, done: Signed) -> dict[str, Any]:
     covered = _attributes(done, "files bytes root_digest payload_digest")
     warnings = {"warnings": list(done.warnings)} if done.warnings else {}
     resolved = {"resolved": done.resolved} if done.resolved else {}
-    return {"model": str(model), **resolved, **covered, **warnings}
+    unread = {"unread": done.unread} if done.unread else {}
+    return {"model": str(model), **resolved, **covered, **unread, **warnings}
 
 
 def _attributes(of: object, names: str) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def hash_model(
     executor: Executor | None = None,
     progress: Progress | None = None,
     copy: Copy | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Hashes a model (OMS 6.3) into its manifest, sorted by name (OMS 6.4).
 
@@ -79,6 +80,7 @@ def hash_model(
             finds the same files; it only needs `submit`.
         progress: Told how far the work is.
         copy: Gets the bytes as they are hashed.
+        known: Resources that are not read, and their digests, hexadecimal.
 
     Raises:
         FileError: A file cannot be read, changes meanwhile, or is not what its place lists; the
@@ -87,6 +89,7 @@ def hash_model(
             another machine, were to make the copy.
     """
     sizes = {name: entries[name].size for name in sorted(entries)}
+    known = known or {}
     total = sum(sizes.values())
     if serialization.shard_size and total // serialization.shard_size > MAX_FILES:
         raise UsageError("the shards are too small", expected=f"at most {MAX_FILES} shards")
@@ -94,7 +97,9 @@ def hash_model(
         Range(resource, name, start, end - start, entries[name])
         for name, size in sizes.items()
         for resource, start, end in resources(name, size, serialization.shard_size)
+        if resource not in known
     ]
+    total = sum(part.size for part in ranges) if known else total
     jobs = checked_jobs(jobs)
     if copy is not None:
         if executor is not None:
@@ -119,7 +124,7 @@ def hash_model(
         task = partial(hash_ranges, source, serialization.hash_type, threads)
         results = _elsewhere(task, batches, executor, report)
     names = (part.resource for batch in batches for part in batch)
-    digests = dict(sorted(zip(names, results, strict=True)))
+    digests = dict(sorted([*zip(names, results, strict=True), *known.items()]))
     return Manifest(serialization, digests, sizes)
 
 

@@ -11,10 +11,10 @@ import model_signing
 from model_signing.cli import main
 
 EXPORTED = (
-    "Authenticated Error HashOptions Manifest Serialization Signed Signer SigstoreSigning "
-    "SigstoreTrust Verified Verifier certificate_signer certificate_verifier digest digest_signer "
-    "key_signer key_verifier pkcs11_certificate_signer pkcs11_key_signer sign sigstore_signer "
-    "sigstore_verifier verify"
+    "Authenticated Compared Error HashOptions Manifest Serialization Signed Signer SigstoreSigning "
+    "SigstoreTrust Verified Verifier certificate_signer certificate_verifier compare_listed digest "
+    "digest_signer key_signer key_verifier pkcs11_certificate_signer pkcs11_key_signer sign "
+    "sigstore_signer sigstore_verifier verify"
 )
 
 

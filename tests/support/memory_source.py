@@ -22,6 +22,8 @@ class MemorySource:
         single: Whether it is one file.
         piece: Bytes of a buffer.
         wait: Seconds that each buffer takes to come.
+        lists: Names whose SHA-256 is listed.
+        reads: Names that were read.
     """
 
     name: str
@@ -29,11 +31,14 @@ class MemorySource:
     single: bool = False
     piece: int = 1 << 20
     wait: float = 0
+    lists: tuple[str, ...] = ()
+    reads: set[str] = field(default_factory=set)
 
     def entries(self, selection: Selection) -> tuple[dict[str, Entry], list[str]]:
         """See `Source`: a flat listing, filtered."""
+        listed = {name: sha256(data).hexdigest() for name, data in self.files.items()}
         found = {
-            name: Entry(len(data), sha256(data).hexdigest())
+            name: Entry(len(data), listed[name], listed[name] if name in self.lists else None)
             for name, data in self.files.items()
             if selection.takes(name)
         }
@@ -43,6 +48,7 @@ class MemorySource:
 
     def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
         """See `Source`."""
+        self.reads.add(name)
         data = self.files[name]
         for offset in range(start, stop, self.piece):
             if self.wait:
