@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
+from model_signing.comparison import compare_digests, compare_files, named_as, some
 from model_signing.errors import Error, FileError, MismatchError, StatementError, UsageError
 from model_signing.hashing import Progress, hash_function, hash_model
 from model_signing.oms import names, statement
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from model_signing.methods import Authenticated, Signer, Verifier
     from model_signing.sources.copying import Copy
 
-_SHOWN = 10  # names in one message
 _Result = TypeVar("_Result", bound="Compared")
 
 
@@ -395,14 +394,14 @@ def _verify(
     selection = Selection(excused, listed, ignore_unsigned_files, noted)
     entries, unsigned = source.entries(selection)
     warnings = _unmatched(asked - own, unsigned)
-    expected = _named_as(source, entries, signed.manifest)
+    expected = named_as(source, entries, signed.manifest)
     # 8.4.8, 8.4.9, 8.5: the same files, before any time is spent on hashing them.
-    _compare_files(source, entries, expected)
+    compare_files(source, entries, expected)
     # 8.4.7, 8.4.8: the same bytes.
     unread = {} if read_all else _listed(entries, how)
     with _opened(copy_to, source) as copy:
         actual = hash_model(source, entries, how, **hashing, copy=copy, known=unread)
-        _compare_digests(source, entries, actual, expected)
+        compare_digests(source, entries, actual, expected)
     found = replace(expected, files=actual.files)
     return Compared(
         *_summary(source, signature, found, authenticated.payload),
@@ -492,7 +491,7 @@ def _enumerate(
         # 6.3.2 leaves empty files out, so that nobody would notice when one comes or goes.
         raise FileError(
             "an empty file cannot be signed in shards (OMS 6.3.2)",
-            where=_some(empty),
+            where=some(empty),
             fix="remove it, exclude it with --ignore-paths, or sign without shards",
         )
     how = (options.method, options.algorithm, shard_size, options.allow_symlinks)
@@ -520,12 +519,12 @@ def _strays(source: Source, entries: Mapping[str, Entry]) -> list[str]:
     warnings = []
     if pointers:
         warnings.append(
-            f"signed as they are, pointers of Git LFS in place of files: {_some(pointers)}; "
+            f"signed as they are, pointers of Git LFS in place of files: {some(pointers)}; "
             "get the files with `git lfs pull`, then sign again"
         )
     if found := strays.leftovers(entries.keys()):
         warnings.append(
-            f"signed with the model, although tools leave such things by accident: {_some(found)}; "
+            f"signed with the model, although tools leave such things by accident: {some(found)}; "
             f"leave them out with --ignore-paths {found[0]}"
         )
     return warnings
@@ -536,106 +535,6 @@ def _ignored(source: Source, path: str) -> str:
     if isinstance(source, LocalSource):
         return local.ignored_path(Path(source.path), path)
     return names.ignored(path)
-
-
-def _named_as(source: Source, entries: Mapping[str, Entry], signed: Manifest) -> Manifest:
-    """OMS 11: v0.3.1 and v1.0.0 named the file of a single-file model "."."""
-    if not source.single or list(signed.files) != ["."]:
-        return signed
-    (name,) = entries
-    digests = {name + resource[1:]: digest for resource, digest in signed.digests.items()}
-    return replace(signed, digests=digests, files={name: signed.files["."]})
-
-
-def _compare_files(source: Source, entries: Mapping[str, Entry], signed: Manifest) -> None:
-    missing = [name for name in signed.files if name not in entries]
-    unsigned = [name for name in entries if name not in signed.files]
-    if missing or unsigned:
-        lists = {"not signed": unsigned, "missing": missing}
-        raise MismatchError(
-            "the model does not have the files that were signed (OMS 8.4)",
-            where=str(source),
-            found="; ".join(
-                [f"{what}: {_some(names)}" for what, names in lists.items() if names]
-                + _alike(missing, unsigned)
-                + _remarks(source, {name: signed.digests.get(name, "") for name in missing})
-            ),
-            fix=None if missing else "remove them, or excuse them with --ignore-unsigned-files",
-            files={"missing": sorted(missing), "unsigned": sorted(unsigned)},
-        )
-    for name, size in signed.files.items():
-        if size is not None and size != entries[name].size:
-            raise MismatchError(
-                "a file does not have the size that was signed (OMS 8.4)",
-                where=name,
-                expected=f"{size} bytes",
-                files={"changed": [name]},
-                **{
-                    "found": f"{entries[name].size} bytes",
-                    **_cause(source, entries, [name]),
-                },
-            )
-
-
-def _remarks(source: Source, missing: Mapping[str, str]) -> list[str]:
-    """What the place knows of names that were signed, with these digests, and are not there."""
-    remark = getattr(source, "remark", None)
-    return list(filter(None, [remark(missing)])) if remark else []
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _alike(missing: Sequence[str], unsigned: Sequence[str]) -> list[str]:
-    """Names of which one was signed and another is there, that a reader would take for one."""
-    found = []
-    for what, key in (
-        ("another Unicode form", partial(unicodedata.normalize, "NFC")),
-        ("upper and lower case", _folded),
-    ):
-        there = {key(name): name for name in unsigned}
-        alike = [(name, there[key(name)]) for name in sorted(missing) if key(name) in there]
-        if alike:
-            signed, other = (ascii(name)[1:-1] for name in alike[0])
-            found.append(f"they differ in {what}: {signed} was signed, {other} is there")
-            break
-    return found
-
-
-def _compare_digests(
-    source: Source, entries: Mapping[str, Entry], actual: Manifest, signed: Manifest
-) -> None:
-    different = [name for name in signed.digests if actual.digests[name] != signed.digests[name]]
-    if different:
-        different.sort()  # as they are shown
-        first = different[0]
-        raise MismatchError(
-            "the model is not what was signed (OMS 8.4)",
-            files={"changed": different},
-            **{
-                "where": _some(different),
-                "expected": f"{signed.algorithm} {signed.digests[first]}",
-                "found": f"{signed.algorithm} {actual.digests[first]}",
-                **_cause(source, entries, [name for name in different if name in entries]),
-            },
-        )
-
-
-def _cause(source: Source, entries: Mapping[str, Entry], names: Sequence[str]) -> dict[str, str]:
-    """What explains a file that is not as signed, if something does."""
-    from model_signing.sources.strays import is_pointer
-
-    pointers = [name for name in names if is_pointer(source, name, entries[name])]
-    if not pointers:
-        return {}
-    found = f"a pointer of Git LFS in place of the file: {_some(pointers)}"
-    return {"found": found, "fix": "get the files with `git lfs pull`"}
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(sorted(names)[:_SHOWN]) + more
 
 
 def _summary(
