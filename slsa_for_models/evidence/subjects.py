@@ -20,7 +20,7 @@ from model_signing.hashing import Means, hash_model
 from model_signing.oms import statement
 from model_signing.oms.manifest import Manifest, Serialization
 from model_signing.oms.names import GIT_PATHS, Selection
-from model_signing.sources import AnyPath, Source, open_source
+from model_signing.sources import AnyPath, Source, can_attach, open_source
 from slsa_for_models.errors import RecordError, SubjectError
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class ModelDigests:
         root: The OMS root digest: SHA-256 over the files' raw digests, sorted by name.
         payload_sha256: SHA-256 of the OMS statement, which binds names too: the signed one, or the
             one that signing a directory with default options makes; "" for an unsigned file.
+        manifest_sha256: Of the manifest that names all files, where they lie in a registry and were
+            compared with it; else "".
     """
 
     name: str
@@ -66,6 +68,7 @@ class ModelDigests:
     files: Mapping[str, str]
     root: str
     payload_sha256: str
+    manifest_sha256: str = ""
 
     @property
     def sha256(self) -> str:
@@ -184,9 +187,9 @@ def check(subjects: Iterable[Resource], model: ModelDigests) -> str:
     """Whether provenance is about this model (SLSA v1.2 verifying-artifacts, 1.2).
 
     A file: one subject has its digest. A directory: its OMS payload is a subject; or every file is
-    one by name and digest. Where the root digest is named, nothing else is below that name. Others
-    name the files with a common folder before them, with `./`, or by base names alone; subjects
-    outside that folder are other artifacts of the build.
+    one by name and digest. Either in a registry: its manifest is one. Where the root digest is
+    named, nothing else is below that name. Others name the files with a common folder before them,
+    with `./`, or by base names alone; subjects outside that folder are other artifacts.
 
     Returns:
         What matched, and how, in words.
@@ -197,6 +200,9 @@ def check(subjects: Iterable[Resource], model: ModelDigests) -> str:
     subjects = tuple(subjects)
     listed = [(subject.name, subject.sha256) for subject in subjects if subject.sha256]
     without = {_plain(subject.name) for subject in subjects if not subject.sha256}
+    for name, digest in listed:
+        if digest == model.manifest_sha256:
+            return f"{name} sha256:{digest} (the manifest in its registry)"
     if model.single:
         return _check_file(listed, without, model)
     for name, digest in listed:
@@ -331,4 +337,5 @@ def _digests(source: Source, built: Manifest, payload: str | None) -> ModelDiges
     root = statement.root_digest(built.digests.values())
     if payload is None:
         payload = "" if single else sha256(statement.encode(name, built)).hexdigest()
-    return ModelDigests(name, single, digests, root, payload)
+    manifest = source.known_as[1] if can_attach(source) else ""
+    return ModelDigests(name, single, digests, root, payload, manifest)

@@ -131,6 +131,25 @@ def test_what_cannot_be_attached_is_told_before_anything_is_done(
         assert message in said["message"]
 
 
+def test_provenance_may_be_about_the_manifest(workshop: Workshop, registry: str) -> None:
+    """As `actions/attest` and `cosign attest` make it of what was pushed."""
+    model = workshop.directory(name="by-manifest")
+    digest, address = pushed(registry, "by-manifest", model), f"oci://{registry}/by-manifest:v1"
+    statement = workshop.train_statement(model, workshop.record(model))
+    about = {"name": f"{registry}/by-manifest", "digest": {"sha256": digest.partition(":")[2]}}
+    statement["subject"] = [about]
+    options = (
+        *("--provenance", workshop.write("p.json", workshop.sign(statement, workshop.token()))),
+        *("--policy", workshop.write("publisher.toml", PUBLISHER.encode())),
+    )
+    code, verdict = workshop.verify(address, *options)
+    assert (code, refusals(verdict)) == (0, [])
+    assert workshop.verify(model, *options)[0] == 1  # here nobody knows that manifest
+    pushed(registry, "by-manifest", workshop.model(b"other"))
+    assert workshop.verify(address, *options)[0] == 1
+    assert workshop.verify(f"oci://{registry}/by-manifest@{digest}", *options)[0] == 0
+
+
 # Others who rely on it
 
 
