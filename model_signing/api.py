@@ -429,7 +429,11 @@ def _listed(entries: Mapping[str, Entry], how: Serialization) -> dict[str, str]:
             found=f"{how.hash_type} of {how.method}",
             fix="leave out --use-listed-digests: the bytes are read then",
         )
-    return {name: entry.sha256 for name, entry in entries.items() if entry.sha256 is not None}
+    return {
+        name: entry.sha256
+        for name, entry in entries.items()
+        if entry.sha256 is not None and not entry.measured
+    }
 
 
 @contextmanager

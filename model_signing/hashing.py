@@ -89,7 +89,7 @@ def hash_model(
             another machine, were to make the copy.
     """
     sizes = {name: entries[name].size for name in sorted(entries)}
-    known = known or {}
+    known = {**_measured(entries, serialization, copy), **(known or {})}
     total = sum(sizes.values())
     if serialization.shard_size and total // serialization.shard_size > MAX_FILES:
         raise UsageError("the shards are too small", expected=f"at most {MAX_FILES} shards")
@@ -126,6 +126,15 @@ def hash_model(
     names = (part.resource for batch in batches for part in batch)
     digests = dict(sorted([*zip(names, results, strict=True), *known.items()]))
     return Manifest(serialization, digests, sizes)
+
+
+def _measured(
+    entries: Mapping[str, Entry], serialization: Serialization, copy: Copy | None
+) -> dict[str, str]:
+    """The digests of files that were read already to find them, where they need no second look."""
+    if copy is not None or (serialization.method, serialization.hash_type) != ("files", "sha256"):
+        return {}
+    return {name: entry.sha256 or "" for name, entry in entries.items() if entry.measured}
 
 
 def _batches(ranges: list[Range], *, own_threads: bool) -> list[list[Range]]:

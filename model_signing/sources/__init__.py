@@ -37,7 +37,8 @@ class Entry(NamedTuple):
 
     size: int  # bytes
     version: Hashable  # changes whenever the file does; None: any (for who knows its digest)
-    sha256: str | None = None  # hexadecimal, as the place lists it: a claim, not a measurement
+    sha256: str | None = None  # hexadecimal, as the place lists it: a claim, not a measurement ...
+    measured: bool = False  # ... unless it is that of the bytes, which were read to find the file
 
 
 class Source(Protocol):

@@ -5,16 +5,15 @@ that digest, and those in the manifest, say. How tools lay out models there:
 
 - one layer a file, named by `org.opencontainers.image.title` (oras and what is built on it) or by
   `org.cncf.model.filepath` (CNCF ModelPack, raw layers);
-- tar layers (KitOps, ModelPack, modelcar images). They are read twice, once for their digest and to
-  find the files, then file by file; so a compressed one, of which no part can be asked for, is
-  refused.
+- tar layers (KitOps, ModelPack, modelcar images), as they are or compressed by gzip. They are read
+  as a whole to find the files and their digests; and once more, file by file, for a copy or for
+  other digests than SHA-256.
 
 The config that a manifest names is no file of the model.
 """
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -25,24 +24,24 @@ from typing import Any, NamedTuple, NoReturn
 from model_signing.errors import FileError
 from model_signing.oms import strict_json
 from model_signing.oms.names import Selection
-from model_signing.sources import Buffer, Entry, oci_referrers, remote
+from model_signing.sources import Buffer, Entry, oci_referrers, oci_tar, remote
 from model_signing.sources.oci_registry import DIGEST, Address, Repository
 
 _NAMES = ("org.opencontainers.image.title", "org.cncf.model.filepath")
 _UNPACK = "io.deis.oras.content.unpack"  # oras: a folder, as a tar layer with the folder's name
 _ORAS_FILE = "application/vnd.oci.image.layer.v1.tar"  # oras' type of any file, which is no tar
 _TARS = (".tar", "/tar")
-_COMPRESSED = ("+gzip", "+zstd", ".gzip", ".gz", ".zstd")
+_GZIP = ("+gzip", ".gzip", ".gz")
+_OTHER = ("+zstd", ".zstd")
 _IMAGES = (
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 )
 _MODELCAR = "models/"  # where such an image has its model
-_WHITEOUT = ".wh."  # image-spec, "Whiteouts": a file of a layer below is removed
 _MAX_LAYERS = 100_000
 _MAX_SIZE = 1 << 62  # bytes
-_MAX_TAR_HEADER = 1 << 20  # bytes; of long names
 _SHOWN = 10
+_OTHER_BYTES = "the registry sends other bytes than the digest names"
 
 
 class _Layer(NamedTuple):
@@ -59,15 +58,18 @@ class _Layer(NamedTuple):
         return f"layer {self.number}, {self.name or self.digest} ({self.kind})"
 
     @property
-    def compressed(self) -> bool:
-        return self.kind.endswith(_COMPRESSED)
+    def packing(self) -> str | None:
+        """How it is compressed; None: as we cannot read it."""
+        if self.kind.endswith(_OTHER):
+            return None
+        return "gzip" if self.kind.endswith(_GZIP) else ""
 
     @property
     def is_tar(self) -> bool:
         if self.name and self.kind == _ORAS_FILE:
             return self.unpack
         plain = self.kind
-        for ending in _COMPRESSED:
+        for ending in (*_GZIP, *_OTHER):
             plain = plain.removesuffix(ending)
         return self.unpack or plain.endswith(_TARS)
 
@@ -77,6 +79,7 @@ class _Place(NamedTuple):
 
     blob: str  # digest
     start: int
+    gzipped: int | None = None  # bytes of the blob, if what it holds is to be found by unpacking it
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,14 @@ class OciSource:
             raise FileError("no such file in the registry's model", where=f"{self}, {name}")
         where = f"{self}, {name}"
         fetch = partial(self.at.blob, place.blob, where=where)
-        return remote.pieces(fetch, place.start + start, place.start + stop, where)
+        start, stop = place.start + start, place.start + stop
+        if place.gzipped is None:
+            yield from remote.pieces(fetch, start, stop, where)
+            return
+        try:
+            yield from oci_tar.unpacked(remote.pieces(fetch, 0, place.gzipped, where), start, stop)
+        except ValueError as error:
+            raise FileError(_OTHER_BYTES, where=where, found=str(error)) from error
 
     def signatures(self) -> Iterable[tuple[str, bytes]]:
         """The signatures of models that were attached to the manifest; see `RemoteSource`."""
@@ -230,51 +240,33 @@ class OciSource:
 
     def _in_tar(self, layer: _Layer) -> Iterator[tuple[str, Entry]]:
         """The files of a tar layer, of which not one byte was read unchecked."""
-        if layer.compressed:
+        if layer.packing is None:
             raise FileError(
-                "a compressed tar layer cannot be read in parts",
+                "this compression of a layer is not known",
                 where=str(self),
                 found=str(layer),
-                fix="push the model again, without compression or with a layer for each file; "
-                "or pull it, and name the folder",
+                expected="none, or gzip",
+                fix="push the model again in another way; or pull it, and name the folder",
             )
         where = f"{self}, {layer}"
         fetch = partial(self.at.blob, layer.digest, where=where)
-        stream = _Stream(remote.pieces(fetch, 0, layer.size, where))
+        gzipped = layer.packing == "gzip"
+        archive = oci_tar.Layer(remote.pieces(fetch, 0, layer.size, where), gzipped=gzipped)
         try:
-            with tarfile.TarFile(fileobj=stream, mode="r") as tar:  # type: ignore[arg-type]
-                while (member := tar.next()) is not None:
-                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps what it has read
-                    yield from self._member(layer, member, stream)
-        except (tarfile.TarError, ValueError, EOFError) as error:
+            for member in archive.members():
+                place = _Place(layer.digest, member.start, layer.size if gzipped else None)
+                version = place if member.sha256 else None
+                yield member.name, Entry(member.size, version, member.sha256, measured=True)
+        except ValueError as error:
             found = str(error)
             raise FileError("a layer is no tar archive", where=where, found=found) from error
-        stream.finish()
-        if (found := f"sha256:{stream.digest.hexdigest()}") != layer.digest:
+        if (found := f"sha256:{archive.digest()}") != layer.digest:
             raise FileError(
-                "the registry sends other bytes than the digest names",
+                _OTHER_BYTES,
                 where=where,
                 expected=layer.digest,
                 found=found,
             )
-
-    def _member(
-        self, layer: _Layer, member: tarfile.TarInfo, stream: _Stream
-    ) -> Iterator[tuple[str, Entry]]:
-        name = member.name
-        while name.startswith("./"):
-            name = name[2:]
-        if member.isdir():
-            return
-        removal = name.rpartition("/")[2].startswith(_WHITEOUT)
-        if not member.isreg() or member.issparse() or removal:
-            yield name, Entry(0, None)
-            return
-        start = member.offset_data
-        if not 0 <= member.size <= layer.size - start:
-            raise tarfile.ReadError("a file is larger than the archive")
-        digest = stream.skip(member.size)
-        yield name, Entry(member.size, _Place(layer.digest, start), digest)
 
     def _refuse_index(self, manifests: object) -> NoReturn:
         named = manifests if isinstance(manifests, list) else []
@@ -288,53 +280,6 @@ class OciSource:
 
     def _refuse(self, message: str, found: str | None = None) -> NoReturn:
         raise FileError(message, where=str(self), found=found)
-
-
-class _Stream:
-    """A tar archive that comes in pieces, as a file that is read forwards only."""
-
-    def __init__(self, pieces: Iterable[Buffer]) -> None:
-        self._pieces, self._rest, self._at = iter(pieces), memoryview(b""), 0
-        self.digest = sha256()
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int) -> None:
-        if offset < self._at:
-            raise tarfile.ReadError("it cannot be read in order")
-        for _ in self._take(offset - self._at):
-            pass
-
-    def read(self, size: int) -> bytes:
-        if size > _MAX_TAR_HEADER:
-            raise tarfile.ReadError("a header is too large")
-        return b"".join(self._take(size))
-
-    def skip(self, size: int) -> str:
-        """Reads so many bytes, and returns their SHA-256, hexadecimal."""
-        digest = sha256()
-        for piece in self._take(size):
-            digest.update(piece)
-        return digest.hexdigest()
-
-    def finish(self) -> None:
-        """Reads what follows the archive's end."""
-        for _ in self._take(_MAX_SIZE):
-            pass
-
-    def _take(self, size: int) -> Iterator[memoryview]:
-        while size:
-            if not self._rest:
-                piece = next(self._pieces, None)
-                if piece is None:
-                    return
-                self.digest.update(piece)
-                self._rest = memoryview(piece)
-            taken, self._rest = self._rest[:size], self._rest[size:]
-            size -= len(taken)
-            self._at += len(taken)
-            yield taken
 
 
 def open_address(address: str) -> OciSource:

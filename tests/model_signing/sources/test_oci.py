@@ -21,6 +21,8 @@ import model_signing
 from model_signing import HashOptions
 from model_signing.cli import main
 from model_signing.errors import Error, FileError, MismatchError
+from model_signing.hashing import hash_model
+from model_signing.oms.manifest import Serialization
 from model_signing.oms.names import Selection
 from model_signing.sources import Source, oci, open_source, remote
 from tests.support import registries
@@ -194,15 +196,63 @@ def test_a_modelcar_image_has_its_model_below_models(registry: str) -> None:
     assert files == {"w.bin": b"new", "sub/a": b"a"}  # an upper layer covers what is below it
 
 
+@pytest.mark.parametrize("kind", ["gzip", "a folder of oras", "plain"])
+@pytest.mark.parametrize("options", [HashOptions(), SHARDS, BLAKE3], ids=["files", "shards", "b3"])
+def test_an_archive_is_read_once_unless_a_copy_is_made(
+    faulty: FaultyRegistry, tmp_path: Path, kind: str, options: HashOptions
+) -> None:
+    files = {"d/w.bin": os.urandom(50_000), "d/a": b"a" * 3000, "d/z": os.urandom(5000)}
+    data = tar(*files.items())
+    half = data[:20_480], data[20_480:]
+    layer = {
+        "gzip": Layer(b"".join(map(gzip.compress, half)), f"{TAR}+gzip"),  # as pigz writes it
+        "a folder of oras": Layer(gzip.compress(data), f"{TAR}+gzip", {registries.TITLE: "d"}),
+        "plain": Layer(data, KITOPS),
+    }[kind]
+    push(faulty.host, "m", layer)
+    address = f"oci://{faulty.host}/m:v1"
+    made = model_signing.sign(address, tmp_path / "model.sig", SIGN, options)
+    asked = [path for method, path, _ in faulty.requests if method == "GET" and "/blobs/" in path]
+    assert (len(asked) == 1) is (options == HashOptions())
+    for name, content in files.items():
+        (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "m" / name).write_bytes(content)
+    found = model_signing.verify(tmp_path / "m", tmp_path / "model.sig", VERIFY)
+    assert found.manifest.digests == made.manifest.digests
+    copied = model_signing.verify(address, tmp_path / "model.sig", VERIFY, copy_to=tmp_path / "c")
+    assert {name: (tmp_path / "c" / name).read_bytes() for name in files} == files
+    with copied.open("d/z") as file:
+        assert file.read() == files["d/z"]
+    # What is sent the second time is looked at, too.
+    source = open_source(address)
+    entries, _ = source.entries(Selection())
+    for evil in (
+        tar(*((name, b"evil") for name in files)),
+        gzip.compress(b"evil"),
+        b"evil" * 20_000,
+    ):
+        faulty.blobs[registries.digest_of(layer.data)] = evil
+        with pytest.raises(FileError):
+            hash_model(source, entries, Serialization("files", "blake3", None, False, ()))
+
+
 REFUSED: dict[str, tuple[list[Layer], dict[str, object], str]] = {
-    "compressed": ([Layer(gzip.compress(tar(("a", b"a"))), f"{TAR}+gzip")], {}, "compressed tar"),
-    "zstd": ([Layer(b"junk", f"{MODELPACK}.weight.v1.tar+zstd")], {}, "compressed tar"),
-    "docker": (
+    "zstd": ([Layer(b"junk", f"{MODELPACK}.weight.v1.tar+zstd")], {}, "compression of a layer"),
+    "no gzip": (
         [Layer(b"junk", "application/vnd.docker.image.rootfs.diff.tar.gzip")],
         {},
-        "compressed tar",
+        "is no tar archive",
     ),
-    "folder by oras": ([Layer(b"junk", f"{TAR}+gzip", {registries.TITLE: "d"})], {}, "compressed"),
+    "cut gzip": (
+        [Layer(gzip.compress(tar(("a", os.urandom(500))))[:-9], f"{TAR}+gzip")],
+        {},
+        "is no tar archive",
+    ),
+    "more than gzip": (
+        [Layer(gzip.compress(tar(("a", b"a"))) + b"junk", f"{TAR}+gzip")],
+        {},
+        "is no tar archive",
+    ),
     "no name": ([Layer(b"x")], {}, "a layer has no name"),
     "no tar": ([Layer(b"junk" * 300, KITOPS)], {}, "is no tar archive"),
     "cut tar": ([Layer(tar(("a", b"a" * 5000))[:2000], KITOPS)], {}, "is no tar archive"),
