@@ -196,13 +196,15 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def temporary_folder(place: Path) -> Iterator[Path]:
+def temporary_folder(place: Path, *, inherited: bool = False) -> Iterator[Path]:
     """A new folder in a place, for nobody else, that goes with all that is in it.
 
     One that a process left that was killed goes before.
-    """
-    from shutil import rmtree
 
+    Args:
+        place: Where.
+        inherited: Whether it is also in use as long as programs run that this process becomes.
+    """
     _remove_leftovers(place)
     path = place / os.urandom(8).hex().join(_TEMPORARY)
     path.mkdir(0o700)
@@ -210,11 +212,33 @@ def temporary_folder(place: Path) -> Iterator[Path]:
     try:
         if descriptor is not None:
             _lock(descriptor)
+            os.set_inheritable(descriptor, inherited)
         yield path
     finally:
-        rmtree(path, ignore_errors=True)
+        remove_folder(path)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def make_read_only(folder: Path) -> None:
+    """Takes the right to write to a folder, and to all that is in it, from its owner, too."""
+    if os.name == "nt":  # where what is read-only cannot be removed
+        return
+    for _, _, files, descriptor in os.fwalk(folder):
+        for name in files:
+            os.chmod(name, 0o444, dir_fd=descriptor)
+        os.fchmod(descriptor, 0o555)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder, as far as that goes, also one that is read-only."""
+    from shutil import rmtree
+
+    if os.name != "nt":
+        with suppress(OSError):
+            for _, _, _, descriptor in os.fwalk(folder):  # which follows no links
+                os.fchmod(descriptor, 0o700)
+    rmtree(folder, ignore_errors=True)
 
 
 def _temporary(folder: Path) -> tuple[Path, BinaryIO]:
@@ -229,30 +253,34 @@ def _temporary(folder: Path) -> tuple[Path, BinaryIO]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    with suppress(OSError):  # what cannot be removed is left out of the model all the same
-        for name in filter(is_temporary, os.listdir(folder)):  # noqa: PTH208 - a million names
-            leftover = folder / name
-            if leftover.is_symlink():
-                continue
-            if leftover.is_dir():
-                _remove_folder(leftover)
-            elif leftover.is_file():
-                with leftover.open("rb") as file:
-                    if os.name == "nt" or _lock(file, wait=False):  # Windows keeps what is open
-                        leftover.unlink()
+    names: list[str] = []
+    with suppress(OSError):
+        names = os.listdir(folder)  # noqa: PTH208 - a million names
+    for name in filter(is_temporary, names):
+        with suppress(OSError):  # what cannot be removed is left out of the model all the same
+            _remove_leftover(folder / name)
 
 
-def _remove_folder(leftover: Path) -> None:
-    if os.name == "nt":  # where a folder has no lock, nobody knows that it is one
-        return
-    from shutil import rmtree
-
-    descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        if _lock(descriptor, wait=False):
-            rmtree(leftover)
-    finally:
-        os.close(descriptor)
+def _remove_leftover(leftover: Path) -> None:
+    """Others may write to the same folder, such as /tmp: nothing of theirs is followed."""
+    status = leftover.lstat()
+    if stat.S_ISDIR(status.st_mode):
+        if os.name == "nt":  # where a folder has no lock, nobody knows that it is one
+            return
+        descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+        try:
+            if status.st_uid == os.geteuid() and _lock(descriptor, wait=False):
+                remove_folder(leftover)
+        finally:
+            os.close(descriptor)
+    elif stat.S_ISREG(status.st_mode):
+        nowait = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(leftover, os.O_RDONLY | nowait)
+        try:
+            if os.name == "nt" or _lock(descriptor, wait=False):  # Windows keeps what is open
+                leftover.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _lock(file: BinaryIO | int, *, wait: bool = True) -> bool:

@@ -8,6 +8,11 @@ One verdict over a model and all that came with it:
                      provenance=["model.keras.intoto.jsonl"])
     verdict.require()  # raises the first refusal, if there is one
 
+Or a copy of it that is verified, to load:
+
+    with verified("model.keras", load_policy("policy.toml"), signature="model.keras.sig") as path:
+        ...
+
 Everything is imported when it is first used.
 """
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from slsa_for_models.verdict.expectations import workflow as workflow
     from slsa_for_models.verdict.policy_file import load_policy as load_policy
     from slsa_for_models.verdict.policy_file import policy_from as policy_from
+    from slsa_for_models.verdict.private_copy import verified as verified
     from slsa_for_models.verdict.result import Accepted as Accepted
     from slsa_for_models.verdict.result import Signed as Signed
     from slsa_for_models.verdict.result import Verdict as Verdict
@@ -44,6 +50,7 @@ _PUBLIC = {  # module -> its public names
     f"{__name__}.verdict.expectations": "Builder Expectations Pattern Signer SummaryVerifier "
     "workflow",
     f"{__name__}.verdict.policy_file": "load_policy policy_from",
+    f"{__name__}.verdict.private_copy": "verified",
     f"{__name__}.verdict.result": "Accepted Signed Verdict",
     f"{__name__}.verdict.run_conclusion": "GitHubApi",
     f"{__name__}.verdict.table": "Step",

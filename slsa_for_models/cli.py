@@ -23,6 +23,7 @@ _COMMANDS = {
     "may-publish": "refuse to sign where that would publish a private repository's name",
     "provenance": "say verifiably how a model was trained",
     "verify": "verify a model, its signature and its provenance: one verdict",
+    "exec": "start a program with a verified model, or not",
     "policy": "write down what to expect of a model",
     "gcp": "steps of the Tekton pipeline: clone, upload, download",
 }

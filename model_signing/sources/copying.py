@@ -34,13 +34,16 @@ class Copy:
 
     Args:
         folder: A folder that is not there yet, or one that is empty, such as a mounted volume.
+        lasting: Whether it has to be there, with all of its bytes, also after a crash of the
+            system; that takes as long as the disk takes to write them.
 
     Raises:
         FileError: It is there and not empty, or cannot be written to.
     """
 
-    def __init__(self, folder: AnyPath) -> None:
+    def __init__(self, folder: AnyPath, *, lasting: bool = True) -> None:
         self.folder = Path(os.path.realpath(folder))
+        self._lasting = lasting
 
     def __enter__(self) -> Copy:
         # What is mounted cannot be renamed, nor another folder take its name.
@@ -133,7 +136,7 @@ class Copy:
             for name, size in self._files.items():
                 if (found := os.stat(f"{self._root}/{local.on_disk(name)}").st_size) != size:  # noqa: PTH116
                     raise OSError(errno.EIO, f"{name} has {found} bytes, not {size}")
-            if hasattr(os, "sync"):  # no file is there without its bytes, also after a crash
+            if self._lasting and hasattr(os, "sync"):  # no file is there without its bytes
                 os.sync()
             self._check_empty()
             if self._inside:
@@ -144,7 +147,8 @@ class Copy:
                     with suppress(FileNotFoundError):
                         self.folder.rmdir()
                 self._root.rename(self.folder)
-            sync_folder(self.folder if self._inside else self.folder.parent)
+            if self._lasting:
+                sync_folder(self.folder if self._inside else self.folder.parent)
         except OSError as error:
             failed(str(self.folder), error, _CANNOT)
 

@@ -333,6 +333,11 @@ ROWS: tuple[Row, ...] = (
         bool,
     ),
     Row(
+        *("code", "load.code", "--code", "|refused|allowed"),
+        "whether the model may hold code that loading it can run; code of others is refused then",
+        str,
+    ),
+    Row(
         *("resource_uri", "vsa.resource_uri", "--resource-uri", "URI"),
         "what a verification summary must be about",
         str,

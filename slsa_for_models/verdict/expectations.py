@@ -227,6 +227,7 @@ class Expectations:
         required: Kinds of evidence that must be there: `signature`, `vsa`, and names of `KINDS`.
         base_models: Whether every base model named must be given and verified.
         verifiers: Whose verification summaries are believed.
+        code: Whether the model may hold code that loading it can run: "refused" or "allowed".
         resource_uri: What a verification summary must be about.
         summary_age: How long ago a verification summary may have been signed, at most.
         policy_sha256: Digest of the policy's file as it was read, hexadecimal.
@@ -253,6 +254,7 @@ class Expectations:
     minimum_level: int = 0
     required: tuple[str, ...] = ()
     base_models: bool = False
+    code: str | None = None
     verifiers: tuple[SummaryVerifier, ...] = ()
     resource_uri: str | None = None
     summary_age: timedelta | None = None

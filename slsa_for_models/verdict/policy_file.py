@@ -149,6 +149,7 @@ def policy_from(
             "evidence": [*(["signature"] if signer else []), *kinds],
             "level": verdict.level,
         },
+        "load": {"code": expected.code} if expected.code else {},
     }
     document, model = tomlkit.document(), printable(verdict.model.name)
     document.add(

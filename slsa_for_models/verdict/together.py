@@ -26,6 +26,7 @@ COMPARED_ELSEWHERE = frozenset(
         *("issuer", "runners", "signer", "builders"),  # with whoever signed the model
         *("dataset_sha256", "dependencies", "minimum_level", "required", "base_models"),
         *("verifiers", "resource_uri", "summary_age"),  # with a verification summary
+        "code",  # with the model itself
     }
 )
 """Expectations that mean something without provenance too. All others only provenance can meet."""

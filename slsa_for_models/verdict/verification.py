@@ -7,7 +7,7 @@ shown, also after a refusal, unless there is nothing left that it could truthful
 rests on evidence that was refused is not refused once more for the same cause.
 
 A. `model_signature`, B. `one_provenance`, C. `vsa`, D. `together` and `training_claims`,
-E. `base_models`, F. `run_conclusion`.
+E. `base_models`, F. `run_conclusion`, G. `contents`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from model_signing.sources.local import LocalSource
 from model_signing.sources.signatures import where
 from slsa_for_models.evidence.beside import fetched
 from slsa_for_models.verdict import base_models as lineage
-from slsa_for_models.verdict import model_signature, one_provenance, together, training_claims
+from slsa_for_models.verdict import (
+    contents,
+    model_signature,
+    one_provenance,
+    together,
+    training_claims,
+)
 from slsa_for_models.verdict import run_conclusion as conclusion
 from slsa_for_models.verdict import vsa as summaries
 from slsa_for_models.verdict.base_models import BaseModel
@@ -40,6 +46,8 @@ from slsa_for_models.verdict.table import Table
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+    from model_signing.sources.copying import Copy
 
 
 def verify(
@@ -54,7 +62,7 @@ def verify(
     trust: SigstoreTrust = OFFLINE,
     run_conclusion: GitHubApi | None = None,
     progress: Progress | None = None,
-    copy_to: AnyPath | None = None,
+    copy_to: AnyPath | Copy | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
 ) -> Verdict:
@@ -131,6 +139,8 @@ def _verify(
     # F. How the run ended.
     if run_conclusion is not None:
         conclusion.examine(table, verdict, run_conclusion)
+    # G. What it holds.
+    contents.examine(table, verdict.model, evidence, expected)
     verdict = replace(verdict, steps=tuple(table.steps), base_models=verified)
     if evidence.copy is not None and verdict.verified:
         evidence.copy.keep()
@@ -138,14 +148,15 @@ def _verify(
 
 
 @contextmanager
-def _copying(evidence: Evidence, copy_to: AnyPath | None) -> Iterator[Evidence]:
+def _copying(evidence: Evidence, copy_to: AnyPath | Copy | None) -> Iterator[Evidence]:
     if copy_to is None:
         yield evidence
         return
     from model_signing.sources import copying
 
-    copying.check_outside(copy_to, evidence.model)
-    with copying.Copy(copy_to) as copy:
+    place = copy_to if isinstance(copy_to, copying.Copy) else copying.Copy(copy_to)
+    copying.check_outside(place.folder, evidence.model)
+    with place as copy:
         yield replace(evidence, copy=copy)
 
 

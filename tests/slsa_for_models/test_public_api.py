@@ -31,7 +31,8 @@ from tests.support.material import ROOT, new_key, private_pem, public_pem
 
 EXPORTED = (
     "Accepted BaseModel Builder Error Expectations FORMATS GitHubApi Pattern Signed Signer "
-    "SigstoreTrust Step SummaryVerifier Verdict load_model load_policy policy_from verify workflow"
+    "SigstoreTrust Step SummaryVerifier Verdict load_model load_policy policy_from verified "
+    "verify workflow"
 )
 EXPECTED = Expectations(source_uri=SOURCE).stating(signer=Signer(identity=f"{TRAIN}@{REF}"))
 

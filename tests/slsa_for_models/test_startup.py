@@ -20,7 +20,7 @@ HEAVY = {"cryptography", "sigstore", "pydantic", "requests", "http", "ssl", "asy
 FRAMEWORKS = {"numpy", "torch", "tensorflow", "keras", "onnx", "safetensors", "google"}
 COMMANDS = tuple(cli._COMMANDS)
 # A command that takes the options of another, and the other.
-WITH = {"policy": {"verify"}}
+WITH = {"policy": {"verify"}, "exec": {"verify"}}
 
 
 def loaded(*arguments: str) -> set[str]:

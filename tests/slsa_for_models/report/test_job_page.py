@@ -116,6 +116,7 @@ VALUES = {
     "builder_id": "https://example.com/b",
     "dataset_digest": "a" * 64,
     "minimum_level": "2",
+    "code": "refused",
 }
 
 

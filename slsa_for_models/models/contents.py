@@ -1,0 +1,148 @@
+"""What is in a model beside numbers: code that whoever loads it may run, by name and by content.
+
+A name decides where no look into the file can settle it: loaders go by names, too. Nothing here
+runs, unpickles or imports anything of the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slsa_for_models.errors import UnsafeModelError
+from slsa_for_models.models.safety import keras_config, weights, zips
+
+_MOST_CONFIG = 64 * 1024 * 1024  # bytes of a configuration
+_CONFIGURATIONS = ("config.json", "modules.json", "model_index.json")
+_WEIGHTS = (".weights.h5", ".weights.hdf5")  # Keras' alone
+_ELSEWHERE = "--"  # between repository and module in transformers' auto_map
+_OWN_MODULES = "sentence_transformers."
+
+_Kinds = dict[str, tuple[str, Callable[[Path], None] | None]]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Something in a model that loading it can run.
+
+    Attributes:
+        file: Where.
+        what: In words.
+        elsewhere: Where it comes from, if that is not the model itself: nobody signed it.
+    """
+
+    file: str
+    what: str
+    elsewhere: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file} ({self.what})"
+
+
+def code(names: Iterable[str], path_of: Callable[[str], Path] | None) -> list[Code]:
+    """All code in a model.
+
+    Args:
+        names: Its files.
+        path_of: Where a file lies; without it names alone decide.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    return [one for name in sorted(names) for one in _of_file(name, path_of)]
+
+
+def _of_file(name: str, path_of: Callable[[str], Path] | None) -> Iterator[Code]:
+    base = name.rpartition("/")[2].lower()
+    _, dot, suffix = base.rpartition(".")
+    suffix = "so" if ".so." in base else dot and suffix
+    if suffix in _KINDS and not base.endswith(_WEIGHTS):
+        what, harmless = _KINDS[suffix]
+        why = "" if path_of is None or harmless is None else _refusal(harmless, path_of(name))
+        if why is not None:
+            yield Code(name, f"{what}: {why}" if why else what)
+    elif path_of is not None and base.endswith(_CONFIGURATIONS):
+        yield from _of_config(name, _configuration(path_of(name)))
+
+
+def _refusal(harmless: Callable[[Path], object], path: Path) -> str | None:
+    """Why a file is not found harmless; None if it is."""
+    try:
+        harmless(path)
+    except (UnsafeModelError, RecursionError, MemoryError) as error:
+        return getattr(error, "message", "") or type(error).__name__
+    return None
+
+
+def _check_weights(path: Path) -> None:
+    weights.check_state_dict(path, path)
+
+
+def _check_keras(path: Path) -> None:
+    with zips.opened(path) as archive:
+        if "config.json" not in archive.namelist():
+            raise UnsafeModelError("it has no config.json")
+        keras_config.check(zips.read_small(archive, "config.json"))
+
+
+def _kinds(names: str, what: str, harmless: Callable[[Path], None] | None = None) -> _Kinds:
+    return dict.fromkeys(names.split(), (what, harmless))
+
+
+# How a file's name ends -> what it is, and what finds out whether it is harmless all the same.
+_KINDS: _Kinds = {
+    **_kinds("py pyw pyc pyo ipy", "Python code"),
+    **_kinds("so dll dylib pyd exe llamafile jar class", "machine code"),
+    **_kinds("bin pt pth ckpt pkl pickle joblib dill", "a pickle", _check_weights),
+    **_kinds("pt2 nemo mar", "an archive that can bring code"),
+    **_kinds("h5 hdf5", "a Keras model in HDF5, whose layers can be code"),
+    **_kinds("keras", "a Keras model", _check_keras),
+    **_kinds("pb pbtxt", "a TensorFlow graph, which can read and write files"),
+}
+
+
+def _configuration(path: Path) -> Any:  # noqa: ANN401 - JSON, as its readers take it
+    """What the libraries that read it would see; nothing of what they could not."""
+    with path.open("rb") as file:
+        data = file.read(_MOST_CONFIG + 1)
+    if len(data) > _MOST_CONFIG:
+        raise UnsafeModelError(
+            "a configuration is too large", where=path.name, expected=f"{_MOST_CONFIG:,} bytes"
+        )
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _of_config(name: str, config: object) -> Iterator[Code]:
+    if isinstance(config, list):  # sentence-transformers' modules
+        for entry in config:
+            kind = entry.get("type") if isinstance(entry, dict) else None
+            if isinstance(kind, str) and not kind.startswith(_OWN_MODULES):
+                yield Code(name, f"imports {kind[:80]}")
+    if not isinstance(config, dict):
+        return
+    for table in ("auto_map", "custom_pipelines"):
+        for value in _texts(config.get(table)):
+            repository, separator, module = value.rpartition(_ELSEWHERE)
+            if separator:
+                yield Code(name, f"{table}: {module[:80]} of {repository[:80]}", repository[:80])
+            elif table == "auto_map":
+                yield Code(name, f"auto_map: {value[:80]}")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a value, however deep."""
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping):
+            pending += reversed(list(one.values()))
+        elif isinstance(one, list):
+            pending += reversed(one)

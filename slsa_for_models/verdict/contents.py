@@ -1,0 +1,84 @@
+"""G. What is in the model: whoever loads it may run code of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from model_signing.safe_files import failed
+from model_signing.sources.local import LocalSource, on_disk
+from slsa_for_models.errors import UnsafeModelError
+from slsa_for_models.evidence.subjects import ModelDigests
+from slsa_for_models.models import contents
+from slsa_for_models.models.contents import Code
+from slsa_for_models.verdict.expectations import Expectations
+from slsa_for_models.verdict.result import Evidence
+from slsa_for_models.verdict.table import POLICY, Table
+
+_CODE = ("Code in it", f"{POLICY}, load.code")
+_SHOWN = 10
+
+
+def examine(table: Table, model: ModelDigests, evidence: Evidence, expected: Expectations) -> None:
+    """Adds what of the model is code, and refuses it where none is expected.
+
+    The copy is looked into, if there is one; else the model where it lies, on this machine; else
+    names alone decide.
+
+    Raises:
+        FileError: A file cannot be read.
+    """
+    lies = evidence.model if evidence.copy is None else None
+    unless = "the model was refused" if table.any_refused else ""
+    if not unless and evidence.copy is not None:
+        lies = evidence.copy.source
+
+    def found() -> list[Code]:
+        code = contents.code(model.files, _paths(lies))
+        _check(code, expected.code)
+        return code
+
+    steps = Table()
+    try:
+        compared = expected.code is not None
+        code = steps.step(model.name, *_CODE, found, _shown, compared=compared, unless=unless)
+    except OSError as error:
+        failed(str(error.filename), error)
+    if compared or code != []:
+        table.steps += steps.steps
+
+
+def _paths(lies: object) -> Callable[[str], Path] | None:
+    if not isinstance(lies, LocalSource):
+        return None
+    root, single = Path(lies.path), lies.single
+    return lambda name: root if single else root / on_disk(name)
+
+
+def _check(code: list[Code], expected: str | None) -> None:
+    elsewhere = [one for one in code if one.elsewhere]
+    if expected == "refused" and code:
+        raise UnsafeModelError(
+            "the model holds code, and loading it can run that",
+            where=code[0].file,
+            expected="none",
+            found=_listed(code),
+            fix='trust its signer with your rights: --code allowed, or [load] code = "allowed"',
+        )
+    if expected is not None and elsewhere:
+        raise UnsafeModelError(
+            "the model takes code from elsewhere, which nobody signed",
+            where=elsewhere[0].file,
+            expected="code of the model itself at most",
+            found=_listed(elsewhere),
+        )
+
+
+def _shown(code: list[Code]) -> str:
+    return f"loading it can run {_listed(code)}" if code else "none is known of"
+
+
+def _listed(code: list[Code]) -> str:
+    shown = ", ".join(map(str, code[:_SHOWN]))
+    more = len(code) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
