@@ -120,7 +120,7 @@ class _File:
         self._hub = f"{constants.ENDPOINT}/{path}"
         self._elsewhere: str | None = None
 
-    def fetch(self, start: int, stop: int) -> bytes:
+    def fetch(self, start: int, stop: int) -> list[Buffer]:
         """The bytes between two offsets; see `remote.pieces`."""
         known = self._elsewhere
         try:
@@ -131,7 +131,7 @@ class _File:
         self._elsewhere = None  # such addresses are signed, and end
         return self._get(self._hub, start, stop)
 
-    def _get(self, url: str, start: int, stop: int) -> bytes:
+    def _get(self, url: str, start: int, stop: int) -> list[Buffer]:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         response, data = _request("GET", url, self._where, headers, stop - start)
         if url == self._hub:
@@ -252,7 +252,7 @@ def _json(url: str, where: str) -> tuple[Any, str | None]:
     """A document, and the address of the next page of it."""
     response, data = remote.patiently(lambda: _request("GET", url, where, {}, _MAX_ANSWER))
     try:
-        document = json.loads(data)
+        document = json.loads(b"".join(data))
     except (ValueError, RecursionError):
         raise _not_understood(where) from None
     following = response.links.get("next", {}).get("url")
@@ -270,8 +270,8 @@ def _not_understood(where: str) -> FileError:
 
 def _request(
     method: str, url: str, where: str, headers: Mapping[str, str], most: int
-) -> tuple[httpx2.Response, bytes]:
-    """An answer of at most so many bytes; the token goes to the hub only."""
+) -> tuple[httpx2.Response, list[Buffer]]:
+    """An answer of at most so many bytes, as they come; the token goes to the hub only."""
     own = urlsplit(url)[:2] == urlsplit(constants.ENDPOINT)[:2]
     sent = {**build_hf_headers(token=None if own else False), **headers}
     try:
@@ -284,7 +284,7 @@ def _request(
         ) as response:
             if response.status_code not in (200, 206):
                 raise _failed(response, where)
-            return response, b"".join(remote.bounded(response.iter_bytes(), most, where))
+            return response, list(remote.bounded(response.iter_bytes(), most, where))
     except OfflineModeIsEnabled as error:
         fix = "unset HF_HUB_OFFLINE"
         raise FileError("the hub's client is set to be offline", where=where, fix=fix) from error

@@ -65,7 +65,7 @@ class BucketSource:
         key = self.key if self.single else f"{self.key}/{name}".lstrip("/")
         where = f"{self.bucket}/{key}"
 
-        def fetch(first: int, last: int) -> bytes:
+        def fetch(first: int, last: int) -> list[Buffer]:
             return _get(self.bucket, key, entry, first, last)
 
         return remote.pieces(fetch, start, stop, where)
@@ -196,7 +196,7 @@ def _entry(item: Any, where: str) -> Entry:  # noqa: ANN401 - the client's own d
     return Entry(item["size"], version)
 
 
-def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> bytes:
+def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> list[Buffer]:
     """Bytes of an object, on the condition that it is that of the entry."""
     where = f"{bucket}/{key}"
     etag, version = entry.version if isinstance(entry.version, tuple) else (None, None)
@@ -213,7 +213,7 @@ def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> bytes:
     if entry.version is not None and found != (etag or found[0], entry.size):
         raise remote.changed(where, f"{etag}, {entry.size} bytes", f"{found[0]}, {found[1]} bytes")
     try:
-        return b"".join(remote.bounded(answer.stream(_MEMORY), stop - start, where))
+        return list(remote.bounded(answer.stream(_MEMORY), stop - start, where))
     except (BaseError, OSError) as error:  # in the middle
         raise remote.TemporaryError(_failed(error, where)) from error
 

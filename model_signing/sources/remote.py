@@ -27,7 +27,7 @@ MAX_NAME_BYTES = 4096  # of a whole name, as Linux
 MAX_LISTED_BYTES = 256 << 20  # of all names
 MAX_SIGNATURE = MAX_BUNDLE_SIZE  # bytes
 PIECE = 8 << 20  # bytes of one request
-AHEAD = 4  # requests of one file at a time: a read holds so many pieces, and one more
+AHEAD = 3  # requests of one file at a time: a read holds so many pieces, and one more
 TRIES = 5
 LONGEST_WAIT = 60.0  # seconds that a server may ask for
 
@@ -105,12 +105,13 @@ def patiently(request: Callable[[], _Result], attempt: int = 1) -> _Result:
 
 
 def pieces(
-    fetch: Callable[[int, int], Buffer], start: int, stop: int, where: str
+    fetch: Callable[[int, int], Buffer | list[Buffer]], start: int, stop: int, where: str
 ) -> Iterator[Buffer]:
     """Bytes `start` to `stop` of a file, in order, fetched a few pieces at a time.
 
     Args:
-        fetch: Gives the bytes between two offsets, from any thread; see `patiently`.
+        fetch: Gives the bytes between two offsets, from any thread; see `patiently`. As they come
+            is best: to join them costs more than to hash them.
         start: The first byte.
         stop: Behind the last.
         where: The file, for messages.
@@ -119,32 +120,33 @@ def pieces(
         FileError: From `fetch`; or it gives less or more than it was asked for.
     """
 
-    def one(first: int) -> Buffer:
+    def one(first: int) -> list[Buffer]:
         last = min(first + PIECE, stop)
-        data = patiently(lambda: fetch(first, last))
-        if len(data) != last - first:
+        fetched = patiently(lambda: fetch(first, last))
+        data = fetched if isinstance(fetched, list) else [fetched]
+        if (length := sum(map(len, data))) != last - first:
             raise FileError(
                 "the place sends other bytes than were asked for",
                 where=where,
                 expected=f"{last - first} bytes from {first}",
-                found=f"{len(data)} bytes",
+                found=f"{length} bytes",
                 fix="the file may have changed meanwhile: try again",
             )
         return data
 
     if stop - start <= PIECE:
         if start < stop:
-            yield one(start)
+            yield from one(start)
         return
-    waiting: deque[Future[Buffer]] = deque()
+    waiting: deque[Future[list[Buffer]]] = deque()
     pool = ThreadPoolExecutor(AHEAD, "fetch")
     try:
         for first in range(start, stop, PIECE):
             waiting.append(pool.submit(one, first))
             if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +189,22 @@ def test_the_published_figures_are_those_of_the_report() -> None:
     assert speed.document(results) in (ROOT / "docs" / "speed.md").read_text()
     if {row["model"] for row in results["rows"]}.issuperset(speed.NAMED):
         assert speed.summary(results) in (ROOT / "README.md").read_text()
+
+
+def test_a_bucket_is_measured_beside_the_files(tmp_path: Path) -> None:
+    pytest.importorskip("obstore", reason="not tested: no client for buckets")
+    command = [sys.executable, str(ROOT / "bench" / "elsewhere.py"), "--gigabytes", "0.02"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    run = subprocess.run(
+        [*command, "--files", "2", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env=environment,
+    )
+    head, here, bucket, last = run.stdout.splitlines()
+    assert head.startswith("0.02 GB in 2 file(s)")
+    assert (here.split()[0], bucket.split()[0]) == ("here", "bucket")
+    assert all(float(row.split()[2]) > 0 for row in (here, bucket))
+    assert last.endswith("of the speed of files here")
