@@ -11,8 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from hashlib import sha256
-from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 from model_signing.errors import BundleError, FileError
@@ -95,7 +94,10 @@ def bundles(at: Repository, digest: str, predicate_type: str) -> Iterator[tuple[
     Raises:
         FileError: The registry does not answer, or sends what it should not.
     """
-    for one in islice(_listed(at, digest), _MAX_REFERRERS):
+    left = bundles_of.MAX_BUNDLE_SIZE  # of all together
+    for number, one in enumerate(_listed(at, digest), 1):
+        if number > _MAX_REFERRERS or left <= 0:
+            _too_many(f"{at}@{digest}")
         notes = one.get("annotations") or {}
         if not isinstance(notes, dict) or notes.get(_PREDICATE, predicate_type) != predicate_type:
             continue
@@ -103,6 +105,7 @@ def bundles(at: Repository, digest: str, predicate_type: str) -> Iterator[tuple[
         data = _content(at, one["digest"], digest, where)
         try:
             if data is not None and _predicate_type(data) == predicate_type:
+                left -= len(data)
                 yield where, data
         except BundleError:  # of another kind, or nobody's
             continue
@@ -140,9 +143,20 @@ def _listed(at: Repository, digest: str) -> Iterator[dict[str, Any]]:
         if not answer.next_page:
             return
         page = answer.next_page
+    else:
+        _too_many(where)
     found = at.manifest(_tag(digest))
     if found is not None:
         yield from _descriptors(found.data, where)
+
+
+def _too_many(where: str) -> NoReturn:
+    raise FileError(
+        "more lies with the model than anybody reads",
+        where=where,
+        expected=f"at most {_MAX_REFERRERS} referrers",
+        fix="name the one signature by its address, with --signature",
+    )
 
 
 def _descriptors(data: bytes, where: str) -> Iterator[dict[str, Any]]:

@@ -686,6 +686,17 @@ def test_a_signature_is_a_referrer_as_cosign_writes_it(registry: str, here: Path
     assert blob.content == bundle
 
 
+def test_the_registry_of_today_does_the_same(tmp_path: Path, here: Path) -> None:
+    with registries.started(registries.built("registry"), tmp_path) as host:
+        push(host, "org/model", *LAYERS)
+        address = f"oci://{host}/org/model:v1"
+        made = model_signing.sign(address, None, SIGN, attach=True)
+        found = model_signing.verify(address, None, VERIFY, copy_to=tmp_path / "copy")
+        assert found.signature == made.attached
+        assert model_signing.digest(tmp_path / "copy") == model_signing.digest(here)
+        assert found.manifest == made.manifest
+
+
 def test_a_signature_can_have_a_tag_of_its_own(registry: str, here: Path) -> None:
     push(registry, "tagged", *LAYERS)
     bundle, place = signature_of(here), f"oci://{registry}/tagged:signature"
@@ -839,6 +850,32 @@ def test_a_list_that_lies_does_no_harm(faulty: FaultyRegistry, here: Path) -> No
         with pytest.raises(FileError):
             source.attach(signature_of(here))
         assert faulty.manifests[tag][1] == wrong  # what others wrote is not replaced
+
+
+def test_a_list_without_end_is_refused(
+    faulty: FaultyRegistry, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(faulty.host, "m", *LAYERS)
+    source = open_source(f"oci://{faulty.host}/m:v1")
+    source.attach(signature_of(here))
+    tag, (kind, data) = next(
+        (tag, found) for tag, found in faulty.manifests.items() if tag.startswith("sha256-")
+    )
+    (one,) = json.loads(data)["manifests"]
+    many = [{**one, "digest": f"sha256:{number:064x}"} for number in range(1200)]
+    faulty.manifests[tag] = (kind, json.dumps({"manifests": many}).encode())
+    with pytest.raises(FileError, match="more lies with the model"):
+        list(source.signatures())
+
+    def endless(handler: Handler) -> bool:
+        if "/referrers/" not in handler.path:
+            return False
+        registries.send(handler, 200, b'{"manifests": []}', link=f'<{handler.path}>; rel="next"')
+        return True
+
+    faulty.fault = endless
+    with pytest.raises(FileError, match="more lies with the model"):
+        list(source.signatures())
 
 
 def test_only_a_bundle_is_attached(faulty: FaultyRegistry) -> None:
