@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from model_signing.comparison import compare_digests, compare_files, named_as, some
 from model_signing.errors import Error, FileError, MismatchError, StatementError, UsageError
-from model_signing.hashing import Progress, hash_function, hash_model
-from model_signing.oms import names, statement
+from model_signing.hashing import Progress, Sizes, hash_function, hash_model
+from model_signing.oms import bundle, names, statement
 from model_signing.oms.manifest import (
     DEFAULT_SHARD_SIZE,
     DIGEST_SIZES,
@@ -81,7 +81,6 @@ class Signed:
             also binds the names of the files.
         files: Number of files.
         bytes: Their size.
-        bundle: The signature: what the file holds.
         unread: Number of files whose digest is as the place lists it: nobody read their bytes.
         warnings: What looks like an accident, and was signed or passed over all the same.
         attached: The address of the signature that was attached to the model; None if none was.
@@ -94,10 +93,15 @@ class Signed:
     payload_digest: str
     files: int
     bytes: int
-    bundle: builtins.bytes = field(repr=False)
+    _bundle: bundle.Kept = field(repr=False)
     unread: int
     warnings: tuple[str, ...]
     attached: str | None
+
+    @property
+    def bundle(self) -> builtins.bytes:
+        """The signature: what the file holds."""
+        return self._bundle.whole()
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,7 @@ def sign(
     executor: Executor | None = None,
     progress: Progress | None = None,
     attach: bool = False,
+    largest: int = bundle.MAX_BUNDLE_SIZE,
 ) -> Signed:
     """Signs a model (OMS 6) and writes the signature.
 
@@ -183,10 +188,12 @@ def sign(
         executor: See `model_signing.hashing.hash_model`.
         progress: Called with bytes hashed so far and in all.
         attach: Store the signature with the model in its registry, where `verify` looks for it.
+        largest: The bytes that the signature may have, such as a log or a hub takes.
 
     Raises:
         UsageError: The options contradict each other, or the model's place attaches nothing.
-        FileError: The model cannot be read or the signature not written; nothing was signed.
+        FileError: The model cannot be read or the signature not written, or it would be too large;
+            nothing was signed.
         SigningError: The signer failed.
     """
     place = None if signature is None else signatures.where(signature)
@@ -198,6 +205,7 @@ def sign(
     # OMS 6.1, 6.2.
     entries, how, warnings = _enumerate(source, options, place)
     warnings += _strays(source, entries)
+    _check_size(statement.least_bytes(Sizes(entries, entries), how), len(entries), largest)
     # OMS 6.3, 6.4.
     listed = _listed(entries, how) if options.use_listed_digests else {}
     with _remembering(source, entries, how, options) as (known, remember):
@@ -211,15 +219,20 @@ def sign(
             known={**known, **listed},
         )
         remember(found.digests)
+    # Of a million files nobody keeps more than their sizes.
+    found = replace(found, files=dict(found.files))
+    del entries
     # OMS 6.5, 6.6.
     payload = statement.encode(source.name, found)
+    _check_size(len(payload), len(found.files), largest)
     # OMS 6.7, 6.8, 9.
-    bundle = signer(payload)
+    data = signer(payload)
     if place is not None:
-        signatures.write(place, bundle)
-    attached = registry.attach(bundle) if registry else None
+        signatures.write(place, data)
+    attached = registry.attach(data) if registry else None
     summary = _summary(source, place, found, payload)
-    return Signed(*summary, bundle, len(listed), tuple(warnings), attached)
+    kept = bundle.Kept(data)
+    return Signed(*summary, kept, len(listed), tuple(warnings), attached)
 
 
 def digest(
@@ -348,10 +361,13 @@ def _first_that_holds(
         place = signatures.where(signature)
         candidates = [(place, signatures.read(place))]
     refusals: list[Error] = []
-    for place, data in candidates:
+    while candidates:
+        place, data = candidates.pop(0)
+        box = [data]
+        del data  # a signature over a million files is 200 MB: nobody keeps it but who needs it
         try:
-            return result(**vars(verify_one(model, place, data, result is Verified, others)))
-        except (FileError, UsageError):  # noqa: PERF203
+            return result(**vars(verify_one(model, place, box, result is Verified, others)))
+        except (FileError, UsageError):
             raise
         except Error as error:
             refusals.append(error)
@@ -362,7 +378,7 @@ def _first_that_holds(
 def _verify(
     model: AnyPath | Source,
     signature: Where,
-    data: bytes,
+    box: list[bytes],
     read_all: bool,
     beside: tuple[str, ...],
     *,
@@ -375,37 +391,45 @@ def _verify(
     copy_to: AnyPath | Copy | None,
 ) -> Compared:
     # 8.1, 8.2: the bundle and its signature. Nothing is trusted before this returns.
+    data = box.pop()
     try:
         authenticated = verifier(data)
     except Error as error:
         error.where = error.where or str(signature)
         raise
+    kept = bundle.kept(data, authenticated.payload)
+    del data
     # 8.3: the statement.
-    signed = statement.decode(authenticated.payload, allow_legacy_predicate=allow_legacy_predicate)
+    payload = authenticated.payload
+    signed = statement.decode(payload, allow_legacy_predicate=allow_legacy_predicate).manifest
     # 8.4.1 to 8.4.5: hash as the signed serialization says.
-    how = signed.manifest.serialization
+    how = signed.serialization
     source = open_source(model, allow_symlinks=allow_symlinks or how.allow_symlinks)
     # 8.4.6: enumerate. Exclusions excuse unlisted files; a listed file is always looked at.
     asked = {_ignored(source, path) for path in ignore_paths}
     own = {name for one in (signature, *beside) for name in signatures.own(source, one)}
     excused = {*GIT_PATHS, HUB_PATH, *how.ignore_paths, *own, *asked}
     noted = asked | {HUB_PATH}
-    listed = signed.manifest.files.keys()
-    selection = Selection(excused, listed, ignore_unsigned_files, noted)
+    selection = Selection(excused, signed.files.keys(), ignore_unsigned_files, noted)
     entries, unsigned = source.entries(selection)
+    del selection
     warnings = _unmatched(asked - own, unsigned)
-    expected = named_as(source, entries, signed.manifest)
+    signed = named_as(source, entries, signed)
     # 8.4.8, 8.4.9, 8.5: the same files, before any time is spent on hashing them.
-    compare_files(source, entries, expected)
+    compare_files(source, entries, signed)
+    if isinstance(entries, local.Listing):
+        entries.use_names(signed.files)
     # 8.4.7, 8.4.8: the same bytes.
     unread = {} if read_all else _listed(entries, how)
     with _opened(copy_to, source) as copy:
-        actual = hash_model(source, entries, how, **hashing, copy=copy, known=unread)
-        compare_digests(source, entries, actual, expected)
-    found = replace(expected, files=actual.files)
+        actual = hash_model(
+            source, entries, how, **hashing, copy=copy, known=unread, likely=signed.digests
+        )
+        compare_digests(source, entries, actual, signed)
+    found = replace(signed, files=actual.files)
     return Compared(
-        *_summary(source, signature, found, authenticated.payload),
-        bundle=data,
+        *_summary(source, signature, found, payload),
+        _bundle=kept,
         unread=len(unread),
         warnings=tuple(warnings),
         attached=None,
@@ -501,6 +525,19 @@ def _enumerate(
     how = (options.method, options.algorithm, shard_size, options.allow_symlinks)
     warnings = _unmatched(asked - own, there)
     return entries, Serialization(*how, ignore_paths), warnings
+
+
+def _check_size(statement_bytes: int, files: int, largest: int) -> None:
+    """Refuses what nobody could verify, or a log or a hub not take, before any time is spent."""
+    size, limit = statement_bytes * 4 // 3, min(largest, bundle.MAX_BUNDLE_SIZE)
+    if size > limit:
+        raise FileError(
+            "the signature would be too large",
+            expected=f"at most {limit} bytes",
+            found=f"at least {size} bytes, for {files} files",
+            fix="leave out what is no part of the model with --ignore-paths, or pack small files "
+            "together; a key or certificate needs no log, and a log of Rekor v2 gets a hash only",
+        )
 
 
 def _unmatched(asked: Set[str], there: Collection[str]) -> list[str]:

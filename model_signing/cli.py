@@ -88,6 +88,11 @@ _OPTIONS: dict[str, command_line.Row] = {
         "default sha256, which every implementation verifies",
     ),
     "--shard-size": ("BYTES", "hash and list pieces of this size instead of whole files"),
+    "--largest-signature": (
+        "BYTES",
+        "refuse a model whose signature would be larger, before it is hashed: what a log or a hub "
+        "takes (default: 512 MiB, as every verifier does)",
+    ),
     "--jobs": ("N", "threads for hashing (default: all cores)"),
     "--quiet": ("", "print nothing when all is well"),
     "--no-progress": ("", "no progress bar"),
@@ -128,7 +133,7 @@ _WALK = "--ignore-paths --ignore-git-paths --allow-symlinks --jobs"
 _OUTPUT = "--quiet --no-progress --format"
 _HASH = f"{_WALK} {_OUTPUT} --hash-algorithm --shard-size"
 _MODELS = "model_path+ --signature --signature-name"
-_SIGN = f"{_MODELS} {_HASH} --attach --use-listed-digests --digest-cache"
+_SIGN = f"{_MODELS} {_HASH} --attach --use-listed-digests --digest-cache --largest-signature"
 _VERIFY = (
     f"{_MODELS} {_WALK} {_OUTPUT} --copy-to --use-listed-digests --ignore-unsigned-files "
     "--allow-legacy-predicate"
@@ -147,6 +152,7 @@ _OF_ANOTHER_METHOD = {  # option -> method, of which the first that is given tel
     "--certificate-chain": "certificate",
 }
 _SHOWN_FILES = 10
+_AT_ONCE = 10_000  # entries of a manifest that are printed together
 _SIGNED_AT_ONCE = 16  # models, of which most wait for services
 _CERTIFICATES = "signing_certificate certificate_chain timestamp_url"  # of the parsed arguments
 
@@ -354,9 +360,10 @@ def _signed(
     if signature is None and not args.attach and not isinstance(model, str):
         signature = beside.place(model, args.signature_name)
     options = _hash_options(args, model, jobs)
-    signed = model_signing.sign(
-        model, signature, signer, options, progress=progress, attach=args.attach
-    )
+    more: dict[str, Any] = {"progress": progress, "attach": args.attach}
+    if args.largest_signature is not None:
+        more["largest"] = args.largest_signature
+    signed = model_signing.sign(model, signature, signer, options, **more)
     _warn(args, model, signed)
     who = inspection.signer(bundle.parse(signed.bundle))
     who.pop("certificate_validity", None)
@@ -476,7 +483,7 @@ def _inspect(args: _Args) -> int:
 
     claims = {"result": "UNVERIFIED", **inspection.claims(args.bundle)}
     if args.format == "json":
-        return _show(args, claims)
+        return _print_listed(claims)
     resources, claims["log_index"] = claims.pop("resources"), claims.pop("log_entries")
     claims["signed_at"] = claims["signed_at"] or "no clock says"
     _show(args, claims)
@@ -486,6 +493,20 @@ def _inspect(args: _Args) -> int:
         print(printable(f"    {one['name']}: {one['algorithm']} {one['digest']}{size}"))
     if len(shown) < len(resources):
         print(f"    and {len(resources) - len(shown)} more: --files lists them")
+    return 0
+
+
+def _print_listed(claims: dict[str, Any]) -> int:
+    """As `_show`, an entry of the manifest after the other."""
+    import json
+
+    resources = claims.pop("resources")
+    print(json.dumps(claims)[:-1], end=', "resources": [')
+    comma = ""
+    for start in range(0, len(resources), _AT_ONCE):
+        print(comma, json.dumps(resources[start : start + _AT_ONCE])[1:-1], sep="", end="")
+        comma = ", "
+    print("]}")
     return 0
 
 

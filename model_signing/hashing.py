@@ -13,11 +13,13 @@ import math
 import os
 import threading
 from bisect import insort
-from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from functools import partial
-from operator import attrgetter
+from itertools import islice
+from operator import attrgetter, itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model_signing.errors import FileError, UsageError
@@ -38,6 +40,7 @@ _FILE_COST = 16 << 10
 _TINY = 16 << 10
 _STEP = 1 << 20  # of costs; then a thread looks at what the others do
 _LARGE = 64 << 20
+_AHEAD = 256  # batches that an executor has at a time
 
 
 class Range(NamedTuple):
@@ -68,6 +71,7 @@ def hash_model(
     progress: Progress | None = None,
     copy: Copy | None = None,
     known: Mapping[str, str] | None = None,
+    likely: Mapping[str, str] = MappingProxyType({}),
 ) -> Manifest:
     """Hashes a model (OMS 6.3) into its manifest, sorted by name (OMS 6.4).
 
@@ -81,6 +85,7 @@ def hash_model(
         progress: Told how far the work is.
         copy: Gets the bytes as they are hashed.
         known: Resources that are not read, and their digests, hexadecimal.
+        likely: Digests that will be found if all is well: nobody keeps each of them twice.
 
     Raises:
         FileError: A file cannot be read, changes meanwhile, or is not what its place lists; the
@@ -88,27 +93,33 @@ def hash_model(
         UsageError: The shards are too small for this model; or an executor, which may be on
             another machine, were to make the copy.
     """
-    sizes = {name: entries[name].size for name in sorted(entries)}
+    order, shard_size = sorted(entries), serialization.shard_size
+    sizes = Sizes(order, entries)
     known = {**_measured(entries, serialization, copy), **(known or {})}
     total = sum(sizes.values())
-    if serialization.shard_size and total // serialization.shard_size > MAX_FILES:
+    if shard_size and total // shard_size > MAX_FILES:
         raise UsageError("the shards are too small", expected=f"at most {MAX_FILES} shards")
-    ranges = [
-        Range(resource, name, start, end - start, entries[name])
-        for name, size in sizes.items()
-        for resource, start, end in resources(name, size, serialization.shard_size)
-        if resource not in known
-    ]
-    total = sum(part.size for part in ranges) if known else total
     jobs = checked_jobs(jobs)
     if copy is not None:
         if executor is not None:
             raise UsageError("a copy is made by threads here, not by an executor")
         copy.begin(sizes, single=source.single)
-    large = sum(part.size >= _LARGE for part in ranges)
+    if shard_size is not None:
+        order = [part for name in order for part, *_ in resources(name, sizes[name], shard_size)]
+    # A million `Range`s at once would take 200 MB: they are made when they are needed.
+    digests = dict.fromkeys(sorted(order), "")
+    part_of = partial(_range, entries, shard_size is not None)
+    if known:
+        digests.update(known)
+        order = [resource for resource in order if resource not in known]
+        total = sum(part_of(resource).size for resource in order)
+    batches, large = _batches(order, part_of, own_threads=executor is None)
     threads = max(1, jobs // max(1, large))
-    batches = _batches(ranges, own_threads=executor is None)
     done = 0
+
+    def note(resource: str, digest: str) -> None:
+        known = likely.get(resource)
+        digests[resource] = known if known == digest else digest
 
     def report(count: int) -> None:
         nonlocal done
@@ -116,15 +127,12 @@ def hash_model(
             done += count
             progress(done, total)
 
+    how = (source, serialization.hash_type, threads)
     if executor is None:
-        work = [_Job(source, serialization.hash_type, threads, batch, copy) for batch in batches]
-        _Crew(work, jobs, report).run()
-        results = [digest for job in work for digest in job.digests]
+        jobs_to_do = [_Job(*how, map(part_of, names), cost, note, copy) for cost, names in batches]
+        _Crew(jobs_to_do, jobs, report).run()
     else:
-        task = partial(hash_ranges, source, serialization.hash_type, threads)
-        results = _elsewhere(task, batches, executor, report)
-    names = (part.resource for batch in batches for part in batch)
-    digests = dict(sorted([*zip(names, results, strict=True), *known.items()]))
+        _elsewhere(partial(hash_ranges, *how), batches, part_of, executor, note, report)
     return Manifest(serialization, digests, sizes)
 
 
@@ -137,52 +145,95 @@ def _measured(
     return {name: entry.sha256 or "" for name, entry in entries.items() if entry.measured}
 
 
-def _batches(ranges: list[Range], *, own_threads: bool) -> list[list[Range]]:
-    """The ranges in batches of similar size, the most expensive first.
+class Sizes(Mapping[str, int]):
+    """Name -> bytes, in this order, of files that are listed anyway."""
+
+    def __init__(self, order: Collection[str], entries: Mapping[str, Entry]) -> None:
+        self._order, self._entries = order, entries
+
+    def __getitem__(self, name: str) -> int:
+        return self._entries[name].size
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+
+def _range(entries: Mapping[str, Entry], sharded: bool, resource: str) -> Range:
+    """What a resource's name says (OMS 6.3.1, 6.3.2)."""
+    if not sharded:
+        entry = entries[resource]
+        return Range(resource, resource, 0, entry.size, entry)
+    name, start, end = resource.rsplit(":", 2)
+    return Range(resource, name, int(start), int(end) - int(start), entries[name])
+
+
+def _batches(
+    resources: Iterable[str], part_of: Callable[[str], Range], *, own_threads: bool
+) -> tuple[list[_Batch], int]:
+    """The resources in batches of similar cost, the most expensive first; how many are large.
 
     Our own threads take turns with the interpreter, which is most of the work on a tiny file: one
     thread is faster than two. So all tiny files are one batch there.
     """
     limit = _TINY if own_threads else -1
+    batches: dict[int, list[str]] = defaultdict(list)
+    costs: dict[int, int] = defaultdict(int)
     # The shards of a file whose digest is listed stay together, in order: so it can be compared.
-    together: dict[str, list[Range]] = defaultdict(list)
-    for part in ranges:
+    together: dict[str, list[str]] = defaultdict(list)
+    larger: list[tuple[int, str]] = []
+    for resource in resources:
+        part = part_of(resource)
         if part.entry.sha256 is not None and part.size != part.entry.size:
-            together[part.name].append(part)
-    if together:
-        ranges = [part for part in ranges if part.name not in together]
-    batches = defaultdict(list, {-1: [part for part in ranges if part.size <= limit]})
-    larger = [part for part in ranges if part.size > limit]
+            together[part.name].append(resource)
+        elif part.size <= limit:
+            batches[-1].append(resource)
+            costs[-1] += part.size + _FILE_COST
+        else:
+            larger.append((part.size, resource))
     cost = 0
-    for part in sorted(larger, key=attrgetter("size"), reverse=True):
-        batches[cost // _BATCH_COST].append(part)
-        cost += part.size + _FILE_COST
-    full = [batch for batch in (*batches.values(), *together.values()) if batch]
-    return sorted(full, key=_cost, reverse=True)
+    larger.sort(key=itemgetter(0), reverse=True)
+    for size, resource in larger:
+        number = cost // _BATCH_COST
+        batches[number].append(resource)
+        costs[number] += size + _FILE_COST
+        cost += size + _FILE_COST
+    found = [(costs[number], batch) for number, batch in batches.items()]
+    found += [(part_of(shards[0]).entry.size, shards) for shards in together.values()]
+    large = sum(size >= _LARGE for size, _ in larger)
+    return sorted(found, key=itemgetter(0), reverse=True), large
 
 
-def _cost(batch: list[Range]) -> int:
-    return sum(part.size for part in batch) + _FILE_COST * len(batch)
+_Batch = tuple[int, list[str]]  # what it costs; names of resources
 
 
 def _elsewhere(
-    task: partial[list[str]],
-    batches: list[list[Range]],
+    task: Callable[[list[Range]], list[str]],
+    batches: list[_Batch],
+    part_of: Callable[[str], Range],
     executor: Executor,
+    note: Callable[[str, str], None],
     report: Callable[[int], None],
-) -> list[str]:
-    """The digests of all batches, in order; nothing new is begun when anything goes wrong."""
-    digests: list[str] = []
-    futures: list[Future[list[str]]] = []
+) -> None:
+    """Notes the digests of all batches; nothing new is begun when anything goes wrong."""
+    waiting: deque[tuple[list[Range], Future[list[str]]]] = deque()
+    begun = iter(batches)
     try:
-        futures.extend(executor.submit(task, batch) for batch in batches)
-        for batch, future in zip(batches, futures, strict=True):
-            digests += future.result()
-            report(sum(part.size for part in batch))
+        while True:
+            for _, names in islice(begun, _AHEAD - len(waiting)):
+                ranges = list(map(part_of, names))
+                waiting.append((ranges, executor.submit(task, ranges)))
+            if not waiting:
+                return
+            ranges, future = waiting.popleft()
+            for part, digest in zip(ranges, future.result(), strict=True):
+                note(part.resource, digest)
+            report(sum(part.size for part in ranges))
     finally:
-        for future in futures:
+        for _, future in waiting:
             future.cancel()
-    return digests
 
 
 def hash_ranges(
@@ -195,10 +246,11 @@ def hash_ranges(
     Raises:
         FileError: A file cannot be read, or is not as it was when it was enumerated.
     """
-    job = _Job(source, algorithm, threads, ranges)
+    digests: list[str] = []
+    job = _Job(source, algorithm, threads, ranges, 0, lambda _, digest: digests.append(digest))
     for _ in job.steps:
         pass
-    return job.digests
+    return digests
 
 
 class _Job:
@@ -208,7 +260,6 @@ class _Job:
         left: What it still costs, in bytes.
         done: Whether every range is hashed.
         steps: Each hashes some bytes, and gives their number.
-        digests: Of the ranges that are done, hexadecimal.
     """
 
     def __init__(
@@ -216,20 +267,21 @@ class _Job:
         source: Source,
         algorithm: Algorithm,
         threads: int,
-        ranges: list[Range],
+        ranges: Iterable[Range],
+        cost: int,
+        note: Callable[[str, str], None],
         copy: Copy | None = None,
     ) -> None:
-        self.left, self.done = _cost(ranges), False
-        self._copy = copy
-        self.digests: list[str] = []
+        self.left, self.done = cost, False
+        self._copy, self._note = copy, note
         self.steps = self._hash(source, algorithm, threads, ranges)
 
     def _hash(
-        self, source: Source, algorithm: Algorithm, threads: int, ranges: list[Range]
+        self, source: Source, algorithm: Algorithm, threads: int, ranges: Iterable[Range]
     ) -> Generator[int, None, None]:
         new, step, cost = hash_function(algorithm, threads), 0, 0
         whole: Any = None
-        for _, name, start, size, entry in ranges:
+        for resource, name, start, size, entry in ranges:
             state = new()
             # What the place lists is compared with the digest, if that is of the same kind.
             other = entry.sha256 is not None and (algorithm != "sha256" or size != entry.size)
@@ -245,7 +297,7 @@ class _Job:
                 if step + cost >= _STEP:
                     yield step
                     step = cost = 0
-            self.digests.append(state.hexdigest())
+            self._note(resource, state.hexdigest())
             if entry.sha256 is not None and start + size == entry.size:
                 _check_listed(source, name, entry.sha256, whole.hexdigest())
             cost += _FILE_COST

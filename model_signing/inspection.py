@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from model_signing.errors import BundleError
 from model_signing.oms import bundle
-from model_signing.oms import statement as oms_statement
+from model_signing.oms.statement import Resources, read_listed
 from model_signing.safe_files import read_bounded
 
 
@@ -34,7 +34,7 @@ def claims(path: Path) -> dict[str, Any]:
         CertificateError: Its certificate cannot be read.
     """
     parsed = bundle.parse(read_bounded(path))
-    statement = oms_statement.read(parsed.payload, BundleError, "the payload")
+    statement, listed = read_listed(parsed.payload, BundleError, "the payload")
     if not isinstance(statement, dict):
         raise BundleError("the payload is not an in-toto statement", where=str(path))
     predicate, subjects = statement.get("predicate"), statement.get("subject")
@@ -43,8 +43,12 @@ def claims(path: Path) -> dict[str, Any]:
     subjects = [subject for subject in subjects if isinstance(subject, dict)]
     names = [str(subject.get("name")) for subject in subjects]
     roots = re.findall(r'"sha256": "([0-9a-f]{64})"', json.dumps(subjects))
-    resources = predicate.get("resources")
-    resources = resources if isinstance(resources, list) else subjects
+    if listed.malformed is not None:
+        where = f"predicate.resources[{listed.malformed[0]}]"
+        raise BundleError("an entry of the manifest is malformed", where=where)
+    resources: Sequence[dict[str, Any]] = _Listed(listed)
+    if not isinstance(predicate.get("resources"), list):
+        resources = list(map(_resource, subjects))
     stamps = [_time(stamp) for stamp in parsed.timestamps]
     return {
         **signer(parsed),
@@ -60,8 +64,28 @@ def claims(path: Path) -> dict[str, Any]:
         "payload_digest": sha256(parsed.payload).hexdigest(),
         "files": len(resources),
         "serialization": predicate.get("serialization"),
-        "resources": [_resource(one) for one in resources if isinstance(one, dict)],
+        "resources": resources,
     }
+
+
+class _Listed(Sequence[dict[str, Any]]):
+    """The entries of a manifest: a million dictionaries would take 400 MB."""
+
+    def __init__(self, listed: Resources) -> None:
+        self._listed = listed
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """One entry, or some."""
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        return _resource(self._listed[index])
 
 
 def _resource(claimed: dict[str, Any]) -> dict[str, Any]:
@@ -92,10 +116,10 @@ def signer(parsed: bundle.Bundle) -> dict[str, Any]:
         CertificateError: Its certificate cannot be read.
     """
     if parsed.method == "key":
-        from model_signing.methods import dsse, keys
+        from model_signing.methods import keys
 
         hint = parsed.key_hint
-        identity = hint and keys.hinted(hint, parsed.signature, dsse.signed(parsed))
+        identity = hint and keys.hinted(hint, parsed.signature, parsed.payload)
         return {"method": "key", "identity": identity, "issuer": None}
     from model_signing.methods import fulcio, x509  # X.509 takes time to import
 

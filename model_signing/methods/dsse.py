@@ -27,8 +27,7 @@ def signer(
     hint = None if ders else keys.fingerprints(public_key)[0]
 
     def sign_statement(statement: bytes) -> bytes:
-        data = bundle.pae(bundle.PAYLOAD_TYPE, statement)
-        digest = hashlib.new(algorithm.name, data).digest()
+        digest = bundle.pae_digest(statement, algorithm.name)
         signature = sign(digest)
         try:  # a token's key may be another than the certificate's
             public_key.verify(signature, digest, ec.ECDSA(utils.Prehashed(algorithm)))
@@ -44,22 +43,18 @@ def signer(
     return sign_statement
 
 
-def signed(parsed: Bundle) -> bytes:
-    """What the signature of a bundle is over."""
-    return bundle.pae(parsed.payload_type, parsed.payload)
-
-
 def verify(key: ec.EllipticCurvePublicKey, parsed: Bundle) -> None:
     """DSSE protocol.md: the signature over the pre-authentication encoding."""
-    kind, payload = parsed.payload_type, parsed.payload
-    data, algorithm = signed(parsed), keys.signature_hash(key)
+    kind, payload, algorithm = parsed.payload_type, parsed.payload, keys.signature_hash(key)
     if b'"%s"' % LEGACY_PREDICATE_TYPE.encode() in payload:
         # OMS 11, v0.2.0: the payload as Python prints it, and always SHA-256. "DSSEV1" keeps the
         # two apart, and the statement's reader refuses this predicate type unless asked for.
         data = f"DSSEV1 {len(kind)} {kind} {len(payload)} {payload!r}".encode()
-        algorithm = hashes.SHA256()
+        digest, algorithm = hashlib.sha256(data).digest(), hashes.SHA256()
+    else:
+        digest = bundle.pae_digest(payload, algorithm.name)
     try:
-        key.verify(parsed.signature, data, ec.ECDSA(algorithm))
+        key.verify(parsed.signature, digest, ec.ECDSA(utils.Prehashed(algorithm)))
     except InvalidSignature:
         words = "the signature does not match: another key, or an altered payload"
         raise SignatureError(words, where="dsseEnvelope") from None

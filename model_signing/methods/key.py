@@ -53,7 +53,7 @@ def key_verifier(public_key: Pem, tsa_certificate_chain: Sequence[Pem] = ()) -> 
         # 2. OMS 4.1: `hint` identifies the verification key; `rawBytes` of old bundles is unused.
         hint = parsed.key_hint
         if hint is not None and hint not in known:
-            found = keys.hinted(hint, parsed.signature, dsse.signed(parsed))
+            found = keys.hinted(hint, parsed.signature, parsed.payload)
             fix = "a key is named by SHA-256 of its DER SubjectPublicKeyInfo"
             raise SignatureError("signed with another key", expected=who, found=found, fix=fix)
         # 3. OMS 8.2: the DSSE signature.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from model_signing.errors import FileError
+from model_signing.oms import bundle
 from model_signing.safe_files import Pem, read_pem
 
 if TYPE_CHECKING:
@@ -120,14 +120,14 @@ def fingerprint(key: PublicKeyTypes) -> str:
     return f"sha256:{sha256(key.public_bytes(serialization.Encoding.DER, info)).hexdigest()}"
 
 
-def hinted(hint: str, signature: bytes, signed: bytes) -> str:
+def hinted(hint: str, signature: bytes, payload: bytes) -> str:
     """The fingerprint of the key that a bundle's `hint` means, if its own signature tells.
 
     Peers write and want SHA-256 of the PEM, from which nobody learns the key. But an ECDSA
     signature leaves only few keys that can have made it (SEC 1 4.1.6); the hint picks one.
     """
     for (curve, prime), algorithm in zip(_CURVES, _HASHES.values(), strict=True):
-        digest = hashlib.new(algorithm.name, signed).digest()
+        digest = bundle.pae_digest(payload, algorithm.name)
         with suppress(ValueError):
             for key in _candidates(curve, prime, signature, digest):
                 if hint in fingerprints(key):

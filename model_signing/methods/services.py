@@ -39,6 +39,10 @@ _SHOWN_AFTER = 1.0  # seconds of waiting before anybody is told
 _LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 _OUTAGE = "try again later; nothing was written"
+_TOO_LARGE = (
+    "sign with a key or certificate, which need no log, or with an instance whose log (Rekor v2) "
+    "gets a hash only; --largest-signature says what is too large before the model is hashed"
+)
 _ADDRESS = "check the network, and the address"
 
 
@@ -213,6 +217,9 @@ class Adapter(HTTPAdapter):
         if answer.status_code >= 400:
             found = "; ".join(filter(None, (_said(answer), service.details())))
             fix = service.fix
+            if answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                size = int(request.headers.get("content-length", 0))
+                found, fix = f"{found}; {size} bytes were sent", _TOO_LARGE
             if answer.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
                 fix = _ADDRESS
             raise SigningError(service.refused, where=where, found=found, fix=fix)

@@ -5,11 +5,13 @@ Strict and bounded: what the schema does not know is refused, and nothing here i
 """
 
 import base64
+import hashlib
+import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from model_signing.errors import BundleError
 from model_signing.oms import strict_json
@@ -21,6 +23,9 @@ MEDIA_TYPES = (MEDIA_TYPE, _OLDER + "1", _OLDER + "2", _OLDER + "3")
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_BUNDLE_SIZE = 512 * 1024 * 1024
 _MAX_PARTS = 100_000  # objects, lists and commas, each of 25 times its size; payloads are texts
+_LONG_PAYLOAD = re.compile(rb'"payload"[ \t\r\n]*:[ \t\r\n]*"([A-Za-z0-9+/=]{65536,})"')
+_APART = b"(the payload is read apart)"
+_PIECE = 1 << 20  # characters of base64, a multiple of four
 _MAX_CHAIN = 32
 _BASE64_STEP = 3 << 20  # bytes, a multiple of three
 _NO_SIGNATURE = "name what `model_signing sign` wrote: model.sig, by default"
@@ -53,14 +58,25 @@ class Bundle:
 
 def pae(payload_type: str, payload: bytes) -> bytes:
     """DSSE v1 pre-authentication encoding: the bytes that are signed (DSSE protocol.md)."""
+    return _before(payload_type, payload) + payload
+
+
+def pae_digest(payload: bytes, algorithm: str) -> bytes:
+    """The digest of the pre-authentication encoding of a statement; `algorithm` as in hashlib."""
+    state = hashlib.new(algorithm, _before(PAYLOAD_TYPE, payload))
+    state.update(payload)
+    return state.digest()
+
+
+def _before(payload_type: str, payload: bytes) -> bytes:
     kind = payload_type.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+    return b"DSSEv1 %d %b %d " % (len(kind), kind, len(payload))
 
 
 def is_bundle(data: bytes) -> bool:
     """Whether a file is one Sigstore bundle, of whatever version and content."""
     try:
-        document = json.loads(data)  # nothing is taken from it
+        document = json.loads(_apart(data)[0])  # nothing is taken from it
     except (ValueError, RecursionError):
         return False
     kind = document.get("mediaType") if isinstance(document, dict) else None
@@ -76,7 +92,7 @@ def parse(data: bytes, method: Method | None = None) -> Bundle:
     # 1. OMS 8.1: JSON as in the bundle schema; `mediaType` per Sigstore.
     if len(data) > MAX_BUNDLE_SIZE:
         _refuse("the bundle is too large", "bundle", f"at most {MAX_BUNDLE_SIZE} bytes")
-    document = _document(data)
+    document, payload = _document(data)
     _fields(document, "bundle", "mediaType verificationMaterial dsseEnvelope")
     if document["mediaType"] not in MEDIA_TYPES:
         _refuse("not a Sigstore bundle", "mediaType", MEDIA_TYPE, document["mediaType"])
@@ -126,7 +142,7 @@ def parse(data: bytes, method: Method | None = None) -> Bundle:
         _refuse("the key id is not text", f"{where}.signatures[0].keyid")
     return Bundle(
         method=claimed,
-        payload=_base64(envelope["payload"], f"{where}.payload"),
+        payload=payload or _base64(envelope["payload"], f"{where}.payload"),
         signature=_base64(signature["sig"], f"{where}.signatures[0].sig"),
         key_hint=hint,
         certificates=certificates,
@@ -135,10 +151,15 @@ def parse(data: bytes, method: Method | None = None) -> Bundle:
     )
 
 
-def _document(data: bytes) -> dict[str, Any]:
-    """JSON; other people's, and Sigstore's other kind of signature, are called by their names."""
+def _document(data: bytes) -> tuple[dict[str, Any], bytes | None]:
+    """JSON; other people's, and Sigstore's other kind of signature, are called by their names.
+
+    A long payload, which lists a million files, is not parsed as JSON: it is decoded where it is,
+    and given besides.
+    """
+    text, payload = _apart(data)
     try:
-        document = strict_json.loads(data, BundleError, "the signature file", _MAX_PARTS)
+        document = strict_json.loads(text, BundleError, "the signature file", _MAX_PARTS)
     except BundleError as error:
         error.fix = error.fix or _NO_SIGNATURE
         raise
@@ -153,7 +174,38 @@ def _document(data: bytes) -> dict[str, Any]:
             expected="dsseEnvelope, with a signed list of files (OMS 4)",
             fix="verify it with the tool that made it, such as `cosign verify-blob`",
         )
-    return document
+    if payload is None:
+        return document, None
+    envelope = document.get("dsseEnvelope")
+    if not isinstance(envelope, dict) or envelope.get("payload") != _APART.decode():
+        # It was another field of that name: then all of it is read.
+        return strict_json.loads(data, BundleError, "the signature file"), None
+    return document, _decoded(payload)
+
+
+def _apart(data: bytes) -> tuple[bytes, memoryview | None]:
+    """A bundle with something else in the place of a long payload, and that payload."""
+    found = None if _APART in data else _LONG_PAYLOAD.search(data)
+    if found is None:
+        return data, None
+    start, end = found.span(1)
+    return b"%b%b%b" % (data[:start], _APART, data[end:]), memoryview(data)[start:end]
+
+
+def _decoded(text: memoryview) -> bytes:
+    """As `_base64`, a piece at a time."""
+    out = io.BytesIO()
+    for start in range(0, len(text), _PIECE):
+        piece = text[start : start + _PIECE]
+        try:
+            data = base64.b64decode(piece)
+        except ValueError:
+            data = b""
+        is_last = start + _PIECE >= len(text)
+        if base64.b64encode(data) != piece or not (is_last or len(data) == _PIECE // 4 * 3):
+            _refuse("a part of the bundle is not canonical base64", "dsseEnvelope.payload")
+        out.write(data)
+    return out.getvalue()
 
 
 def encode(
@@ -181,7 +233,48 @@ def encode(
     document = {"mediaType": MEDIA_TYPE, "verificationMaterial": material, "dsseEnvelope": envelope}
     # The payload lists every file. It is put in as it is, without five copies on the way.
     before, field, after = json.dumps(document).encode().partition(b'"payload": "')
-    return b"".join((before, field, base64.b64encode(payload), after, b"\n"))
+    return _joined(before + field, payload, after + b"\n")
+
+
+class Kept(NamedTuple):
+    """A bundle; where its payload is kept anyway, what stands before and behind it."""
+
+    before: bytes
+    payload: bytes = b""
+    after: bytes = b""
+
+    def whole(self) -> bytes:
+        """The bundle, as it was."""
+        return _joined(*self) if self.payload else self.before
+
+
+def kept(data: bytes, payload: bytes) -> Kept:
+    """A bundle, for whoever keeps its payload anyway."""
+    size = (len(payload) + 2) // 3 * 4
+    start = data.find(base64.b64encode(payload[:48]))
+    if len(data) < 2 * _PIECE or start < 0:
+        return Kept(data)
+    before, after = data[:start], data[start + size :]
+    for at, piece in _encoded(payload):
+        if data[start + at : start + at + len(piece)] != piece:  # it was written in another way
+            return Kept(data)
+    return Kept(before, payload, after)
+
+
+def _encoded(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    """Its base64 in pieces, each with where it begins."""
+    for start in range(0, len(payload), _PIECE // 4 * 3):
+        yield start // 3 * 4, base64.b64encode(payload[start : start + _PIECE // 4 * 3])
+
+
+def _joined(before: bytes, payload: bytes, after: bytes) -> bytes:
+    """The payload in base64 between both, without a copy of it on the way."""
+    out = io.BytesIO()
+    out.write(before)
+    for _, piece in _encoded(payload):
+        out.write(piece)
+    out.write(after)
+    return out.getvalue()
 
 
 def _key_or_certificates(field: str, value: object) -> tuple[str | None, tuple[bytes, ...]]:

@@ -10,7 +10,7 @@ from model_signing.errors import FileError, UsageError
 
 GIT_PATHS = (".git", ".gitignore", ".gitattributes", ".github")  # OMS 6.2: excluded by default
 HUB_PATH = ".cache/huggingface"  # what `hf download --local-dir` notes about the files
-MAX_FILES = 5_000_000  # more than a signature can list; symbolic links can multiply a tree
+MAX_FILES = 3_000_000  # as a signature can list; symbolic links can multiply a tree
 
 
 def check_name(name: str) -> str:

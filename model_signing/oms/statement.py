@@ -7,10 +7,12 @@ specification describes and the differences that released signers make (OMS 11),
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
@@ -24,6 +26,8 @@ PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
 
 _ANOTHER = "not an OMS statement (OMS 8.3)"
+_RESOURCE = ("name", "digest", "algorithm")  # other fields are ignored (OMS 5.2.1)
+_AT_ONCE = 10_000  # resources that are encoded together
 _MAX_SHARD_SIZE = 1 << 62  # bytes
 _FEW_PARTS = 200_000  # of JSON, see `strict_json.parts`
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -44,7 +48,10 @@ def root_digest(digests: Iterable[str]) -> str:
 
     Takes and returns lower-case hexadecimal.
     """
-    return hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
+    state, each = hashlib.sha256(), iter(digests)
+    while some := "".join(islice(each, _AT_ONCE)):
+        state.update(bytes.fromhex(some))
+    return state.hexdigest()
 
 
 def encode(model_name: str, manifest: Manifest) -> bytes:
@@ -57,15 +64,35 @@ def encode(model_name: str, manifest: Manifest) -> bytes:
     serialization = {name: value for name, value in vars(how).items() if value is not None}
     subject = {"name": model_name, "digest": {"sha256": root_digest(manifest.digests.values())}}
     # Only a name needs escaping; a dictionary for each of a million resources would take seconds.
-    resources = ",".join(
+    resources = (
         f'{{"name":{encode_basestring(name)},"digest":"{digest}","algorithm":"{how.hash_type}"}}'
         for name, digest in manifest.digests.items()
     )
-    return (
+    out = io.BytesIO()
+    out.write(
         f'{{"_type":"{STATEMENT_TYPE}","subject":[{_dumps(subject)}],'
-        f'"predicateType":"{PREDICATE_TYPE}","predicate":{{"resources":[{resources}],'
-        f'"serialization":{_dumps(serialization)}}}}}'
-    ).encode()
+        f'"predicateType":"{PREDICATE_TYPE}","predicate":{{"resources":['.encode()
+    )
+    comma = ""
+    while some := ",".join(islice(resources, _AT_ONCE)):
+        out.write(f"{comma}{some}".encode())
+        comma = ","
+    out.write(f'],"serialization":{_dumps(serialization)}}}}}'.encode())
+    return out.getvalue()
+
+
+def least_bytes(sizes: Mapping[str, int], how: Serialization) -> int:
+    """How long the statement about files of these names and sizes in bytes is, or somewhat longer.
+
+    For whoever has not hashed them yet.
+    """
+    entry = len('{"name":"","digest":"","algorithm":""},') + len(how.hash_type)
+    entry += 2 * DIGEST_SIZES[how.hash_type]
+    if how.shard_size is None:
+        return sum(map(len, sizes)) + entry * len(sizes)
+    entry += len(":0:1")
+    shards = ((name, -(-size // how.shard_size)) for name, size in sizes.items())
+    return sum(count * (len(name) + entry) for name, count in shards)
 
 
 def read(payload: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN401 - untrusted JSON
@@ -74,9 +101,14 @@ def read(payload: bytes, refusal: type[Error], what: str) -> Any:  # noqa: ANN40
     Raises:
         Error: As `refusal`: see `strict_json.loads`.
     """
-    # A file takes 110 bytes and 4 parts at least; its name may be of any script.
-    most_parts = max(_FEW_PARTS, len(payload) // 16)
+    most_parts = _most_parts(payload)
+    # A file's name may be of any script.
     return strict_json.loads(payload, refusal, what, most_parts, most_wide=len(payload))
+
+
+def _most_parts(payload: bytes) -> int:
+    """A file takes 110 bytes and 4 parts at least."""
+    return max(_FEW_PARTS, len(payload) // 16)
 
 
 def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement:
@@ -89,7 +121,7 @@ def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement
         ManifestError: The predicate breaks a rule of OMS 5.2 or 6.
     """
     # 1. INTOTO-STATEMENT: one JSON object with these fields and no others.
-    document = read(payload, StatementError, "the signed statement")
+    document, listed = read_listed(payload, StatementError, "the signed statement")
     fields = "_type subject predicateType predicate"
     strict_json.fields(document, StatementError, "statement", fields)
     # 2. OMS 8.3.1 and 8.3.2: the types.
@@ -108,13 +140,18 @@ def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement
         raise StatementError(f"the statement needs {how_many}", where="subject")
     named = [_subject(subject, f"subject[{index}]") for index, subject in enumerate(subjects)]
     if legacy:
-        resources = [{"name": name, "digest": sha, "algorithm": "sha256"} for name, sha in named]
-        manifest = _manifest(resources, Serialization("files", "sha256", None, False, ()))
+        listed = Resources()
+        for name, sha in named:
+            listed.add({"name": name, "digest": sha, "algorithm": "sha256"})
+        manifest = _manifest(listed, Serialization("files", "sha256", None, False, ()))
         return Statement("", root_digest(manifest.digests.values()), manifest)
     # 4. OMS 8.3.3: the predicate.
     predicate = document["predicate"]
     strict_json.fields(predicate, ManifestError, "predicate", "resources serialization")
-    manifest = _manifest(predicate["resources"], _serialization(predicate["serialization"]))
+    how = _serialization(predicate["serialization"])
+    if not isinstance(predicate["resources"], list):
+        _refuse("not a list of resources", "predicate.resources", predicate["resources"], "a list")
+    manifest = _manifest(listed, how)
     # 5. OMS 6.5.1: the root digest, in the recorded order.
     ((model_name, stated),) = named
     computed = root_digest(manifest.digests.values())
@@ -122,6 +159,72 @@ def decode(payload: bytes, *, allow_legacy_predicate: bool = False) -> Statement
         message = "the root digest does not match the resources (OMS 6.5.1)"
         _refuse(message, "subject[0].digest.sha256", stated, computed)
     return Statement(model_name, computed, manifest)
+
+
+class Resources:
+    """The entries of a manifest as they are read: a million dictionaries would take 250 MB.
+
+    Attributes:
+        malformed: The number of the first that is none, and what it is; nothing follows it.
+    """
+
+    def __init__(self) -> None:
+        self._names: list[Any] = []
+        self._digests: list[Any] = []
+        self._algorithms: list[Any] = []
+        self._known: dict[str, str] = {}
+        self.malformed: tuple[int, object] | None = None
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The entry of this number; an `IndexError` behind the last that is one."""
+        columns = zip(_RESOURCE, (self._names, self._digests, self._algorithms), strict=True)
+        return {field: column[index] for field, column in columns}
+
+    def __iter__(self) -> Iterator[tuple[Any, Any, Any]]:
+        return zip(self._names, self._digests, self._algorithms, strict=True)
+
+    def add(self, resource: object) -> None:
+        """Notes the next.
+
+        Raises:
+            ManifestError: There are too many.
+        """
+        if self.malformed is not None:
+            return
+        if type(resource) is not dict or not resource.keys() >= {*_RESOURCE}:
+            self.malformed = len(self), resource
+            return
+        algorithm = resource["algorithm"]
+        if isinstance(algorithm, str):
+            algorithm = self._known.setdefault(algorithm, algorithm)
+        self._names.append(resource["name"])
+        self._digests.append(resource["digest"])
+        self._algorithms.append(algorithm)
+        if len(self._names) > MAX_FILES:
+            where = "predicate.resources"
+            raise ManifestError("too many resources", where=where, expected=f"at most {MAX_FILES}")
+
+
+def read_listed(payload: bytes, refusal: type[Error], what: str) -> tuple[Any, Resources]:
+    """As `read`, with what it lists apart from it.
+
+    Raises:
+        ManifestError: It lists too much.
+    """
+    listed = Resources()
+    where = ("predicate", "resources")
+    most = _most_parts(payload)
+    document = strict_json.loads_apart(payload, refusal, what, where, listed.add, most)
+    if document is None:
+        document, listed = read(payload, refusal, what), Resources()
+        inner = document.get("predicate") if isinstance(document, dict) else None
+        found = inner.get("resources") if isinstance(inner, dict) else None
+        for resource in found if isinstance(found, list) else ():
+            listed.add(resource)
+    return document, listed
 
 
 def _subject(subject: object, where: str) -> tuple[str, str]:
@@ -169,19 +272,14 @@ def _serialization(value: object) -> Serialization:
     return Serialization(method, hash_type, size, symlinks, tuple(ignored))
 
 
-def _manifest(resources: object, how: Serialization) -> Manifest:
+def _manifest(resources: Resources, how: Serialization) -> Manifest:
     """OMS 5.2.1, 6.1.2, 6.3 and 6.4: every resource, and all of them together."""
     where = "predicate.resources"
-    if not isinstance(resources, list) or not resources:
-        _refuse("there must be at least one resource (OMS 5.2.1)", where, resources)
-    if len(resources) > MAX_FILES:
-        _refuse("too many resources", where, len(resources), f"at most {MAX_FILES}")
+    if not len(resources) and resources.malformed is None:
+        _refuse("there must be at least one resource (OMS 5.2.1)", where, [])
     algorithms = {how.hash_type, f"{how.hash_type}-sharded-{how.shard_size}"}  # as released
     digests: dict[str, str] = {}
-    for index, resource in enumerate(resources):
-        if type(resource) is not dict or not resource.keys() >= {"name", "digest", "algorithm"}:
-            _refuse("a resource needs name, digest and algorithm", f"{where}[{index}]", resource)
-        name, digest, algorithm = resource["name"], resource["digest"], resource["algorithm"]
+    for index, (name, digest, algorithm) in enumerate(resources):
         if not isinstance(algorithm, str) or algorithm not in algorithms:
             _refuse("not the manifest's hash_type", f"{where}[{index}]", algorithm, how.hash_type)
         if not _is_digest(digest, how.hash_type):
@@ -191,8 +289,10 @@ def _manifest(resources: object, how: Serialization) -> Manifest:
         if name in digests:
             _refuse("two resources have the same name", where, name)
         digests[name] = digest
-    parts = [_part(name, how.shard_size) for name in digests]
-    files = _sizes(parts, how.shard_size)
+    if resources.malformed is not None:
+        index, found = resources.malformed
+        _refuse("a resource needs name, digest and algorithm", f"{where}[{index}]", found)
+    files = _sizes(digests, how.shard_size)
     for name in files:
         # OMS 6.1.2; but v0.3.1 and v1.0.0 named the file of a single-file model ".".
         path = f"/{name}/" if name != "." or len(files) > 1 else ""
@@ -202,6 +302,7 @@ def _manifest(resources: object, how: Serialization) -> Manifest:
             _refuse(f"a resource name {problem}", where, name)
     # OMS 6.4: sorted by name; released signers compare path components and then numbers.
     if list(digests) != sorted(digests):
+        parts = (_part(name, how.shard_size) for name in digests)
         by_component = [(file.split("/"), start, end) for file, start, end in parts]
         if by_component != sorted(by_component):
             _refuse("the resources are not sorted by name (OMS 6.4)", where, "another order")
@@ -218,12 +319,12 @@ def _part(name: str, shard_size: int | None) -> tuple[str, int, int]:
     return match[1], int(match[2]), int(match[3])
 
 
-def _sizes(parts: list[tuple[str, int, int]], shard_size: int | None) -> dict[str, int | None]:
+def _sizes(resources: Iterable[str], shard_size: int | None) -> dict[str, int | None]:
     """OMS 6.3.2: each file's shards join without gap or overlap; only the last may be shorter."""
     if shard_size is None:
-        return dict.fromkeys(file for file, _, _ in parts)
+        return dict.fromkeys(resources)
     sizes: dict[str, int | None] = {}
-    for file, start, end in sorted(parts):
+    for file, start, end in sorted(_part(name, shard_size) for name in resources):
         before = sizes.get(file) or 0
         if start != before or start % shard_size or not start < end <= start + shard_size:
             _refuse(

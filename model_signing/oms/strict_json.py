@@ -6,11 +6,13 @@ a number that could stall or overflow a later step, there is an error.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from model_signing.errors import Error
@@ -25,6 +27,8 @@ _MAX_ESCAPES = 1_000_000  # in larger texts; base64 may have `\\/`, one in 64 ch
 _MAX_WIDE = 4 << 20  # bytes
 _OTHERS = bytes(range(128, 256))
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
+_WINDOW = 1 << 20  # bytes
+_APART = "(the list is taken apart)"
 _MAX_NUMBER_LENGTH = 40  # characters; every number OMS and Sigstore use fits into 64 bits
 
 
@@ -47,6 +51,100 @@ def loads(
     """
     if most_parts is not None and parts(data) > most_parts:
         raise refusal(f"{what} has too many parts", expected=f"at most {most_parts}")
+    with _refused(refusal, what):
+        text = _narrow(data, refusal, what, most_wide).decode("utf-8")
+        value = json.loads(text, **_hooks(refusal, what))
+        _require_pairs(data, refusal, what)
+    return value
+
+
+def loads_apart(
+    data: bytes,
+    refusal: type[Error],
+    what: str,
+    path: tuple[str, ...],
+    take: Callable[[Any], None],
+    most_parts: int,
+) -> Any:  # noqa: ANN401 - as above
+    """As `loads`, of a text that is one long list and little else: never parsed as a whole.
+
+    Args:
+        data: The text.
+        refusal: What is raised.
+        what: Names it in messages.
+        path: The keys that lead to the list.
+        take: Gets the items one after the other; what it raises is passed on.
+        most_parts: See `loads`.
+
+    Returns:
+        The rest, with an empty list in its place; None if the list is not where `path` says:
+        then nothing that was taken counts, and `loads` has to read it all.
+    """
+    if parts(data) > most_parts:
+        raise refusal(f"{what} has too many parts", expected=f"at most {most_parts}")
+    start = re.search(rb'"%b"[ \t\r\n]*:[ \t\r\n]*\[' % path[-1].encode(), data)
+    if start is None or _APART.encode() in data:
+        return None
+    with _refused(refusal, what):
+        end = _items(data, start.end(), json.JSONDecoder(**_hooks(refusal, what)), take)
+        _require_pairs(data, refusal, what)
+    rest = b'%b"%b"%b' % (data[: start.end() - 1], _APART.encode(), data[end:])
+    inner = document = loads(rest, refusal, what)
+    for key in path[:-1]:
+        inner = inner.get(key) if isinstance(inner, dict) else None
+    if not isinstance(inner, dict) or inner.get(path[-1]) != _APART:
+        return None
+    inner[path[-1]] = []
+    return document
+
+
+def _items(data: bytes, start: int, decoder: json.JSONDecoder, take: Callable[[Any], None]) -> int:
+    """Gives `take` the items of the list that begins there; returns where it ends.
+
+    The text is decoded a window at a time. What does not parse may only be cut off by its end: so
+    it is tried again with more, as long as there is more.
+    """
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    text, at, read, window = "", 0, start, _WINDOW
+    is_first = True
+    while True:
+        try:
+            begin = _blank(text, at)
+            if is_first and text[begin] == "]":
+                at = begin + 1
+                break
+            value, after = decoder.raw_decode(text, begin)
+            after = _blank(text, after)
+            follows = text[after]
+            if follows not in ",]":
+                raise ValueError("no comma")
+        except (ValueError, IndexError) as error:
+            if read >= len(data):
+                raise ValueError(f"a list has no end: {error}") from None
+            more = utf8.decode(data[read : read + window], final=read + window >= len(data))
+            text, at, read, window = text[at:] + more, 0, read + window, window * 2
+            continue
+        take(value)
+        at, is_first, window = after + 1, False, _WINDOW
+        if follows == "]":
+            break
+    return min(read, len(data)) - len(utf8.getstate()[0]) - len(text[at:].encode())
+
+
+def _blank(text: str, at: int) -> int:
+    """Where the white space there ends (RFC 8259, 2)."""
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _require_pairs(data: bytes, refusal: type[Error], what: str) -> None:
+    if _SURROGATE.search(data) and any(half[1] for half in _ESCAPE.finditer(data)):
+        raise refusal(f"{what} is not valid Unicode", found="half of a surrogate pair")
+
+
+def _hooks(refusal: type[Error], what: str) -> dict[str, Any]:
+    """What the decoder calls, so that no two readers disagree."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -63,23 +161,24 @@ def loads(
             raise refusal(f"{what} contains a number that JSON does not have", found=text)
         return value
 
+    return {
+        "object_pairs_hook": unique,
+        "parse_int": lambda digits: number(digits, int),
+        "parse_float": number,
+        "parse_constant": number,
+    }
+
+
+@contextmanager
+def _refused(refusal: type[Error], what: str) -> Iterator[None]:
     try:
-        value = json.loads(
-            _narrow(data, refusal, what, most_wide).decode("utf-8"),
-            object_pairs_hook=unique,
-            parse_int=lambda digits: number(digits, int),
-            parse_float=number,
-            parse_constant=number,
-        )
-        if _SURROGATE.search(data) and any(half[1] for half in _ESCAPE.finditer(data)):
-            raise refusal(f"{what} is not valid Unicode", found="half of a surrogate pair")
+        yield
     except UnicodeError as error:
         raise refusal(f"{what} is not valid Unicode", found=str(error)[-80:]) from error
     except RecursionError as error:
         raise refusal(f"{what} is nested too deeply") from error
     except ValueError as error:
         raise refusal(f"{what} is not valid JSON", found=str(error)) from error
-    return value
 
 
 def _narrow(data: bytes, refusal: type[Error], what: str, most_wide: int) -> bytes:

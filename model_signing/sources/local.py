@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,40 @@ _FOLLOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0
 _DO_NOT_FOLLOW = _FOLLOW | getattr(os, "O_NOFOLLOW", 0)
 _UTF8 = sys.getfilesystemencoding() == "utf-8"
 _HUB_KINDS = ("models--", "datasets--", "spaces--")
+_VERSION = struct.Struct("=QQqqq")  # device, inode, size, both times
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
+
+
+class Listing(Mapping[str, Entry]):
+    """Files as they were enumerated: an `Entry` is made when it is looked at.
+
+    A million of them would take 350 MB, what is kept here takes 80.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[str, bytes] = {}
+
+    def add(self, name: str, status: os.stat_result) -> None:
+        """Notes a file."""
+        self._versions[name] = _VERSION.pack(*_version(status))
+
+    def use_names(self, names: Iterable[str]) -> None:
+        """Takes these, which are the same, so that nobody keeps each of them twice."""
+        before = self._versions
+        self._versions = {name: before.pop(name) for name in names}
+
+    def __getitem__(self, name: str) -> Entry:
+        version = _VERSION.unpack(self._versions[name])
+        return Entry(version[2], version)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._versions
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._versions)
+
+    def __len__(self) -> int:
+        return len(self._versions)
 
 
 @dataclass(frozen=True)
@@ -57,7 +91,7 @@ class LocalSource:
         """
         return stat.S_ISREG(self._status().st_mode)
 
-    def entries(self, selection: Selection) -> tuple[dict[str, Entry], list[str]]:
+    def entries(self, selection: Selection) -> tuple[Mapping[str, Entry], list[str]]:
         """The regular files of the model (OMS 6.1), and what nobody signed; see `Source`.
 
         Raises:
@@ -90,9 +124,9 @@ class LocalSource:
 
     def _walk(
         self, selection: Selection, root: tuple[int, int]
-    ) -> tuple[dict[str, Entry], list[str]]:
+    ) -> tuple[Mapping[str, Entry], list[str]]:
         roots = _roots(os.path.realpath(self.path)) if self.allow_symlinks else ()
-        files: dict[str, Entry] = {}
+        files = Listing()
         unsigned: list[str] = []
         # A directory's prefix, and which it and those above it are.
         pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (root,))]
@@ -109,7 +143,7 @@ class LocalSource:
                     _check_link(entry.path, roots)
                 status = _status_of(entry, self.allow_symlinks)
                 if stat.S_ISREG(status.st_mode):
-                    files[check_name(name)] = _entry(status)
+                    files.add(check_name(name), status)
                     continue
                 identity = _folder(entry, status)
                 if identity in above:
@@ -184,7 +218,8 @@ def _version(of: os.stat_result) -> tuple[int, ...]:
 
     Unlike the time of its modification, no program can set that of its last change back.
     """
-    return (of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
+    low = (1 << 64) - 1  # on Windows they may be larger
+    return (of.st_dev & low, of.st_ino & low, of.st_size, of.st_mtime_ns, of.st_ctime_ns)
 
 
 def _status_of(entry: os.DirEntry[str], follow: bool) -> os.stat_result:

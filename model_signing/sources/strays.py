@@ -41,15 +41,13 @@ def inspected(source: Source, entries: Mapping[str, Entry]) -> list[str]:
     Raises:
         FileError: A private key, which would be published; or a file that cannot be read.
     """
-    small = {name: entry for name, entry in entries.items() if entry.size <= _MAX_KEY_BYTES}
-    if len(small) > _MAX_FILES:
-        small = {
-            name: entry
-            for name, entry in small.items()
-            if entry.size <= _MAX_POINTER_BYTES or name.endswith(_KEY_NAMES)
-        }
+    small = [name for name, entry in entries.items() if entry.size <= _MAX_KEY_BYTES]
+    likely = len(small) > _MAX_FILES
     pointers = []
-    for name, entry in small.items():
+    for name in small:
+        entry = entries[name]
+        if likely and entry.size > _MAX_POINTER_BYTES and not name.endswith(_KEY_NAMES):
+            continue
         data = b"".join(source.read(name, entry, 0, entry.size))
         if b"PRIVATE KEY-----" in data and _PRIVATE_KEY.search(data):
             raise FileError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -162,6 +163,16 @@ def test_an_outage_is_no_refusal(service: str, front: Front) -> None:
     assert "refused" not in str(refusal)
     assert "new token" not in str(refusal)
     assert front.asked.count(PATHS[service][1]) == 3
+
+
+def test_a_statement_too_large_for_the_log_says_how_else_to_sign(front: Front) -> None:
+    log = next(name for name in PATHS if "log" in name)
+    address = front.fails(log, busy(413, b"no", content_type="text/plain"))
+    refusal, _ = front.refused()
+    assert "refused the entry" in refusal.message
+    assert refusal.where == address
+    assert re.fullmatch("HTTP 413: no; [1-9][0-9]+ bytes were sent", refusal.found or "")
+    assert "Rekor v2" in (refusal.fix or "")
 
 
 def test_a_page_of_a_proxy_is_not_repeated(service: str, front: Front) -> None:
