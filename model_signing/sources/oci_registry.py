@@ -28,7 +28,7 @@ from requests.adapters import HTTPAdapter
 
 from model_signing.errors import FileError, innermost
 from model_signing.oms import strict_json
-from model_signing.sources import remote
+from model_signing.sources import Buffer, remote
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 SCHEME = "oci://"
@@ -47,7 +47,7 @@ _DOCKER = "application/vnd.docker.distribution.manifest"
 _ACCEPT = {"Accept": f"{MANIFEST}, {INDEX}, {_DOCKER}.v2+json, {_DOCKER}.list.v2+json"}
 MAX_DOCUMENT = 4 << 20  # bytes of a manifest or a list: what a registry has to take
 _MAX_SAID = 64 << 10  # bytes of a refusal
-_BUFFER = 1 << 20
+_BUFFER = 256 << 10  # bytes
 _SECONDS = (10.0, 60.0)  # to connect; between two pieces of an answer
 
 
@@ -140,7 +140,7 @@ class Repository:
 
         return remote.patiently(attempt)
 
-    def blob(self, digest: str, start: int, stop: int, where: str) -> bytes:
+    def blob(self, digest: str, start: int, stop: int, where: str) -> list[Buffer]:
         """These bytes of a blob, once; see `remote.pieces`."""
         # A proxy that compresses would make the numbers of the bytes others.
         headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
@@ -156,7 +156,7 @@ class Repository:
                     found=said if coding == "identity" else coding,
                 )
             # A registry need not know ranges: then what comes before is thrown away.
-            return _body(answer, stop - start, where, 0 if part else start, more=not part)
+            return _pieces(answer, stop - start, where, 0 if part else start, more=not part)
 
     def whole_blob(self, digest: str, size: int, where: str) -> bytes:
         """A small blob, which has this digest, whatever the registry says."""
@@ -350,28 +350,34 @@ def check_digest(data: bytes, digest: str, where: str) -> bytes:
     return data
 
 
-def _body(
+def _body(answer: requests.Response, limit: int, where: str, *, more: bool = False) -> bytes:
+    """What an answer holds; see `_pieces`."""
+    return b"".join(_pieces(answer, limit, where, more=more))
+
+
+def _pieces(
     answer: requests.Response, limit: int, where: str, skip: int = 0, *, more: bool = False
-) -> bytes:
+) -> list[Buffer]:
     """What an answer holds, without the first bytes; whether there may be `more` than `limit`.
 
     Raises:
         FileError: There is more.
         TemporaryError: The connection breaks.
     """
-    data = bytearray()
+    found: list[Buffer] = []
     try:
         for piece in answer.iter_content(_BUFFER):
-            data += memoryview(piece)[skip:]
+            taken = memoryview(piece)[skip:]
             skip -= min(skip, len(piece))
-            if len(data) > limit:
+            found.append(taken[:limit])
+            limit -= len(taken)
+            if limit < 0:
                 break
     except requests.RequestException as error:
         raise unreachable(error, where) from None
-    if len(data) > limit and not more:
-        expected = f"at most {limit} bytes"
-        raise FileError("the registry sends more than it should", where=where, expected=expected)
-    return bytes(data[:limit])
+    if limit < 0 and not more:
+        raise FileError("the place sends more bytes than were asked for", where=where)
+    return found
 
 
 def _said(data: bytes) -> str:

@@ -477,7 +477,7 @@ LASTING: dict[str, tuple[Callable[[Handler], bool], str]] = {
     "cut": (cut, "the registry cannot be reached"),
     "hang up": (hang_up, "the registry cannot be reached"),
     "shorter": (shorter, "other bytes than were asked for"),
-    "longer": (longer, "more than it should"),
+    "longer": (longer, "more bytes than were asked for"),
     "other range": (other_range, "other bytes than were asked for"),
     "packed": (packed, "other bytes than were asked for"),
 }
