@@ -186,7 +186,7 @@ def _exists(bucket: str, key: str) -> bool:
 
 
 def _entry(item: Any, where: str) -> Entry:  # noqa: ANN401 - the client's own dictionary
-    version = (item.get("e_tag"), item.get("version"))
+    version = (_etag(item), item.get("version"))
     if version == (None, None):
         raise FileError(
             "the place has no version of an object, so that nobody knows when it changes",
@@ -194,6 +194,12 @@ def _entry(item: Any, where: str) -> Entry:  # noqa: ANN401 - the client's own d
             fix="copy the model to a place that has ETags",
         )
     return Entry(item["size"], version)
+
+
+def _etag(item: Any) -> str | None:  # noqa: ANN401
+    """In quotes (RFC 9110, 8.8.3): Azure's listings leave them out."""
+    etag = item.get("e_tag")
+    return f'"{etag}"' if etag and not etag.endswith('"') else etag
 
 
 def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> list[Buffer]:
@@ -209,7 +215,7 @@ def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> list[Buf
         answer = obstore.get(_store(bucket), key, options=options)
     except (BaseError, OSError, ValueError) as error:
         raise _failed(error, where) from error
-    found = (answer.meta.get("e_tag"), answer.meta.get("size"))
+    found = (_etag(answer.meta), answer.meta.get("size"))
     if entry.version is not None and found != (etag or found[0], entry.size):
         raise remote.changed(where, f"{etag}, {entry.size} bytes", f"{found[0]}, {found[1]} bytes")
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import hmac
 import os
 import random
 import shutil
@@ -11,10 +14,12 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
+from tests.support import npm
 from tests.support.limits import limited, until
 
 KEY, SECRET = "sandbox", "sandbox-secret"
@@ -66,3 +71,53 @@ def seaweedfs(folder: Path) -> Iterator[dict[str, str]]:
             *Path("/tmp").glob(f"seaweedfs-*-grpc-{port + 10_000}.sock"),
         ):
             socket_of.unlink(missing_ok=True)
+
+
+# The account that every emulator has: published by Microsoft, and good for nothing else.
+ACCOUNT = "devstoreaccount1"
+ACCOUNT_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+
+
+@contextlib.contextmanager
+def azurite(folder: Path, container: str) -> Iterator[dict[str, str]]:
+    """Azure's emulator with one container; gives the variables by which clients find it."""
+    program = npm.packages(Path(__file__).parents[1] / "model_signing/sources/azurite")
+    (port,) = _free_ports(1)
+    command = [npm.node(), program / "azurite/dist/src/blob/main.js", "--silent"]
+    command += ["--blobPort", str(port), "--location", folder, "--skipApiVersionCheck"]
+    command += ["--disableTelemetry"]
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool | None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+            return True
+        return None
+
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    with limited(subprocess.Popen(command, **quiet), 600):  # type: ignore[call-overload]
+        until(answers, "azurite", 60)
+        _create_container(url, container)
+        yield {
+            "AZURE_STORAGE_USE_EMULATOR": "true",
+            "AZURITE_BLOB_STORAGE_URL": url,
+            "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
+        }
+
+
+def _create_container(url: str, name: str) -> None:
+    """Which no client does by itself. "Authorize with Shared Key", version 2021-08-06."""
+    headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+    named = "".join(f"{key}:{value}\n" for key, value in sorted(headers.items()))
+    resource = f"/{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
+    text = "PUT" + "\n" * 12 + named + resource
+    key = base64.b64decode(ACCOUNT_KEY)
+    proof = base64.b64encode(hmac.new(key, text.encode(), hashlib.sha256).digest()).decode()
+    headers |= {"Authorization": f"SharedKey {ACCOUNT}:{proof}", "Content-Length": "0"}
+    request = urllib.request.Request(
+        f"{url}/{ACCOUNT}/{name}?restype=container", method="PUT", headers=headers
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 201

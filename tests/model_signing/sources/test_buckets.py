@@ -20,7 +20,7 @@ from model_signing.errors import FileError, MismatchError
 from model_signing.oms.names import Selection
 from model_signing.sources import open_source, remote
 from sandbox.local_server import LocalServer, Reply, Request
-from tests.support.buckets import seaweedfs
+from tests.support.buckets import azurite, seaweedfs
 from tests.support.material import new_key, private_pem, public_pem
 
 pytest.importorskip("obstore", reason="not tested: no obstore")
@@ -195,6 +195,33 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileError, match="cannot be read") as refusal:
         model_signing.digest("s3://models/my-model")
     assert "127.0.0.1:9" in (refusal.value.found or "")
+
+
+@pytest.mark.full
+def test_the_same_in_azure(
+    here: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with azurite(tmp_path_factory.mktemp("azurite"), "models") as variables:
+        set_variables(variables, monkeypatch)
+        monkeypatch.setattr(remote, "PIECE", 700)
+        address = "az://models/team/my-model"
+        put(address, FILES)
+        there = model_signing.sign(address, f"{address}/model.sig", SIGN)
+        assert there.manifest.digests == model_signing.sign(here, None, SIGN).manifest.digests
+        verified = model_signing.verify(address, None, VERIFY, copy_to=tmp_path / "copy")
+        assert verified.signature == f"{address}/model.sig"
+        source = open_source(address)
+        entries, _ = source.entries(Selection())
+        put(address, {"config.json": b'{"layers": 4}'})
+        with pytest.raises(FileError, match="changed after it was listed"):
+            list(source.read("config.json", entries["config.json"], 0, 13))
+        with pytest.raises(MismatchError):
+            model_signing.verify(address, None, VERIFY)
+        with pytest.raises(FileError, match="nothing below"):
+            model_signing.digest("az://models/absent")
 
 
 # A server that lies ------------------------------------------------------------------------------
