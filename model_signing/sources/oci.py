@@ -38,6 +38,7 @@ _IMAGES = (
     "application/vnd.docker.container.image.v1+json",
 )
 _MODELCAR = "models/"  # where such an image has its model
+_WHITEOUT = oci_tar.WHITEOUT
 _MAX_LAYERS = 100_000
 _MAX_SIZE = 1 << 62  # bytes
 _SHOWN = 10
@@ -62,7 +63,7 @@ class _Layer(NamedTuple):
         """How it is compressed; None: as we cannot read it."""
         if self.kind.endswith(_OTHER):
             return None
-        return "gzip" if self.kind.endswith(_GZIP) else ""
+        return "gzip" if self.unpack or self.kind.endswith(_GZIP) else ""
 
     @property
     def is_tar(self) -> bool:
@@ -193,16 +194,35 @@ class OciSource:
                 found[name] = entry
             if len(found) > remote.MAX_LISTED:
                 self._refuse("the place lists too many files")
-        if image and any(name.startswith(_MODELCAR) for name in found):
-            found = {
-                name.removeprefix(_MODELCAR): entry
-                for name, entry in found.items()
-                if name.startswith(_MODELCAR)
-            }
+        if image:
+            found = self._modelcar(found)
         unusable = next((name for name, entry in found.items() if entry.version is None), None)
         if unusable is not None:
             self._refuse("a link, a device or a removal in a tar layer is no file", unusable)
         return found
+
+    def _modelcar(self, found: dict[str, Entry]) -> dict[str, Entry]:
+        """Of an image with such a folder, what is in it; else all there is.
+
+        Whoever unpacks the image must not find something else there: by a name that leads there in
+        another way, by a link in the folder's place, or by its removal.
+        """
+        if not any(name.startswith(_MODELCAR) for name in found):
+            return found
+        odd = next((name for name in found if {"", ".", ".."} & set(name.split("/"))), None)
+        if odd is not None:
+            self._refuse("a name in a layer of an image is not canonical", odd)
+        folder = _MODELCAR.rstrip("/")
+        covers = {folder, f"{_WHITEOUT}{folder}", f"{_WHITEOUT}{_WHITEOUT}.opq"} & found.keys()
+        if covers:
+            self._refuse(
+                "a layer of an image has something else in place of its model", covers.pop()
+            )
+        return {
+            name.removeprefix(_MODELCAR): entry
+            for name, entry in found.items()
+            if name.startswith(_MODELCAR)
+        }
 
     def layers(self) -> Iterator[_Layer]:
         """What the manifest names, checked one after the other."""

@@ -76,7 +76,8 @@ class Address:
         """
         rest = text[len(SCHEME) :] if text.lower().startswith(SCHEME) else ""
         match = _ADDRESS.fullmatch(rest)
-        if not match or not (match["digest"] or match["tag"]):
+        named = match and (match["digest"] or match["tag"])
+        if not match or not named or not _is_host(match["host"]):
             raise FileError(
                 "not the address of a model in a registry",
                 where=text,
@@ -86,7 +87,7 @@ class Address:
         host, repository = match["host"], match["repository"]
         if host in _HUB and "/" not in repository:
             repository = f"library/{repository}"
-        return cls(host, repository, match["digest"] or match["tag"])
+        return cls(host, repository, named)
 
 
 class Document(NamedTuple):
@@ -135,7 +136,7 @@ class Repository:
                 return Document(
                     _body(answer, MAX_DOCUMENT, where),
                     answer.headers.get("content-type", "").partition(";")[0].strip().lower(),
-                    urljoin(answer.url, following) if following else None,
+                    _following(answer, following, where) if following else None,
                 )
 
         return remote.patiently(attempt)
@@ -173,8 +174,8 @@ class Repository:
                 if answer.ok:
                     return digest
             with self._ask("POST", "blobs/uploads/", where, data=b"") as answer:
-                place = urljoin(answer.url, answer.headers.get("location", ""))
-            address = f"{place}{'&' if urlsplit(place).query else '?'}digest={digest}"
+                place = _following(answer, answer.headers.get("location", ""), where)
+            address = f"{place}{'&' if '?' in place else '?'}digest={digest}"
             headers = {"Content-Type": "application/octet-stream"}
             with self._ask("PUT", address, where, headers, data):
                 return digest
@@ -220,6 +221,8 @@ class Repository:
                 said = _said(_body(answer, _MAX_SAID, where, more=True))
         except requests.RequestException as error:
             raise unreachable(error, where) from None
+        except ValueError as error:  # an address that is none, to go on with
+            raise _misled(str(error), where) from None
         after = answer.headers.get("retry-after")
         refusal = remote.failure(answer.status_code, where, said=said, retry_after=after)
         if isinstance(refusal, FileError) and answer.status_code == HTTPStatus.UNAUTHORIZED:
@@ -333,6 +336,18 @@ def unreachable(error: Exception, where: str) -> FileError | remote.TemporaryErr
     return refusal if isinstance(error, lasting) else remote.TemporaryError(refusal)
 
 
+def _following(answer: requests.Response, address: str, where: str) -> str:
+    """An address in an answer, relative to that of the answer."""
+    try:
+        return urljoin(answer.url, address)
+    except ValueError:
+        raise _misled(address, where) from None
+
+
+def _misled(found: str, where: str) -> FileError:
+    return FileError("the registry names an address that is none", where=where, found=found)
+
+
 def check_digest(data: bytes, digest: str, where: str) -> bytes:
     """The data, if it has this digest.
 
@@ -388,6 +403,13 @@ def _said(data: bytes) -> str:
         return "; ".join(f"{one['code']}: {one.get('message', '')}" for one in errors[:3])
     except (FileError, LookupError, TypeError, AttributeError):
         return ""
+
+
+def _is_host(text: str) -> bool:
+    try:
+        return urlsplit(f"//{text}").port != 0
+    except ValueError:  # no such port, or no IPv6 address
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from model_signing.sources import Buffer
 
-_WHITEOUT = ".wh."  # image-spec, "Whiteouts": a file of a layer below is removed
+WHITEOUT = ".wh."  # image-spec, "Whiteouts": a file of a layer below is removed
 _MAX_HEADER = 128 << 10  # bytes; of long names
 _PIECE = 1 << 20
 _GZIP = 31  # zlib: with the header of gzip, the largest window
@@ -71,7 +71,7 @@ class Layer:
             name = name[2:]
         if member.size < 0:
             raise tarfile.ReadError("a file has a negative size")
-        removal = name.rpartition("/")[2].startswith(_WHITEOUT)
+        removal = name.rpartition("/")[2].startswith(WHITEOUT)
         if not member.isreg() or member.issparse() or removal:
             return Member(name, start, 0, None)
         digest, size = sha256(), 0

@@ -40,6 +40,7 @@ USER, PASSWORD = "tester", "for tests only"
 PASSWORD_HASH = "$2b$04$qMrejqaQQoyNGTeX0EM3buXDtG5785li4bDjobT9eZmGqHQLXf4cy"
 IMAGE = "application/vnd.oci.image.config.v1+json"
 TAR = "application/vnd.oci.image.layer.v1.tar"
+UNPACK = "io.deis.oras.content.unpack"
 KITOPS = "application/vnd.kitops.modelkit.model.v1.tar"
 MODELPACK = "application/vnd.cncf.model"
 
@@ -196,7 +197,7 @@ def test_a_modelcar_image_has_its_model_below_models(registry: str) -> None:
     assert files == {"w.bin": b"new", "sub/a": b"a"}  # an upper layer covers what is below it
 
 
-@pytest.mark.parametrize("kind", ["gzip", "a folder of oras", "plain"])
+@pytest.mark.parametrize("kind", ["gzip", "a folder of oras", "of another type", "plain"])
 @pytest.mark.parametrize("options", [HashOptions(), SHARDS, BLAKE3], ids=["files", "shards", "b3"])
 def test_an_archive_is_read_once_unless_a_copy_is_made(
     faulty: FaultyRegistry, tmp_path: Path, kind: str, options: HashOptions
@@ -207,6 +208,9 @@ def test_an_archive_is_read_once_unless_a_copy_is_made(
     layer = {
         "gzip": Layer(b"".join(map(gzip.compress, half)), f"{TAR}+gzip"),  # as pigz writes it
         "a folder of oras": Layer(gzip.compress(data), f"{TAR}+gzip", {registries.TITLE: "d"}),
+        "of another type": Layer(
+            gzip.compress(data), "application/x", {registries.TITLE: "d", UNPACK: "true"}
+        ),
         "plain": Layer(data, KITOPS),
     }[kind]
     push(faulty.host, "m", layer)
@@ -262,6 +266,24 @@ REFUSED: dict[str, tuple[list[Layer], dict[str, object], str]] = {
         {"config_kind": IMAGE},
         "a link, a device or a removal",
     ),
+    **{
+        f"in place of a modelcar's folder, by {name!r}": (
+            [Layer(tar(("models/w", b"good")), TAR), Layer(tar((name, content)), TAR)],
+            {"config_kind": IMAGE},
+            message,
+        )
+        for name, content, message in (
+            ("models", "evil", "something else in place of its model"),
+            (".wh.models", b"", "something else in place of its model"),
+            (".wh..wh..opq", b"", "something else in place of its model"),
+            ("/models/w", b"evil", "not canonical"),
+            ("a/../models/w", b"evil", "not canonical"),
+            ("models/../models/w", b"evil", "not canonical"),
+            (".//models/w", b"evil", "not canonical"),
+            ("models/w", "/evil", "a link, a device or a removal"),
+            ("models/.wh..wh..opq", b"", "a link, a device or a removal"),
+        )
+    },
     "up": ([titled("../evil", b"x")], {}, "leads out of the model"),
     "up in a tar": ([Layer(tar(("a/../../evil", b"x")), KITOPS)], {}, "leads out of the model"),
     "absolute": ([titled("/etc/passwd", b"x")], {}, "is absolute"),
@@ -333,6 +355,9 @@ def test_a_manifest_that_is_no_json_object_is_refused(faulty: FaultyRegistry, da
         "oci://127.0.0.1/../m:v1",
         "oci://127.0.0.1/m@sha256:abc",
         "oci://127.0.0.1/m@sha512:" + "0" * 128,
+        "oci://[:::::]/m:v1",
+        "oci://127.0.0.1:99999/m:v1",
+        "oci://127.0.0.1:0/m:v1",
     ],
 )
 def test_a_malformed_address_is_refused_before_any_request(address: str) -> None:
@@ -513,6 +538,33 @@ def test_no_such_tag_and_no_such_repository_are_told(registry: str) -> None:
         with pytest.raises(FileError, match="no such model") as refusal:
             open_source(f"oci://{registry}/{name}")
         assert refusal.value.where == f"oci://{registry}/{name}"
+
+
+@pytest.mark.parametrize(
+    "place", ["http://[", "http://x:99999/", "file:///etc/passwd", "http://", ""]
+)
+def test_an_address_that_is_none_is_told(faulty: FaultyRegistry, here: Path, place: str) -> None:
+    push(faulty.host, "m", titled("a", b"a"), titled("b", b"b"))
+    source, bundle = open_source(f"oci://{faulty.host}/m:v1"), signature_of(here)
+
+    def misleading(handler: Handler) -> bool:
+        if "/blobs/" in handler.path and handler.command == "GET":
+            registries.send(handler, 307, b"", location=place)
+        elif handler.command == "POST":
+            registries.send(handler, 202, b"", location=place)
+        elif "/referrers/" in handler.path:
+            registries.send(handler, 200, b'{"manifests": []}', link=f'<{place}>; rel="next"')
+        else:
+            return False
+        return True
+
+    faulty.fault = misleading
+    with pytest.raises(FileError):
+        files_of(source)
+    with pytest.raises(FileError):
+        source.attach(bundle)
+    with pytest.raises(FileError):
+        list(source.signatures())
 
 
 # Who we are
