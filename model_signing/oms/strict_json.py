@@ -17,11 +17,9 @@ from typing import Any
 
 from model_signing.errors import Error
 
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-# An escape: a pair of surrogates, half of one, or any other.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F])|.)"
-)
+_SURROGATE = rb"\\u[dD][89a-fA-F]"
+# An escape: a pair of surrogates, half of one, or any other. Compiled where there are some.
+_ESCAPE = rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F])|.)"
 _SMALL = 1 << 20  # bytes; below, nothing costs much
 _MAX_ESCAPES = 1_000_000  # in larger texts; base64 may have `\\/`, one in 64 characters
 _MAX_WIDE = 4 << 20  # bytes
@@ -139,7 +137,8 @@ def _blank(text: str, at: int) -> int:
 
 
 def _require_pairs(data: bytes, refusal: type[Error], what: str) -> None:
-    if _SURROGATE.search(data) and any(half[1] for half in _ESCAPE.finditer(data)):
+    surrogates = b"\\u" in data and re.search(_SURROGATE, data)
+    if surrogates and any(half[1] for half in re.finditer(_ESCAPE, data)):
         raise refusal(f"{what} is not valid Unicode", found="half of a surrogate pair")
 
 
