@@ -17,7 +17,10 @@ from model_signing.oms.bundle import MAX_BUNDLE_SIZE, is_bundle
 
 _TEMPORARY = (".model_signing-", ".tmp")  # around 16 hexadecimal digits
 _TEMPORARY_NAME = re.compile("[0-9a-f]{16}".join(map(re.escape, _TEMPORARY)))
-_IN_PYTHON = "sign in Python, with model_signing.digest_signer around that service's client"
+_IN_PYTHON = (
+    "to verify, export the public key to a file; to sign, do it in Python, with "
+    "model_signing.digest_signer around that service's client"
+)
 _KEY_SERVICES = {  # schemes of addresses -> what to do instead
     "pkcs11": "use the method pkcs11-key or pkcs11-certificate, with --pkcs11-uri",
     **dict.fromkeys(("awskms", "gcpkms", "azurekms", "hashivault", "hv", "k8s"), _IN_PYTHON),
@@ -78,7 +81,7 @@ def check_output(path: Path) -> None:
             if not os.access(place, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         elif not place.parent.is_dir() or not os.access(place.parent, os.W_OK):
-            raise FileError("cannot write to the directory", where=os.fspath(path.parent))
+            raise FileError("cannot write to the directory", where=os.fspath(place.parent))
         else:
             _check_older(path, place)
     except (OSError, ValueError) as error:

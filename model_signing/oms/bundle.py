@@ -28,6 +28,7 @@ _APART = b"(the payload is read apart)"
 _PIECE = 1 << 20  # characters of base64, a multiple of four
 _MAX_CHAIN = 32
 _BASE64_STEP = 3 << 20  # bytes, a multiple of three
+_NONE, _BUNDLE = "this file is no signature", f"a bundle ({MEDIA_TYPE})"
 _NO_SIGNATURE = "name what `model_signing sign` wrote: model.sig, by default"
 
 Method = Literal["key", "certificate", "sigstore"]
@@ -157,6 +158,10 @@ def _document(data: bytes) -> tuple[dict[str, Any], bytes | None]:
     A long payload, which lists a million files, is not parsed as JSON: it is decoded where it is,
     and given besides.
     """
+    beginning = data[:4096].lstrip()
+    if not beginning.startswith((b"{", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        found = "PEM, a key or a certificate" if beginning.startswith(b"-----BEGIN") else None
+        raise BundleError(_NONE, expected=_BUNDLE, found=found, fix=_NO_SIGNATURE)
     text, payload = _apart(data)
     try:
         document = strict_json.loads(text, BundleError, "the signature file", _MAX_PARTS)
@@ -164,9 +169,7 @@ def _document(data: bytes) -> tuple[dict[str, Any], bytes | None]:
         error.fix = error.fix or _NO_SIGNATURE
         raise
     if not isinstance(document, dict) or "mediaType" not in document:
-        raise BundleError(
-            "this file is no signature", expected=f"a bundle ({MEDIA_TYPE})", fix=_NO_SIGNATURE
-        )
+        raise BundleError(_NONE, expected=_BUNDLE, fix=_NO_SIGNATURE)
     if "messageSignature" in document:
         raise BundleError(
             "this is a signature of one file's bytes, not of a model",

@@ -76,8 +76,8 @@ def test_names_that_look_alike_are_told_apart(
     [
         (b"{}", "no signature", "model_signing sign"),
         (b"[]", "no signature", "model_signing sign"),
-        (b"hello", "not valid JSON", "model_signing sign"),
-        (public_pem(KEY), "not valid JSON", "model_signing sign"),
+        (b"hello", "this file is no signature", "model_signing sign"),
+        (public_pem(KEY), "this file is no signature", "model_signing sign"),
         (
             b'{"mediaType": "%s", "verificationMaterial": {}, "messageSignature": {}}'
             % bundle.MEDIA_TYPE.encode(),
@@ -164,5 +164,35 @@ def test_a_certificate_as_openssl_makes_it_is_not_for_signing(tmp_path: Path) ->
 
 def test_base64_is_no_bundle(model: Path, signature: Path) -> None:
     signature.write_text(base64_of(model_signing.sign(model, None, SIGN).bundle))
-    with pytest.raises(BundleError, match="not valid JSON"):
+    with pytest.raises(BundleError, match="this file is no signature"):
         model_signing.verify(model, signature, VERIFY)
+
+
+@pytest.mark.parametrize(
+    "content", [private_pem(KEY), b"weights", b"\x7fELF\xff", b"[]", b"", b"a1b2  model.bin\n"]
+)
+def test_a_file_of_another_kind_is_no_signature(model: Path, content: bytes) -> None:
+    given = model.with_name("given.sig")
+    given.write_bytes(content)
+    with pytest.raises(BundleError, match="this file is no signature") as refusal:
+        model_signing.verify(model, given, VERIFY)
+    assert "model_signing sign" in (refusal.value.fix or "")
+    assert ("PEM" in (refusal.value.found or "")) is content.startswith(b"-----")
+
+
+def test_where_a_dangling_link_leads_is_said(model: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.sig"
+    link.symlink_to("not there/model.sig")
+    with pytest.raises(FileError, match="cannot write to the directory") as refusal:
+        model_signing.sign(model, link, SIGN)
+    assert refusal.value.where == str(tmp_path / "not there")
+
+
+def test_an_address_of_a_key_says_what_to_do_for_both(model: Path) -> None:
+    for address in ("awskms:///alias/x", "gcpkms://projects/x", "k8s://ns/key"):
+        with pytest.raises(FileError, match="this is an address") as refusal:
+            model_signing.key_verifier(address)
+        assert "export the public key" in (refusal.value.fix or "")
+        with pytest.raises(FileError, match="this is an address") as refusal:
+            model_signing.key_signer(address)
+        assert "digest_signer" in (refusal.value.fix or "")
