@@ -33,8 +33,12 @@ def claims(path: Path) -> dict[str, Any]:
         BundleError: It is not a bundle around a JSON object.
         CertificateError: Its certificate cannot be read.
     """
-    parsed = bundle.parse(read_bounded(path))
-    statement, listed = read_listed(parsed.payload, BundleError, "the payload")
+    try:
+        parsed = bundle.parse(read_bounded(path))
+        statement, listed = read_listed(parsed.payload, BundleError, "the payload")
+    except BundleError as error:
+        error.where = error.where or str(path)
+        raise
     if not isinstance(statement, dict):
         raise BundleError("the payload is not an in-toto statement", where=str(path))
     predicate, subjects = statement.get("predicate"), statement.get("subject")

@@ -381,7 +381,7 @@ WRONG: list[tuple[str, int, str]] = [
     ("verify key absent --signature model.sig --public-key key.pub", 1, "absent"),
     ("verify key model --signature absent --public-key key.pub", 1, "cannot read the file"),
     ("verify key model --signature junk --public-key key.pub", 1, "where:    junk"),
-    ("verify key model --signature key.pub --public-key key.pub", 1, "not valid JSON"),
+    ("verify key model --signature key.pub --public-key key.pub", 1, "this file is no signature"),
     ("verify key model --signature model --public-key key.pub", 1, "cannot read the file"),
     ("verify key model --signature model.sig --public-key absent", 1, "cannot read the file"),
     ("verify key model --signature model.sig --public-key key.pem", 1, "found:    a private key"),
@@ -403,7 +403,7 @@ WRONG: list[tuple[str, int, str]] = [
     ("digest absent", 1, "absent"),
     ("digest junk --shard-size -1", 2, "shard"),
     ("inspect absent", 1, "cannot read the file"),
-    ("inspect junk", 1, "not valid"),
+    ("inspect junk", 1, "this file is no signature\n  where:    junk"),
     ("inspect model", 1, "cannot read the file"),
 ]
 
