@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -57,20 +58,23 @@ class Attestation:
         data: The envelope's own JSON bytes.
         bare: Whether it is a DSSE envelope without a bundle around it.
         file_sha256: Of the whole file, hexadecimal.
+        wrapped: Whether the file is more than this, be it only a list around it.
     """
 
     label: str
     data: bytes
     bare: bool
     file_sha256: str
+    wrapped: bool = False
 
 
 def load(path: Path, most: int = MAX_ATTESTATIONS) -> tuple[Attestation, ...]:
     """The attestations of a file, in the forms in which people have them.
 
-    A Sigstore bundle or DSSE envelope; JSON lines of them, as `gh attestation download` writes; a
-    JSON array; the answers of GitHub's and npm's registries (`attestations`, each with a `bundle`),
-    what `gh attestation verify --format json` prints; or base64 of any of these.
+    A Sigstore bundle or DSSE envelope; several, a line each, as `gh attestation download` writes,
+    or one behind the other, as `gh api --paginate` and jq do; a JSON array; the answers of GitHub's
+    and npm's registries (`attestations`, each with a `bundle`), what `gh attestation verify
+    --format json` prints; or base64 of any of these.
 
     Nothing is parsed before its size and the number of its lines and parts are known.
 
@@ -84,26 +88,47 @@ def load(path: Path, most: int = MAX_ATTESTATIONS) -> tuple[Attestation, ...]:
     """
     read = read_bounded(path, MAX_FILE_BYTES)
     digest = sha256(read).hexdigest()
+    is_json = read[:4096].lstrip().startswith((b"{", b"["))
     data = _json_text(path, read)
     del read  # of 64 MiB each copy counts
     if strict_json.parts(data) > MAX_PARTS:
         raise BundleError("the file has too many parts", where=str(path), expected=str(MAX_PARTS))
     found: list[Attestation] = []
-    lines = _lines(path, data)
-    for number, line in enumerate(lines, 1):
-        label = path.name if len(lines) == 1 else f"{path.name}, line {number}"
-        document = strict_json.loads(line, BundleError, f"The attestation {label}")
+    documents = _documents(path, data)
+    for number, (line, document) in enumerate(documents, 1):
+        label = path.name if len(documents) == 1 else f"{path.name}, line {number}"
         inner = _unwrapped(document, label)
         if len(inner) == 1 and inner[0] is document:
-            found.append(_attestation(label, line, document, digest))
+            wrapped = not is_json or len(documents) > 1
+            found.append(_attestation(label, line, document, digest, wrapped=wrapped))
             continue
         found += [
-            _attestation(f"{label}, number {place}", json.dumps(one).encode(), one, digest)
+            _attestation(
+                f"{label}, number {place}", json.dumps(one).encode(), one, digest, wrapped=True
+            )
             for place, one in enumerate(inner, 1)
         ]
     if not 0 < len(found) <= most:
         _refuse_number(path, len(found))
+    if not any(one.bare or b'"mediaType"' in one.data for one in found):
+        raise BundleError(
+            "not an attestation",
+            where=str(path),
+            expected="a Sigstore bundle or a DSSE envelope",
+            found=_told(documents[0][1]),
+            fix="gh attestation download MODEL --repo ORG/REPO writes those of one model; cosign "
+            "makes a bundle with --new-bundle-format",
+        )
     return tuple(found)
+
+
+def _told(document: object) -> str:
+    """What a document says of itself, in a line: its fields, or an error's text."""
+    if not isinstance(document, dict):
+        return "a list"
+    if isinstance(document.get("message"), str):  # as APIs answer
+        return f"an answer that says: {document['message']}"[:200]
+    return f"an object with {', '.join(document) or 'nothing in it'}"[:200]
 
 
 def _refuse_number(path: Path, found: int) -> NoReturn:
@@ -121,6 +146,9 @@ _OTHER_FORMS = {
     b"\x1f\x8b": ("compressed with gzip", "gunzip it first"),
     b"\xff\xfe": ("UTF-16 text, as PowerShell writes", "gh attestation download writes UTF-8"),
     b"\xfe\xff": ("UTF-16 text", "gh attestation download writes UTF-8"),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "decompress it first: zstd -d"),
+    b"<": ("HTML or XML, a page rather than a file", "download the file itself"),
+    b"-----BEGIN": ("PEM, a key or a certificate", "give the attestation that it belongs to"),
 }
 """How a file begins that is often given instead -> what it is, and what makes a readable one."""
 
@@ -145,6 +173,35 @@ def _json_text(path: Path, read: bytes) -> bytes:
     if not data.startswith((b"{", b"[")):
         _refuse_number(path, 0)
     return data
+
+
+def _documents(path: Path, data: bytes) -> list[tuple[bytes, Any]]:
+    """Each document with its own bytes."""
+    lines, found = _lines(path, data), []
+    for number, line in enumerate(lines, 1):
+        label = path.name if len(lines) == 1 else f"{path.name}, line {number}"
+        try:
+            found.append((line, strict_json.loads(line, BundleError, f"The attestation {label}")))
+        except BundleError:
+            pieces = _one_behind_the_other(line)
+            if not pieces:
+                raise
+            found += pieces
+    return found
+
+
+_JOINT = re.compile(rb"(?<=[}\]])\s*(?=[{\[])")
+
+
+def _one_behind_the_other(line: bytes) -> list[tuple[bytes, Any]]:
+    """Documents without anything between them; none, if one of them cannot be read."""
+    pieces = _JOINT.split(line, 2 * MAX_ATTESTATIONS)
+    try:
+        return [
+            (one, strict_json.loads(one, BundleError, "A part")) for one in pieces if pieces[1:]
+        ]
+    except BundleError:
+        return []
 
 
 def _lines(path: Path, data: bytes) -> list[bytes]:
@@ -180,7 +237,9 @@ def _unwrapped(document: Any, label: str, depth: int = 0) -> list[Any]:  # noqa:
     return [document["bundle"]]
 
 
-def _attestation(label: str, data: bytes, document: object, file_sha256: str) -> Attestation:
+def _attestation(
+    label: str, data: bytes, document: object, file_sha256: str, *, wrapped: bool
+) -> Attestation:
     if not isinstance(document, dict):
         raise BundleError("an attestation is a JSON object", where=label)
     if len(data) > MAX_ATTESTATION_BYTES:
@@ -190,7 +249,7 @@ def _attestation(label: str, data: bytes, document: object, file_sha256: str) ->
             expected=f"at most {MAX_ATTESTATION_BYTES} bytes",
             found=str(len(data)),
         )
-    return Attestation(label, data, "payloadType" in document, file_sha256)
+    return Attestation(label, data, "payloadType" in document, file_sha256, wrapped)
 
 
 def authenticate(

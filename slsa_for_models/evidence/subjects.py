@@ -232,10 +232,17 @@ def _check_file(listed: Sequence[tuple[str, str]], without: Set[str], model: Mod
     raise SubjectError(
         "the provenance is about other bytes",
         where=model.name,
-        expected=expected or f"one of {len(listed)} subjects, such as {listed[:1]}",
+        expected=expected or _such_as(listed),
         found=model.sha256,
         fix="its subject of that name has no sha256 to compare" if model.name in without else None,
     )
+
+
+def _such_as(listed: Sequence[tuple[str, str]]) -> str:
+    if not listed:
+        return "a subject with a sha256"
+    name, digest = listed[0]
+    return f"one of {len(listed)} subjects, such as {name} sha256:{digest}"
 
 
 def _check_named_by_others(

@@ -122,12 +122,12 @@ def show(
 
 
 def _several(path: Path) -> tuple[Attestation, ...]:
-    """The attestations of a file with more than one; nothing where it is a bundle as ever."""
+    """The attestations of a file with more than a bundle; nothing where it is a bundle as ever."""
     try:
         found = envelopes.load(path) if path.stat().st_size <= envelopes.MAX_FILE_BYTES else ()
     except (BundleError, OSError):  # said where the signature is verified
         return ()
-    return found if len(found) > 1 else ()
+    return found if len(found) > 1 or found[0].wrapped else ()
 
 
 def _signatures(

@@ -84,6 +84,8 @@ HOSTILE = {
     + b"]",
     "dashes": b'{"payloadType":"' + b"\xe2\x80\x94" * (5 * MIB) + b'"}',
     "quotation marks": b"{" + b'"\xc3\xa4' * (5 * MIB) + b"}",
+    "closing": b"{" + b"}" * (16 * MIB),
+    "one behind the other": b"{}" * 60_000 + b" " * (15 * MIB) + b"{",
     "escapes": b'{"payloadType":"' + b"\\n" * (8 * MIB) + b'"}',
     "escaped quotation marks": b'{"payloadType":"\xc3\xa4' + b'\\"' * (8 * MIB) + b'"}',
     "base64": base64.b64encode(b"[" + b"{}," * (4 * MIB) + b"{}]"),
@@ -174,6 +176,11 @@ def test_a_list_of_many_files_with_names_of_any_script_is_read(workshop: Worksho
         (b'{"attestations": [{"bundle": null, "bundle_url": "https://x"}]}', "bundle_url"),
         (b'{"attestations": []}', "0"),
         (b"[[[[{}]]]]", None),
+        (b"\x28\xb5\x2f\xfd\0", "zstd"),
+        (b"<!DOCTYPE html><html></html>", "HTML"),
+        (b"-----BEGIN PUBLIC KEY-----\n", "PEM"),
+        (b'{"message": "Not Found", "status": "404"}', "an answer that says: Not Found"),
+        (b'{"base64Signature": "AA==", "cert": ""}', "base64Signature"),
     ],
 )
 def test_what_cannot_be_read_is_named(workshop: Workshop, content: bytes, said: str | None) -> None:
@@ -208,6 +215,49 @@ def test_the_forms_in_which_registries_and_tools_hand_out_attestations(workshop:
     folded = base64.encodebytes(json.dumps(bundle).encode())
     options = ("--provenance", workshop.write("p.json", folded), *EXPECTED)
     assert workshop.verify(model, *options)[0] == 0
+
+
+def test_several_documents_however_they_are_put_together(workshop: Workshop) -> None:
+    """Lines of lists, pages of an API one behind the other, jq's indented output."""
+    model, other = workshop.model(), workshop.model(b"other", "other.pth")
+    one, two = (workshop.train_provenance(path).read_bytes().strip() for path in (other, model))
+    indented = [json.dumps(json.loads(data), indent=2).encode() for data in (one, two)]
+    pages = [b'{"attestations":[{"bundle":%b}]}' % data for data in (one, two)]
+    for text in (
+        one + two,
+        b"%b \r\n\t%b" % (one, two),
+        b"[%b]\n[%b]" % (one, two),
+        b"[%b][%b]" % (one, two),
+        b"\n".join(indented),
+        b"".join(pages),
+        b"%b\n%b\n" % (one, b"".join(pages)),
+    ):
+        provenance = workshop.write("p.json", text)
+        code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
+        assert (code, refusals(verdict)) == (0, []), text[:40]
+    for text in (one + b"," + two, one + two + b"{", one + b"x" + two):
+        provenance = workshop.write("p.json", text)
+        code, verdict = workshop.verify(model, "--provenance", provenance, *EXPECTED)
+        assert (code, refusals(verdict)[0]) == (1, "BundleError")
+
+
+def test_a_signature_may_come_in_what_a_registry_puts_around_it(workshop: Workshop) -> None:
+    model = workshop.model()
+    data = workshop.sign_model(model).read_bytes().strip()
+    evidence = ("--provenance", workshop.train_provenance(model), *EXPECTED)
+    for text in (
+        b"[%b]" % data,
+        b'{"attestations":[{"bundle":%b}]}' % data,
+        base64.b64encode(data),
+        b"\xef\xbb\xbf" + data,
+    ):
+        signature = workshop.write("s.json", text)
+        code, verdict = workshop.verify(model, *evidence, "--signature", signature)
+        assert (code, refusals(verdict)) == (0, []), text[:40]
+        model.write_bytes(b"other")
+        code, verdict = workshop.verify(model, *evidence, "--signature", signature)
+        assert (code, refusals(verdict)[0]) == (1, "MismatchError")
+        model.write_bytes(b"weights")
 
 
 def test_a_large_file_of_real_attestations(workshop: Workshop) -> None:
