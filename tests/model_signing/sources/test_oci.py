@@ -540,9 +540,7 @@ def test_no_such_tag_and_no_such_repository_are_told(registry: str) -> None:
         assert refusal.value.where == f"oci://{registry}/{name}"
 
 
-@pytest.mark.parametrize(
-    "place", ["http://[", "http://x:99999/", "file:///etc/passwd", "http://", ""]
-)
+@pytest.mark.parametrize("place", ["http://[", "http://x:99999/", "file:///etc/passwd"])
 def test_an_address_that_is_none_is_told(faulty: FaultyRegistry, here: Path, place: str) -> None:
     push(faulty.host, "m", titled("a", b"a"), titled("b", b"b"))
     source, bundle = open_source(f"oci://{faulty.host}/m:v1"), signature_of(here)
