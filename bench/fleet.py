@@ -110,7 +110,7 @@ def many(args: argparse.Namespace, folder: Path) -> bool:
         found["commands"].append(statistics.mean(one[0] for one in some) * len(models))
         processor["commands"].append(statistics.mean(one[1] for one in some) * len(models))
         if args.peer:
-            seconds, cpu, _ = run([args.peer / "python", "-c", PEER_LOOP, public, *models])
+            seconds, cpu, _ = run([args.peer / "python", "-I", "-c", PEER_LOOP, public, *models])
             found["peer's API"].append(seconds)
             processor["peer's API"].append(cpu)
     reached = True
@@ -147,7 +147,7 @@ def files(args: argparse.Namespace, folder: Path) -> bool:
             each = peak / count
             print(f"  {name:<8} {seconds:>7.2f} s  {cpu:>7.2f} s of processor  {each:>5.0f} B/file")
             reached = reached and (count < args.files or each <= 700)
-        script = [args.ours / "python", "-c", AUTHENTICATE, public, signature]
+        script = [args.ours / "python", "-I", "-c", AUTHENTICATE, public, signature]
         said = subprocess.run(script, capture_output=True, text=True, check=True).stdout
         size = signature.stat().st_size / 1e6
         print(f"  signature of {size:.0f} MB authenticated in {float(said):.2f} s", flush=True)
@@ -160,7 +160,7 @@ def service(args: argparse.Namespace, folder: Path) -> bool:
     models = corpus(folder, 100)
     key, public = folder / "key.pem", folder / "key.pub"
     run([args.ours / "model_signing", "sign", "key", *models, "--private-key", key, "--quiet"])
-    script = [args.ours / "python", "-c", SERVICE, public, args.verifications, *models]
+    script = [args.ours / "python", "-I", "-c", SERVICE, public, args.verifications, *models]
     said = subprocess.run(
         list(map(str, script)), stdout=subprocess.PIPE, text=True, check=True
     ).stdout

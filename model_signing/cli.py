@@ -658,7 +658,7 @@ def _ignored(args: _Args, model: Path | str) -> tuple[str, ...]:
 
     What lies in another of several models is of that model only.
     """
-    if isinstance(model, str):
+    if isinstance(model, str) or not args.ignore_paths:
         return tuple(map(str, args.ignore_paths))
     models = args.model_path if isinstance(args.model_path, list) else [args.model_path]
     here = [one for one in models if not isinstance(one, str)]

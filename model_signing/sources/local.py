@@ -301,8 +301,9 @@ def name_inside(model: Path, path: Path) -> str | None:
 
     Links are resolved, except in the last component, which need not exist.
     """
-    real_path = f"{os.path.realpath(path.parent)}/{path.name}"
-    name = os.path.relpath(real_path, os.path.realpath(model)).replace(os.sep, "/")
+    real, folder = os.path.realpath(model), path.parent
+    real_path = f"{real if folder == model else os.path.realpath(folder)}/{path.name}"
+    name = os.path.relpath(real_path, real).replace(os.sep, "/")
     name = _canonical(name)
     return None if name.split("/")[0] in (".", "..") else name
 

@@ -73,8 +73,10 @@ def own(source: Source, signature: Where | None) -> set[str]:
     if isinstance(source, LocalSource):
         if isinstance(signature, str):
             return set()
-        model, real = Path(source.path), Path(os.path.realpath(signature))
-        return {name for path in (signature, real) if (name := local.name_inside(model, path))}
+        model, paths = Path(source.path), [signature]
+        if signature.is_symlink():
+            paths.append(Path(os.path.realpath(signature)))
+        return {name for path in paths if (name := local.name_inside(model, path))}
     name = source.inside(signature) if isinstance(signature, str) and has_signatures(source) else ""
     return {name} if name else set()
 
