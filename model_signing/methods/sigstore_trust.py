@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache, partial
 from pathlib import Path
+from time import monotonic as _monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model_signing import errors
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_UNKNOWN = 64  # fields of a configuration
-_REFRESH_SECONDS = 60.0  # of the public trust root
+_REFRESH_SECONDS = 60.0  # that getting the public trust root may take
+_REFRESHED_SECONDS, _USED_SECONDS = 3_600.0, 86_400.0  # after those it is got again, used no more
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,54 @@ def _quiet() -> None:
     logging.getLogger("sigstore").addHandler(logging.NullHandler())
 
 
-@lru_cache(maxsize=4)
-def _public(staging: bool, offline: bool) -> ClientTrustConfig:
+class _Public:
+    """The trust roots of the public instances, as long as this process uses them.
+
+    One that was refreshed an hour ago is refreshed again, in the background: whoever verifies does
+    not wait for that. One that could not be refreshed for a day is used no more.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[tuple[bool, bool], tuple[float, ClientTrustConfig]] = {}
+        self._running: set[tuple[bool, bool]] = set()
+
+    def __call__(self, staging: bool, offline: bool) -> ClientTrustConfig:
+        """That of an instance; raises as `load`."""
+        key = staging, offline
+        with self._lock:
+            since, config = self._found.get(key, (0.0, None))
+            age = _monotonic() - since
+            if config is not None and (offline or age < _USED_SECONDS):
+                if not offline and age >= _REFRESHED_SECONDS and key not in self._running:
+                    self._running.add(key)
+                    in_background(partial(self._refresh, *key))
+                return config
+        return self._fetch(*key)
+
+    def _refresh(self, staging: bool, offline: bool) -> None:
+        try:
+            self._fetch(staging, offline)
+        finally:
+            with self._lock:
+                self._running.discard((staging, offline))
+
+    def _fetch(self, staging: bool, offline: bool) -> ClientTrustConfig:
+        began, config = _monotonic(), _fetched(staging, offline)
+        with self._lock:
+            self._found[staging, offline] = began, config
+        return config
+
+    def cache_clear(self) -> None:
+        """Forgets them."""
+        with self._lock:
+            self._found.clear()
+
+
+_public = _Public()
+
+
+def _fetched(staging: bool, offline: bool) -> ClientTrustConfig:
     from concurrent.futures import TimeoutError as Late
 
     from sigstore.errors import Error as SigstoreError

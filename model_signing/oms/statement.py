@@ -27,6 +27,7 @@ LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
 
 _ANOTHER = "not an OMS statement (OMS 8.3)"
 _RESOURCE = ("name", "digest", "algorithm")  # other fields are ignored (OMS 5.2.1)
+_SHORT = 1 << 16  # bytes
 _AT_ONCE = 10_000  # resources that are encoded together
 _MAX_SHARD_SIZE = 1 << 62  # bytes
 _FEW_PARTS = 200_000  # of JSON, see `strict_json.parts`
@@ -217,7 +218,9 @@ def read_listed(payload: bytes, refusal: type[Error], what: str) -> tuple[Any, R
     listed = Resources()
     where = ("predicate", "resources")
     most = _most_parts(payload)
-    document = strict_json.loads_apart(payload, refusal, what, where, listed.add, most)
+    document = None
+    if len(payload) > _SHORT:  # else there is nothing to be saved
+        document = strict_json.loads_apart(payload, refusal, what, where, listed.add, most)
     if document is None:
         document, listed = read(payload, refusal, what), Resources()
         inner = document.get("predicate") if isinstance(document, dict) else None

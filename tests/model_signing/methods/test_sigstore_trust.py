@@ -12,6 +12,7 @@ from model_signing.errors import FileError, SignatureError
 from model_signing.methods import sigstore_trust
 from model_signing.methods.sigstore import authenticate_sigstore
 from model_signing.methods.sigstore_trust import SigstoreTrust
+from tests.support.limits import until
 from tests.support.material import shared
 
 
@@ -85,3 +86,46 @@ def test_a_refresh_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     never.set()
     assert "no end of it" in (refusal.value.found or "")
     assert "--offline" in (refusal.value.fix or "")
+
+
+def test_a_process_that_goes_on_refreshes_in_the_background(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shipped = sigstore_trust.load(SigstoreTrust(offline=True))
+    now, fetched, may_go_on = [1000.0], [0], threading.Event()
+    may_go_on.set()
+
+    def fetch(*_: object) -> object:
+        assert may_go_on.wait(60)
+        fetched[0] += 1
+        if fetched[0] == 3:
+            raise FileError("no network")
+        return shipped
+
+    def settled() -> None:
+        until(lambda: sigstore_trust._public._running == set() or None, "the refresh")
+
+    monkeypatch.setattr(sigstore_trust, "_fetched", fetch)
+    monkeypatch.setattr(sigstore_trust, "_monotonic", lambda: now[0])
+    for _ in range(3):
+        assert sigstore_trust.roots(SigstoreTrust())
+    assert fetched == [1]
+    may_go_on.clear()
+    now[0] += 3601
+    for _ in range(3):  # nobody waits, and one refreshes
+        assert sigstore_trust.roots(SigstoreTrust())
+    assert fetched == [1]
+    may_go_on.set()
+    settled()
+    assert fetched == [2]
+    assert sigstore_trust.roots(SigstoreTrust())
+    assert fetched == [2]
+    now[0] += 3601  # the next one fails: what is there serves on
+    assert sigstore_trust.roots(SigstoreTrust())
+    settled()
+    assert fetched == [3]
+    now[0] += 86_400  # but not for ever
+    fetched[0] = 2
+    with pytest.raises(FileError, match="no network"):
+        sigstore_trust.roots(SigstoreTrust())
+    assert sigstore_trust.roots(SigstoreTrust())
