@@ -53,6 +53,7 @@ def _configure_sigstore(parser: argparse.ArgumentParser) -> None:
 def _configure_rehearse(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument("--training-record", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--source", type=Path, metavar="DIR", help="a checkout of the commit")
     parser.add_argument("--workflow-inputs", default="{}", metavar="JSON")
     parser.add_argument("--summary", type=Path, required=True, metavar="FILE")
 
@@ -124,6 +125,7 @@ def run_rehearse(options: argparse.Namespace) -> int:
         options.workflow_inputs,
         options.summary,
         os.environ,
+        options.source,
     )
 
 

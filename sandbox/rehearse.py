@@ -42,6 +42,7 @@ def rehearse(
     workflow_inputs: str,
     summary: Path,
     environ: Mapping[str, str],
+    source: Path | None = None,
 ) -> int:
     """Provenance, signature and verdict of `model`; appends the job summary to `summary`.
 
@@ -50,6 +51,7 @@ def rehearse(
         training_record: Its `training.json`.
         workflow_inputs: The reusable workflow's inputs, as JSON.
         summary: The job summary's file.
+        source: A checkout of the commit, where the files that the inputs name are hashed.
         environ: The job's environment, which says what run this is (`GITHUB_REPOSITORY`, ...).
 
     Returns:
@@ -63,7 +65,7 @@ def rehearse(
             "ACTIONS_ID_TOKEN_REQUEST_TOKEN": sigstore.oidc.request_token_for(claims),
         }
         commands = _commands(
-            model, training_record, workflow_inputs, job_claims(**claims), trust_config
+            model, training_record, workflow_inputs, job_claims(**claims), trust_config, source
         )
         steps: list[str] = []
         for step, command in commands.items():
@@ -91,6 +93,7 @@ def _commands(
     workflow_inputs: str,
     claims: Mapping[str, str],
     trust_config: Path,
+    source: Path | None,
 ) -> dict[str, tuple[str, ...]]:
     """What the jobs of train.yml run, by the name of the step; files go beside the trust config."""
     trust = ("--trust-config", str(trust_config))
@@ -111,6 +114,7 @@ def _commands(
         "Provenance": (
             *("slsa_for_models", "provenance", str(model), *record, "--output", provenance),
             *("--workflow-inputs", workflow_inputs, *trust),
+            *(("--source", str(source)) if source else ()),
         ),
         "Signature": (
             *("model_signing", "sign", "sigstore", str(model), *signature),

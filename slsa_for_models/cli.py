@@ -15,8 +15,7 @@ DESCRIPTION = "Train models in CI, say verifiably how they were made, and verify
 # `may-publish` is commands/may_publish.py, with `configure(parser)`.
 _COMMANDS = {
     "dataset": "fetch CIFAR-10 once, for several trainings",
-    "train": "train a CIFAR-10 classifier and write it with its training record",
-    "distribute": "train with several processes on this machine",
+    "train": "run a training command on checked data, and write the model with its record",
     "load": "verify a model and load it as safely as its format allows",
     "reproduce": "train again from a training record and compare the bytes",
     "subjects": "list what provenance of a model is about",

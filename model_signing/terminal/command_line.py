@@ -55,7 +55,8 @@ class Parser(argparse.ArgumentParser):
 
     def _get_value(self, action: argparse.Action, text: str) -> Any:  # noqa: ANN401
         """An empty value is a variable that is unset: it must neither pass nor mean a default."""
-        if text.strip() or action.nargs == argparse.PARSER:  # what follows a command
+        # What follows a command, or is one, is not for us to judge.
+        if text.strip() or action.nargs in (argparse.PARSER, argparse.ZERO_OR_MORE):
             return super()._get_value(action, text)
         name = "/".join(action.option_strings) or action.metavar or action.dest
         fix = "give a value, or leave it out; is a variable unset?"

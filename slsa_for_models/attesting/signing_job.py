@@ -7,11 +7,14 @@ as hostile.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from model_signing.errors import UsageError
 from model_signing.methods import Signer
 from model_signing.methods.fulcio import certificate_claims
 from model_signing.methods.sigstore import authenticate_sigstore, sigstore_signer
@@ -21,8 +24,11 @@ from model_signing.safe_files import read_bounded
 from slsa_for_models.attesting import train_statement
 from slsa_for_models.attesting.build_context import BuildContext
 from slsa_for_models.attesting.train_statement import BaseModel, Lock
-from slsa_for_models.errors import SubjectError
-from slsa_for_models.evidence import claims, kinds, subjects
+from slsa_for_models.cifar10 import plan as recipes
+from slsa_for_models.errors import RecordError, SubjectError
+from slsa_for_models.evidence import claims, kinds, subjects, training_plan
+from slsa_for_models.evidence.training_plan import Plan
+from slsa_for_models.evidence.training_record import TrainingRecord
 from slsa_for_models.evidence.training_record import parse as parse_record
 
 MAX_LOCK_BYTES = 16 * 1024 * 1024
@@ -51,6 +57,7 @@ def make_statement(
     *,
     expected: str | None = None,
     expected_sha256: str | None = None,
+    source: Path | None = None,
     locks: Iterable[Path] = (),
     base_signatures: Iterable[Path] = (),
 ) -> bytes:
@@ -62,12 +69,15 @@ def make_statement(
         context: What the control plane knows.
         expected: The subjects another job reported, from `subjects.encode`.
         expected_sha256: The model's one digest that another job reported, hexadecimal.
-        locks: Locked requirements; training has to name one of them.
+        source: This job's own checkout of the caller's commit, where its command was run.
+        locks: Locked requirements; the training of a recipe has to name one of them.
         base_signatures: OMS signatures of the models that training started from.
 
     Raises:
         SubjectError: The model is not the one expected.
-        RecordError: The record is malformed, about another model, or names another lock.
+        RecordError: The record is malformed, about another model, or says that something else was
+            done than the inputs ask for.
+        UsageError: The inputs ask for what cannot be.
         FileError, BundleError, StatementError: A file cannot be read or is malformed.
     """
     # 1. The artifact, as it is here and now.
@@ -86,18 +96,80 @@ def make_statement(
     # 2. What training says about itself has to be about this artifact.
     record = parse_record(record_bytes)
     subjects.check_record(record, measured)
-    # 3. What training says it was installed from has to be a lock that is known.
+    # 3. What was asked for, by the inputs and the caller's commit; that has to be what was done.
+    plan, lock = _asked_for(context, source)
     known = [_lock(path) for path in locks]
+    if plan is not None:
+        _check_done(plan, lock, record)
+    if lock is None and known and not context.inputs.get("command"):
+        lock = train_statement.lock_of(record, known)
     return train_statement.encode(
         train_statement.build(
             about,
             record,
             record_bytes,
             context,
-            lock=train_statement.lock_of(record, known) if known else None,
-            base_models=[_base_model(path) for path in base_signatures],
+            plan=plan,
+            lock=lock,
+            base_models=[
+                *_started_from(plan, source),
+                *(_base_model(path) for path in base_signatures),
+            ],
         )
     )
+
+
+def _asked_for(context: BuildContext, source: Path | None) -> tuple[Plan | None, Lock | None]:
+    """The plan in the inputs, and the lock that it names, hashed in the caller's commit."""
+    if not context.inputs.get("command"):
+        return recipes.from_inputs(context.inputs), None
+    plan = training_plan.read(context.inputs, source)
+    named = (*(base.signature for base in plan.base_models), plan.requirements, plan.data_file)
+    if source is None and any(named):
+        raise UsageError(
+            "the inputs name files of the caller's commit, and there is no checkout of it",
+            expected="--source DIR",
+            found=", ".join(filter(None, named)),
+        )
+    if source is None or not plan.requirements:
+        return plan, None
+    data = read_bounded(source / plan.requirements, training_plan.MAX_LOCK_BYTES)
+    digest = training_plan.check_lock(data, plan.requirements)
+    return plan, Lock(plan.requirements, digest, in_source=True)
+
+
+def _started_from(plan: Plan | None, source: Path | None) -> Iterator[BaseModel]:
+    """The models that the inputs name by signatures in the caller's commit."""
+    for base in plan.base_models if plan is not None and source is not None else ():
+        found = _base_model((source or Path()) / base.signature)
+        yield replace(found, in_source=True, uri=base.uri)
+
+
+def _check_done(plan: Plan, lock: Lock | None, record: TrainingRecord) -> None:
+    """Training says that it did what it was asked for.
+
+    Raises:
+        RecordError: It says that it did something else.
+    """
+    environment, network = record.environment, "allowed" if plan.network else "none"
+    for what, expected, found in (
+        ("model.name", PurePosixPath(plan.model).name, record.model.name),
+        ("command", shlex.join(plan.words), shlex.join(record.command)),
+        ("dataset.sha256", plan.dataset_sha256, record.dataset.sha256 if plan.data else None),
+        ("environment.network", network, environment.network),
+        (
+            "environment.requirements_sha256",
+            lock and lock.sha256,
+            environment.requirements_sha256 if lock else None,
+        ),
+    ):
+        if expected != found:
+            raise RecordError(
+                "training says that it did something else than it was asked for",
+                where=what,
+                expected=str(expected)[:1000],
+                found=str(found)[:1000],
+            )
 
 
 def predicate_of(encoded: bytes) -> bytes:

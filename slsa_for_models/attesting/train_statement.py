@@ -23,6 +23,7 @@ from slsa_for_models.evidence.kinds import train
 from slsa_for_models.evidence.provenance import PREDICATE_V1
 from slsa_for_models.evidence.statement import STATEMENT_V1
 from slsa_for_models.evidence.subjects import Subject
+from slsa_for_models.evidence.training_plan import Plan
 from slsa_for_models.evidence.training_record import TrainingRecord
 
 TRAINING_JOB = "training job"
@@ -36,10 +37,13 @@ class Lock:
     Attributes:
         path: Its name.
         sha256: Its digest, hexadecimal, computed by the signing job.
+        in_source: Whether it is a file of the caller's commit that the inputs name: then it is the
+            one that was used. Else training says so.
     """
 
     path: str
     sha256: str
+    in_source: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,15 @@ class BaseModel:
         name: The name it was signed with.
         payload_sha256: SHA-256 of its signed OMS statement, hexadecimal. It binds file names, which
             the OMS root digest does not.
+        in_source: Whether the inputs name that signature, a file of the caller's commit: then the
+            model was verified before training. Else the caller says so.
+        uri: Where it was had, or "".
     """
 
     name: str
     payload_sha256: str
+    in_source: bool = False
+    uri: str = ""
 
 
 def lock_of(record: TrainingRecord, locks: Iterable[Lock]) -> Lock:
@@ -79,6 +88,7 @@ def build(
     record_bytes: bytes,
     context: BuildContext,
     *,
+    plan: Plan | None = None,
     lock: Lock | None = None,
     base_models: Iterable[BaseModel] = (),
 ) -> dict[str, Any]:
@@ -89,6 +99,7 @@ def build(
         record: The training record, parsed.
         record_bytes: The same, as it was written.
         context: What the control plane knows.
+        plan: What the caller of the workflow asked for, by its inputs.
         lock: The requirements that it says it was installed from, known to the signing job.
         base_models: What the caller says the training started from.
 
@@ -113,6 +124,7 @@ def build(
             found=repository,
         )
     builder_uri = f"git+{GITHUB}{builder_repository}@{builder_ref}"
+    source_uri = f"git+{GITHUB}{repository}@{context.ref}"
     definition = {
         "buildType": train.BUILD_TYPE,
         "externalParameters": {
@@ -128,11 +140,9 @@ def build(
             }
         },
         "resolvedDependencies": [
-            _resource(
-                "source", f"git+{GITHUB}{repository}@{context.ref}", gitCommit=context.commit
-            ),
+            _resource("source", source_uri, gitCommit=context.commit),
             _resource("workflow", builder_uri, gitCommit=context.builder_commit),
-            *_ingredients(record, lock, base_models),
+            *_ingredients(record, source_uri, plan, lock, base_models),
         ],
     }
     return {
@@ -149,18 +159,35 @@ def build(
 
 
 def _ingredients(
-    record: TrainingRecord, lock: Lock | None, base_models: Iterable[BaseModel]
+    record: TrainingRecord,
+    source_uri: str,
+    plan: Plan | None,
+    lock: Lock | None,
+    base_models: Iterable[BaseModel],
 ) -> Iterator[dict[str, Any]]:
     """The dependencies that went into the model, rather than into the run."""
-    if lock is not None:  # that it is one of ours does not say that it was used
+    if lock is not None and lock.in_source:
+        uri = f"{source_uri}#{lock.path}"
+        yield _resource(statement_names.REQUIREMENTS, uri, sha256=lock.sha256)
+    elif lock is not None:  # that it is one of ours does not say that it was used
         resource = _resource(statement_names.REQUIREMENTS, "", sha256=lock.sha256)
         yield _claimed(resource, TRAINING_JOB, name=lock.path)
-    dataset = record.dataset
-    resource = _resource(statement_names.DATASET, dataset.source or "", sha256=dataset.sha256)
-    yield _claimed(resource, TRAINING_JOB, name=dataset.name)
+    if plan is not None and plan.data:
+        yield from _pinned(plan)
+    elif record.dataset.sha256 is not None:
+        resource = _resource(statement_names.DATASET, "", sha256=record.dataset.sha256)
+        yield _claimed(resource, TRAINING_JOB)
     for base in base_models:
-        resource = _resource(statement_names.BASE_MODEL, "", sha256=base.payload_sha256)
-        yield _claimed(resource, CALLER, name=base.name)
+        resource = _resource(statement_names.BASE_MODEL, base.uri, sha256=base.payload_sha256)
+        yield resource if base.in_source else _claimed(resource, CALLER, name=base.name)
+
+
+def _pinned(plan: Plan) -> Iterator[dict[str, Any]]:
+    """The data set that the inputs pin, which the train job checked before it ran the command."""
+    yield _resource(statement_names.DATASET, "", sha256=plan.dataset_sha256 or "")
+    for pin in plan.data:
+        name = f"{statement_names.DATASET_FILE}{pin.path}"
+        yield _resource(name, next(iter(pin.uris), ""), sha256=pin.sha256)
 
 
 def _run_details(context: BuildContext, record_bytes: bytes) -> dict[str, Any]:

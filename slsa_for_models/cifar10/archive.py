@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from model_signing.errors import UsageError
-
-if TYPE_CHECKING:
-    from slsa_for_models.cifar10.download import Say
 
 NAME = "cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 SIZE = 170_052_171
+BATCHES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
+"""The files in it."""
 
 # The authors' own server, which is slow or redirects to nowhere since June 2026, and copies that
 # other projects serve to their users. A weekly workflow says which of them are still there.
@@ -47,20 +43,3 @@ def mirrors(text: str | None) -> tuple[str, ...]:
                 "not an address", where="--dataset-url", expected="https://...", found=url
             )
     return urls
-
-
-def fetch(target: Path, say: Say, urls: Sequence[str]) -> None:
-    """Fetches the archive to `target`, which appears only when whole and with the pinned digest.
-
-    Args:
-        target: Where the archive shall be; its folder is made.
-        say: Takes progress, a line at a time.
-        urls: Any mirrors, in the order in which they are tried: the digest decides, not the server.
-
-    Raises:
-        DatasetError: No mirror has it, or it cannot be stored.
-    """
-    from slsa_for_models.cifar10 import download
-
-    wanted = download.Wanted("CIFAR-10", SHA256, SIZE)
-    download.fetch(wanted, urls, target, say, fix=WAYS_OUT)

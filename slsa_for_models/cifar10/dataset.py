@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import shutil
 import tarfile
 import tempfile
 import zlib
@@ -22,10 +23,9 @@ from typing import Any
 import numpy as np
 
 from slsa_for_models.cifar10 import archive, synthetic
+from slsa_for_models.cifar10.archive import BATCHES
 from slsa_for_models.errors import DatasetError
-from slsa_for_models.evidence.training_record import Dataset, File, listing_digest
-
-BATCHES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
+from slsa_for_models.evidence.training_plan import dataset_digest
 
 _RECORD_BYTES = 1 + 3 * 32 * 32
 _MAX_BATCH_BYTES = 100_000 * _RECORD_BYTES
@@ -43,11 +43,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set in memory, and what the training record says of it."""
+    """A data set in memory."""
 
     train: Split
     test: Split
-    description: Dataset
 
 
 def load_archive(path: Path, sha256: str = archive.SHA256) -> Data:
@@ -70,7 +69,7 @@ def load_archive(path: Path, sha256: str = archive.SHA256) -> Data:
             found=f"{found} ({len(data):,} bytes)",
             fix="delete the file to download it again",
         )
-    return _decode(_unpack(data), name="cifar10", sha256=sha256, source=archive.URL)
+    return _decode(_unpack(data))
 
 
 def load_folder(folder: Path) -> Data:
@@ -85,8 +84,7 @@ def load_folder(folder: Path) -> Data:
         return load_archive(folder / archive.NAME)
     for place in (folder, folder / "cifar-10-batches-bin"):
         if (place / BATCHES[0]).is_file():
-            batches = {name: _read(place / name, _MAX_BATCH_BYTES) for name in BATCHES}
-            return _decode(batches, name="cifar10-directory")
+            return _decode({name: _read(place / name, _MAX_BATCH_BYTES) for name in BATCHES})
     raise DatasetError(
         "there is no CIFAR-10 in this folder",
         where=str(folder),
@@ -95,30 +93,45 @@ def load_folder(folder: Path) -> Data:
     )
 
 
-def load_synthetic(train_images: int, test_images: int, seed: int, cache: Path) -> Data:
-    """The synthetic set of that size, made now or, unchanged, on an earlier run."""
-    parameters = {
-        "generator": synthetic.VERSION,
-        "train_images": train_images,
-        "test_images": test_images,
-        "seed": seed,
-    }
-    folder = cache / "-".join(["synthetic", *(str(value) for value in parameters.values())])
+def made_up(train_images: int, test_images: int, seed: int, cache: Path) -> Path:
+    """A folder with the synthetic set of that size, made now or, unchanged, on an earlier run.
+
+    Raises:
+        DatasetError: It cannot be stored.
+    """
+    sizes = (synthetic.VERSION, train_images, test_images, seed)
+    folder = cache / "-".join(["synthetic", *map(str, sizes)])
     with contextlib.suppress(DatasetError, OSError):
-        batches = {name: _read(folder / name, _MAX_BATCH_BYTES) for name in BATCHES}
-        if _read(folder / "sha256", 64).decode() == listing_digest(_files(batches)):
-            return _decode(batches, name="synthetic", parameters=parameters)
+        found = {name: _read(folder / name, _MAX_BATCH_BYTES) for name in BATCHES}
+        if _read(folder / "sha256", 64).decode() == _listing(found):
+            return folder
     batches = synthetic.batches(train_images, test_images, seed)
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+    try:
         cache.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as scratch:
             made = Path(scratch, "made")
             made.mkdir()
             for name, data in batches.items():
                 (made / name).write_bytes(data)
-            (made / "sha256").write_text(listing_digest(_files(batches)))
-            made.rename(folder)
-    return _decode(batches, name="synthetic", parameters=parameters)
+            (made / "sha256").write_text(_listing(batches))
+            with contextlib.suppress(FileExistsError):  # another run was faster
+                made.rename(folder)
+    except OSError as error:
+        raise DatasetError(
+            "the made-up images cannot be stored",
+            where=str(cache),
+            found=error.strerror or str(error),
+            fix="name another folder in MODEL_TRANSPARENCY_CACHE",
+        ) from error
+    return folder
+
+
+def _listing(batches: Mapping[str, bytes]) -> str:
+    return (
+        dataset_digest((name, hashlib.sha256(data).hexdigest()) for name, data in batches.items())
+        or ""
+    )
 
 
 def _unpack(data: bytes) -> dict[str, bytes]:
@@ -154,15 +167,8 @@ def _unpack(data: bytes) -> dict[str, bytes]:
     return batches
 
 
-def _decode(
-    batches: Mapping[str, bytes],
-    *,
-    name: str,
-    sha256: str | None = None,
-    source: str | None = None,
-    parameters: Mapping[str, int] | None = None,
-) -> Data:
-    """Turn the six files into arrays and describe them."""
+def _decode(batches: Mapping[str, bytes]) -> Data:
+    """Turn the six files into arrays."""
     for file, data in batches.items():
         if not data or len(data) % _RECORD_BYTES:
             raise DatasetError(
@@ -181,29 +187,12 @@ def _decode(
             )
     train = _split(b"".join(batches[file] for file in BATCHES[:-1]))
     test = _split(batches[BATCHES[-1]])
-    files = _files(batches)
-    description = Dataset(
-        name=name,
-        sha256=sha256 or listing_digest(files),
-        source=source,
-        train_images=len(train.labels),
-        test_images=len(test.labels),
-        parameters=parameters or {},
-        files=files,
-    )
-    return Data(train, test, description)
+    return Data(train, test)
 
 
 def _split(data: bytes) -> Split:
     records = np.frombuffer(data, np.uint8).reshape(-1, _RECORD_BYTES)
     return Split(records[:, 1:].reshape(-1, 3, 32, 32).copy(), records[:, 0].copy())
-
-
-def _files(batches: Mapping[str, bytes]) -> tuple[File, ...]:
-    return tuple(
-        File(name, hashlib.sha256(batches[name]).hexdigest(), len(batches[name]))
-        for name in BATCHES
-    )
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -3,7 +3,7 @@
 PyTorch: `torchrun`, which tells each process its place in `RANK` and `WORLD_SIZE`. TensorFlow:
 `tf.distribute.MultiWorkerMirroredStrategy`, which reads it from `TF_CONFIG`. Both hold across
 machines, too, when something that knows the machines sets these variables (torchrun with
-`--nnodes`, Kubeflow Trainer, Vertex AI); `slsa_for_models distribute` starts all on this one.
+`--nnodes`, Kubeflow Trainer, Vertex AI). `slsa_for_models train --processes` starts all here.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def launch(format: str, options: Sequence[str], processes: int) -> None:
 
     Args:
         format: A key of `formats.FORMATS`.
-        options: Of `slsa_for_models train`.
+        options: Of `python -m slsa_for_models.cifar10`.
         processes: How many.
 
     Raises:
@@ -78,7 +78,7 @@ def launch(format: str, options: Sequence[str], processes: int) -> None:
             found=str(processes),
         )
     start = {"pytorch": _torchrun, "tensorflow": _workers}[formats.find(format).framework]
-    code = start(["slsa_for_models", "train", format, *options], processes)
+    code = start(["slsa_for_models.cifar10", format, *options], processes)
     if code:
         raise TrainingError("one of the processes failed", found=f"exit code {code}")
 

@@ -6,7 +6,7 @@ import argparse
 
 from model_signing.terminal import command_line
 from slsa_for_models.cifar10 import archive
-from slsa_for_models.commands.shared_options import DATA, say
+from slsa_for_models.commands.shared_options import DATA, fetch_archive, say
 
 _OPTIONS: dict[str, command_line.Row] = {
     "--output-dir": ("DIR = data", "default: data"),
@@ -28,6 +28,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command."""
     target = args.output_dir / archive.NAME
-    archive.fetch(target, say, archive.mirrors(args.dataset_url))
+    fetch_archive(target, archive.mirrors(args.dataset_url), say)
     print(f"{target}  sha256:{archive.SHA256}")
     return 0

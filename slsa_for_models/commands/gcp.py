@@ -76,9 +76,9 @@ def _upload(args: argparse.Namespace) -> int:
         digest = steps.upload(path, uri)
         steps.write_result(result, uri, f"sha256:{digest}", flags)
         print(f"{uri}@sha256:{digest}")
-    steps.write_result(
-        args.dataset_result, claimed.source or f"dataset:{claimed.name}", f"sha256:{claimed.sha256}"
-    )
+    if claimed.sha256 is not None:
+        uri = (claimed.files[0].uri or "") if len(claimed.files) == 1 else ""
+        steps.write_result(args.dataset_result, uri or "dataset:files", f"sha256:{claimed.sha256}")
     return 0
 
 

@@ -19,9 +19,14 @@ _OPTIONS: dict[str, command_line.Row] = {
     "--training-record": ("FILE!", "the training.json that `train` wrote"),
     "--output": ("FILE!", "the provenance to write"),
     "--workflow-inputs": ("JSON = {}", "what the caller of the workflow chose: toJSON(inputs)"),
+    "--source": (
+        "DIR",
+        "this job's own checkout of the caller's commit: the requirements and the file of pins "
+        "that the inputs name are hashed there",
+    ),
     "--requirements": (
         "FILE...",
-        "a locked requirements file; training must name one of them",
+        "a locked requirements file; the training of a recipe must name one of them",
     ),
     "--base-model": ("SIGNATURE...", "the OMS signature of a model that training started from"),
     "--expected": ("BASE64", "refuse a model with other subjects than these"),
@@ -79,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         context,
         expected=args.expected,
         expected_sha256=args.expected_sha256,
+        source=args.source,
         locks=args.requirements,
         base_signatures=args.base_model,
     )

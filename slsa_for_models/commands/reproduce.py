@@ -10,16 +10,18 @@ from model_signing.terminal import command_line
 from slsa_for_models.commands.shared_options import (
     DATA,
     MOST_IMAGES,
+    UNCONFINED,
     check_data_options,
-    load_data,
+    images,
     say,
 )
 from slsa_for_models.errors import RecordError
 
 if TYPE_CHECKING:
-    from slsa_for_models.cifar10.dataset import Data
+    from pathlib import Path
+
+    from slsa_for_models.evidence.training_plan import Pin
     from slsa_for_models.evidence.training_record import TrainingRecord
-    from slsa_for_models.training.run import Say
 
 
 _OPTIONS: dict[str, command_line.Row] = {
@@ -27,6 +29,7 @@ _OPTIONS: dict[str, command_line.Row] = {
     "--training-record": ("FILE!", "the training.json that `train` wrote"),
     "--data-dir": ("DIR", "CIFAR-10's binary batches or archive on disk"),
     "--dataset-url": DATA["--dataset-url"],
+    "--unconfined": UNCONFINED,
 }
 
 
@@ -51,26 +54,34 @@ def run(args: argparse.Namespace) -> int:
     from slsa_for_models.training.reproduce import reproduce
 
     said = training_record.parse(read_bounded(args.training_record, training_record.MAX_BYTES))
-    sha256 = reproduce(args.model, said, lambda: _load_data(args, said, say), say)
+    confined = not args.unconfined
+    sha256 = reproduce(args.model, said, lambda: _images(args, said), say, confined=confined)
     print(f"identical: {args.model}  sha256:{sha256}")
     return 0
 
 
-def _load_data(args: argparse.Namespace, said: TrainingRecord, say: Say) -> Data:
+def _images(
+    args: argparse.Namespace, said: TrainingRecord
+) -> tuple[tuple[Pin, ...], dict[str, Path]]:
     """The data set that the record names, made or found again."""
-    sizes = {"train_images": said.dataset.train_images, "test_images": said.dataset.test_images}
-    if said.dataset.name == "cifar10-directory" and not args.data_dir:
+    from slsa_for_models.cifar10.archive import NAME
+    from slsa_for_models.cifar10.plan import sizes_made_up
+
+    files = said.dataset.files
+    sizes = sizes_made_up(files[0].uri) if files else None
+    if sizes is None and [file.name for file in files] != [NAME] and not args.data_dir:
         raise UsageError("the model was trained on a folder's images", fix="give it by --data-dir")
-    if said.dataset.name == "synthetic" and (args.data_dir or args.dataset_url):
+    if sizes is not None and (args.data_dir or args.dataset_url):
         raise UsageError(
             "the model was trained on made-up images",
             fix="leave out --data-dir and --dataset-url",
         )
-    if said.dataset.name == "synthetic" and not all(
-        10 <= size <= MOST_IMAGES for size in sizes.values()
-    ):
+    if sizes is not None and not all(10 <= size <= MOST_IMAGES for size in sizes):
         raise RecordError("the training record asks for a set that cannot be", found=str(sizes))
-    dataset = "synthetic" if said.dataset.name == "synthetic" else "cifar10"
-    args = argparse.Namespace(**{**vars(args), **sizes, "dataset": dataset})
+    train_images, test_images = sizes or (0, 0)
+    dataset = "cifar10" if sizes is None else "synthetic"
+    choices = {"train_images": train_images, "test_images": test_images, "dataset": dataset}
+    args = argparse.Namespace(**{**vars(args), **choices})
     check_data_options(args)
-    return load_data(args, say)
+    pins, at_hand = images(args, say)
+    return pins, dict(at_hand)

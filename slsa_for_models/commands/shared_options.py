@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ from slsa_for_models.cifar10 import archive
 
 if TYPE_CHECKING:
     from model_signing.methods.sigstore_trust import SigstoreTrust
-    from slsa_for_models.cifar10.dataset import Data
+    from slsa_for_models.cifar10.plan import Files
+    from slsa_for_models.evidence.training_plan import Pin
     from slsa_for_models.training.run import Say
 
 MOST_IMAGES = 1_000_000  # of each split of the synthetic set
@@ -70,7 +71,13 @@ DATA: dict[str, command_line.Row] = {
         number(10, MOST_IMAGES),
     ),
 }
-"""Which images, for `load_data`."""
+"""Which images, for `images`."""
+
+UNCONFINED: command_line.Row = (
+    "",
+    "let the command write anywhere and use the network, where it cannot be kept from that; the "
+    "record says so",
+)
 
 
 def trust(args: argparse.Namespace) -> SigstoreTrust:
@@ -173,20 +180,35 @@ def check_data_options(args: argparse.Namespace) -> None:
     archive.mirrors(args.dataset_url)
 
 
-def load_data(args: argparse.Namespace, say: Say) -> Data:
-    """The data set that the options of `DATA` ask for."""
-    from slsa_for_models.cifar10 import dataset
+def images(args: argparse.Namespace, say: Say) -> tuple[tuple[Pin, ...], Files]:
+    """The data set that the options of `DATA` ask for: its pins, and where its files are."""
+    from slsa_for_models.cifar10 import plan
 
     default = Path.home() / ".cache" / "model-transparency"
     cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE") or default) / "data"
     if args.dataset == "synthetic":
-        return dataset.load_synthetic(args.train_images, args.test_images, 0, cache)
+        from slsa_for_models.cifar10 import dataset
+
+        sizes = (args.train_images, args.test_images)
+        return plan.made_up(dataset.made_up(*sizes, 0, cache), *sizes)
     if args.data_dir:
-        return dataset.load_folder(args.data_dir)
-    path = cache / archive.NAME
+        return plan.of_folder(args.data_dir)
+    path, urls = cache / archive.NAME, archive.mirrors(args.dataset_url)
     if not path.exists():
-        archive.fetch(path, say, archive.mirrors(args.dataset_url))
-    return dataset.load_archive(path)
+        fetch_archive(path, urls, say)
+    return plan.the_archive(urls), {archive.SHA256: path}
+
+
+def fetch_archive(target: Path, urls: Sequence[str], say: Say) -> None:
+    """Fetches CIFAR-10's archive to `target`, which appears only when whole and as pinned.
+
+    Raises:
+        DatasetError: No mirror has it, or it cannot be stored.
+    """
+    from slsa_for_models.training import download
+
+    wanted = download.Wanted("CIFAR-10", archive.SHA256, archive.SIZE)
+    download.fetch(wanted, urls, target, say, fix=archive.WAYS_OUT)
 
 
 def say(line: str) -> None:

@@ -1,84 +1,237 @@
-"""`slsa_for_models train`: one model file and its training record, or one message why not."""
+"""`slsa_for_models train`: one model and its training record, or one message why not."""
 
 from __future__ import annotations
 
 import argparse
-import os
+import shlex
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from model_signing.errors import UsageError
 from model_signing.terminal import command_line
-from slsa_for_models.cifar10 import processes, recipe
+from slsa_for_models.cifar10.processes import MOST_PROCESSES
+from slsa_for_models.cifar10.training import MOST_EPOCHS, MOST_SEED, MOST_THREADS
 from slsa_for_models.commands.shared_options import (
     DATA,
+    TRUST,
+    UNCONFINED,
     check_data_options,
-    load_data,
+    images,
     number,
     say,
+    trust,
 )
 from slsa_for_models.models import formats
-from slsa_for_models.training import run as training
 
-_OPTIONS: dict[str, command_line.Row] = {
-    "format": ("FORMAT", "a format below: the model's file name"),
+if TYPE_CHECKING:
+    from slsa_for_models.evidence.training_plan import Base, Plan
+    from slsa_for_models.training.run import Machine
+
+_COMMON: dict[str, command_line.Row] = {
+    "words": ("-- COMMAND*", "a training command, after --; or the FORMAT of a recipe"),
     "--output-dir": ("DIR = out", "default: out"),
+    "--unconfined": UNCONFINED,
+}
+_OWN: dict[str, command_line.Row] = {
+    "--model": ("NAME", "the file or folder that the command writes"),
+    "--source": ("DIR", "the folder that it runs in a copy of (default: the current one)"),
+    "--directory": ("NAME", "the folder in it where the command starts"),
+    "--data": ("FILE", "what it reads besides, a line each: SHA256  PATH  URI"),
+    "--base-model": (
+        "LINE...",
+        "a model that it starts from, verified before: PATH URI SIGNATURE POLICY, the last two "
+        "files of the source; repeatable",
+    ),
+    "--artifacts": ("DIR", "where artifact:NAME/FILE is to be found"),
+    "--parameters": (
+        "JSON",
+        "a flat object, in the file named by TRAINING_PARAMETERS and as --NAME=VALUE in place of "
+        "the word {parameters}",
+    ),
+    "--metrics": ("NAME", "the JSON file of numbers that it writes"),
+    "--network": ("none|allowed", "while it runs (default: none)"),
+    "--python": ("PATH", "the interpreter that gets the locked packages (default: this one)"),
+    "--workflow-inputs": ("JSON", "all of this as toJSON(inputs) of a workflow gives it"),
+}
+_LOCK: dict[str, command_line.Row] = {
+    "--requirements": (
+        "FILE",
+        "hash-locked packages: of a command, installed for it from the source; of a recipe, those "
+        "that this was installed from (default: those of our own set-up)",
+    ),
+}
+_RECIPE: dict[str, command_line.Row] = {
     **DATA,
     "--epochs": (
         "N",
         "passes over the training images (default: 6 on photographs, 3 on synthetic ones)",
-        number(1, training.MOST_EPOCHS),
+        number(1, MOST_EPOCHS),
     ),
-    "--seed": ("N = 0", "default: 0", number(0, training.MOST_SEED)),
+    "--seed": ("N", "default: 0", number(0, MOST_SEED)),
     "--threads": (
-        "N = 2",
+        "N",
         "default: 2, on any machine: another number gives other bytes",
-        number(1, training.MOST_THREADS),
+        number(1, MOST_THREADS),
     ),
+    "--processes": ("N", "that train together on this machine", number(2, MOST_PROCESSES)),
     "--minimum-accuracy": (
         "FRACTION",
         "fail below this accuracy on the test images (default: what guessing will not reach)",
         number(0, 1, float),
-    ),
-    "--requirements": (
-        "FILE",
-        "the hash-locked requirements this was installed from; its digest is recorded "
-        "(default: those of our own set-up)",
     ),
 }
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.description = "Train a CIFAR-10 classifier. Writes DIR/FORMAT and DIR/training.json."
+    parser.description = (
+        "Run any training command on data that were checked, without a network, in a folder that "
+        "is all it can write; or a recipe, which trains a CIFAR-10 classifier. Writes the model "
+        "and training.json, the record of the run."
+    )
     rows = "\n".join(f"  {row.name:<28}{row.holds}" for row in formats.FORMATS.values())
     parser.epilog = (
-        f"formats:\n{rows}\n\nexample:\n"
+        f"formats of the recipes:\n{rows}\n\nexamples:\n"
+        "  slsa_for_models train --model model.pkl --data data.sha256 --metrics metrics.json \\\n"
+        "    --requirements requirements.lock --output-dir out -- python train.py data model.pkl\n"
         "  slsa_for_models train pytorch_model.pth --dataset synthetic --output-dir out"
     )
-    command_line.add_options(parser, _OPTIONS)
+    command_line.add_options(parser, {**_COMMON, **_LOCK})
+    command_line.add_options(parser.add_argument_group("of a command"), _OWN)
+    command_line.add_options(parser.add_argument_group("Sigstore, for base models"), TRUST)
+    command_line.add_options(parser.add_argument_group("of a recipe"), _RECIPE)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    # Before anything slow.
-    row = formats.find(args.format)
-    check_data_options(args)
-    training.check_output(args.output_dir, row)
-    framework = recipe(row)
-    data = load_data(args, say)
-    photographs = data.description.name != "synthetic"
-    images = data.description.test_images
-    minimum = args.minimum_accuracy
-    choices = training.Choices(
-        format=args.format,
-        epochs=args.epochs or (6 if photographs else 3),
-        seed=args.seed,
-        threads=args.threads,
-        minimum_accuracy=training.above_chance(images) if minimum is None else minimum,
-        requirements=args.requirements,
-    )
-    if processes.place(os.environ).rank:  # of processes that train together, the first writes
-        framework.fit(data.train, choices.epochs, choices.seed, choices.threads, lambda *_: None)
-        return 0
-    record = training.train(choices, data, args.output_dir, say)
+    from slsa_for_models.training import run as training
+
+    plan, machine = _own(args) if args.model or args.workflow_inputs else _recipe(args)
+    with tempfile.TemporaryDirectory(prefix="base-models-") as folder:
+        bases = {base.path: _verified(base, args, Path(folder)) for base in plan.base_models}
+        machine = replace(machine, base_models=bases)
+        record = training.train(plan, machine, args.output_dir, say)
     print(f"{args.output_dir / record.model.name}  sha256:{record.model.sha256}")
     return 0
+
+
+def _own(args: argparse.Namespace) -> tuple[Plan, Machine]:
+    """A command of the caller's own."""
+    from slsa_for_models.attesting.build_context import parse_inputs
+    from slsa_for_models.evidence import training_plan
+    from slsa_for_models.training.inputs import AtHand
+    from slsa_for_models.training.run import Machine
+
+    _refuse(args, _RECIPE, "a recipe's, and a command is given")
+    source = args.source or Path()
+    if args.workflow_inputs:
+        _refuse(args, {name: _OWN[name] for name in _INPUT_OPTIONS}, "an input already")
+        inputs: dict[str, object] = dict(parse_inputs(args.workflow_inputs))
+    else:
+        inputs = {
+            "command": shlex.join(args.words),
+            "model": args.model,
+            "directory": args.directory,
+            "data": _text(args.data) if args.data else "",
+            "base-model": "\n".join(args.base_model),
+            "parameters": args.parameters,
+            "requirements": args.requirements and str(args.requirements),
+            "metrics": args.metrics,
+            "network": args.network,
+        }
+    plan = training_plan.read(inputs, source)
+    machine = Machine(
+        source=source,
+        at_hand=AtHand(artifacts=args.artifacts),
+        python=args.python,
+        confined=not args.unconfined,
+    )
+    return plan, machine
+
+
+def _verified(base: Base, args: argparse.Namespace, folder: Path) -> Path:
+    """A copy of a base model whose every byte its own policy accepts.
+
+    Raises:
+        Error: It is refused, or cannot be had.
+    """
+    from slsa_for_models.verdict.policy_file import load_policy
+    from slsa_for_models.verdict.verification import verify
+
+    source = args.source or Path()
+    kind, _, rest = base.uri.partition(":")
+    local = {"source": source, "artifact": args.artifacts or Path(), "file": Path("/")}
+    model = local[kind] / rest.removeprefix("//") if kind in local else base.uri
+    copy = folder / base.path.replace("/", "-")
+    verdict = verify(
+        model,
+        load_policy(source / base.policy),
+        signature=source / base.signature,
+        trust=trust(args),
+        copy_to=copy,
+    )
+    verdict.require()
+    say(f"base model {base.path}: verified, {verdict.signer}")
+    return copy / verdict.model.name if verdict.model.single else copy
+
+
+_INPUT_OPTIONS = (
+    *("--model", "--directory", "--data", "--base-model", "--parameters", "--metrics"),
+)
+
+
+def _text(path: Path) -> str:
+    from model_signing.safe_files import read_bounded
+
+    try:
+        return read_bounded(path, 1 << 20).decode()
+    except UnicodeDecodeError:
+        raise UsageError("not text in UTF-8", where=str(path)) from None
+
+
+def _recipe(args: argparse.Namespace) -> tuple[Plan, Machine]:
+    """A plan of ours, by the name of its format."""
+    from slsa_for_models.cifar10 import plan as recipes
+    from slsa_for_models.training import run as training
+    from slsa_for_models.training.recipes import machine
+
+    if len(args.words) != 1:
+        raise UsageError(
+            "neither a command nor a format",
+            expected="--model NAME and, after --, a command; or one FORMAT",
+            found=shlex.join(args.words) or "nothing",
+        )
+    _refuse(args, _OWN, "a command's, and a recipe is given")
+    # Before anything slow.
+    row = formats.find(args.words[0])
+    check_data_options(args)
+    training.check_output(args.output_dir, row.name)
+    formats.framework(row)
+    pins, at_hand = images(args, say)
+    is_synthetic = args.dataset == "synthetic"
+    parameters = {
+        "epochs": args.epochs or (3 if is_synthetic else 6),
+        "seed": args.seed or 0,
+        "threads": args.threads or 2,
+        "processes": args.processes,
+        "minimum-accuracy": args.minimum_accuracy,
+    }
+    given = {name: value for name, value in parameters.items() if value is not None}
+    plan = recipes.of(row, given, pins)
+    return plan, machine(at_hand, args.requirements, confined=not args.unconfined)
+
+
+def _refuse(args: argparse.Namespace, table: dict[str, command_line.Row], why: str) -> None:
+    """Options that would be ignored."""
+    defaults = {"--dataset": "cifar10", "--train-images": 6000, "--test-images": 1000}
+    defaults["--network"] = "none"
+    given = [
+        name
+        for name in table
+        if getattr(args, command_line.attribute(name)) not in (None, False, [], defaults.get(name))
+    ]
+    if given:
+        raise UsageError(f"an option is {why}", found=", ".join(given))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 DATASET = "dataset"
 """The dependency that is the training data."""
+DATASET_FILE = "dataset/"
+"""A dependency that is one file of it: this, and its path in the workspace."""
 REQUIREMENTS = "requirements"
 """The dependency that is the locked packages."""
 BASE_MODEL = "base-model"

@@ -8,23 +8,27 @@ hostile input: `parse` bounds it and checks it against the published JSON Schema
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 from model_signing.oms import strict_json
 from slsa_for_models.errors import RecordError
 from slsa_for_models.evidence import json_schema
+from slsa_for_models.evidence.training_plan import Scalar
 
 SCHEMA = "https://model-transparency.dev/training-record/v1"
 MAX_BYTES = 1024 * 1024
+MOST_FILES = 1000
+MOST_METRICS = 1000
+MOST_PACKAGES = 2000
 
 _SCHEMA_FILE = "training-record.v1.json"
+_PIECE = 1 << 20
 
-Parameters = Mapping[str, int | float | str]
 _Part = TypeVar("_Part")
 
 
@@ -39,70 +43,57 @@ class File:
 
 @dataclass(frozen=True)
 class Model:
-    """The output; `files` only for a directory."""
+    """The output; `files` only of a directory of up to 1,000 of them."""
 
     name: str
-    format: str
-    framework: str
     size: int
     sha256: str
     files: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """The input; `files` only where it is not the pinned archive."""
+class Input:
+    """One file that training was given, in its place; `uri` where it was had, if that is public."""
 
     name: str
     sha256: str
-    source: str | None
-    train_images: int
-    test_images: int
-    parameters: Parameters = dataclasses.field(default_factory=dict)
-    files: tuple[File, ...] = ()
+    size: int
+    uri: str | None = None
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One pass over the training images."""
+class Dataset:
+    """All of them; see `training_plan.dataset_digest` for the digest of the whole."""
 
-    epoch: int
-    loss: float
-    accuracy: float
-    seconds: float
-    images_per_second: float
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """How good the model is; the test figures are of the saved and reloaded model."""
-
-    test_accuracy: float
-    test_loss: float
-    minimum_accuracy: float
-    epochs: tuple[Epoch, ...]
+    sha256: str | None
+    files: tuple[Input, ...] = ()
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What the run ran on, as far as it can change the model's bytes."""
+    """What the command ran on, as far as it can change the model's bytes."""
 
-    python: str
+    python: str | None
     packages: Mapping[str, str]
     platform: str
+    cpus: int | None
     cpu_features: tuple[str, ...]
+    accelerators: tuple[str, ...]
     requirements_sha256: str | None
     source_sha256: str
+    network: str
+    confinement: str
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """One training run; times are RFC 3339 in UTC."""
+    """One training; times are RFC 3339 in UTC."""
 
     model: Model
     dataset: Dataset
-    parameters: Parameters
-    metrics: Metrics
+    command: tuple[str, ...]
+    parameters: Mapping[str, Scalar]
+    metrics: Mapping[str, float]
     environment: Environment
     started: str
     finished: str
@@ -129,67 +120,64 @@ def parse(data: bytes) -> TrainingRecord:
         )
     document = strict_json.loads(data, RecordError, "The training record")
     json_schema.check(document, json_schema.load(_SCHEMA_FILE), RecordError, "The training record")
+    model, dataset, environment = (document[name] for name in ("model", "dataset", "environment"))
+    features = {name: tuple(environment[name]) for name in ("cpu_features", "accelerators")}
     return TrainingRecord(
-        schema=document["schema"],
-        model=_filled(Model, {**document["model"], "files": _files(document["model"])}),
-        dataset=_filled(Dataset, {**document["dataset"], "files": _files(document["dataset"])}),
-        parameters=document["parameters"],
-        metrics=Metrics(
-            **{
-                **document["metrics"],
-                "epochs": tuple(_filled(Epoch, one) for one in document["metrics"]["epochs"]),
-            }
-        ),
-        environment=Environment(
-            **{
-                **document["environment"],
-                "cpu_features": tuple(document["environment"]["cpu_features"]),
-            }
-        ),
-        started=document["started"],
-        finished=document["finished"],
+        **{
+            **document,
+            "model": _filled(Model, {**model, "files": _all(File, model["files"])}),
+            "dataset": Dataset(dataset["sha256"], _all(Input, dataset["files"])),
+            "command": tuple(document["command"]),
+            "environment": _filled(Environment, {**environment, **features}),
+        }
     )
 
 
-def describe_model(path: Path, format: str, framework: str) -> Model:
+def describe_model(path: Path, name: str) -> Model:
     """What the record says of a saved model: a file, or a directory with all its files.
 
     Args:
-        path: The model.
-        format: How it was saved, such as `pytorch_model.pth`.
-        framework: `pytorch` or `tensorflow`.
+        path: Where it is.
+        name: What it is called.
     """
     if not path.is_dir():
-        file = _file(path, path.name)
-        return Model(path.name, format, framework, file.size, file.sha256)
+        file = describe_file(path, name)
+        return Model(name, file.size, file.sha256)
     names = sorted(
         entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_file()
     )
-    files = tuple(_file(path / name, name) for name in names)
+    files = tuple(describe_file(path / inner, inner) for inner in names)
     size, digest = sum(file.size for file in files), listing_digest(files)
-    return Model(path.name, format, framework, size, digest, files)
+    return Model(name, size, digest, files if len(files) <= MOST_FILES else ())
+
+
+def describe_file(path: Path, name: str) -> File:
+    """A file's digest and size, by a name of its own."""
+    digest, size = sha256(), 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            size += len(piece)
+    return File(name, digest.hexdigest(), size)
 
 
 def listing_digest(files: Iterable[File]) -> str:
     """SHA-256 of the files' listing as `sha256sum NAME...` prints it, in the order given."""
     listing = "".join(f"{file.sha256}  {file.name}\n" for file in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
+    return sha256(listing.encode()).hexdigest()
 
 
-def _file(path: Path, name: str) -> File:
-    data = path.read_bytes()
-    return File(name, hashlib.sha256(data).hexdigest(), len(data))
-
-
-def _files(document: dict[str, Any]) -> tuple[File, ...]:
-    return tuple(_filled(File, file) for file in document["files"])
+def _all(kind: type[_Part], documents: list[dict[str, Any]]) -> tuple[_Part, ...]:
+    return tuple(_filled(kind, document) for document in documents)
 
 
 def _filled(kind: type[_Part], values: Mapping[str, Any]) -> _Part:
     """A part of the record; 1.0 is the integer 1 in JSON Schema, and becomes one here."""
     return kind(
         **{
-            name: int(value) if kind.__annotations__[name] == "int" else value
+            name: int(value)
+            if value is not None and kind.__annotations__[name].startswith("int")
+            else value
             for name, value in values.items()
         }
     )

@@ -14,9 +14,9 @@ from model_signing.errors import printable
 from slsa_for_models.evidence.training_record import TrainingRecord
 from slsa_for_models.report.markdown import markdown, run_on_github
 from slsa_for_models.report.plain import chain_of
-from slsa_for_models.verdict.result import Verdict
+from slsa_for_models.verdict.result import Verdict, inputs_of
 
-MAX_EPOCHS_SHOWN = 50
+MAX_METRICS_SHOWN = 50
 
 
 def page(verdict: Verdict, model: Path | str, options: Mapping[str, object]) -> str:
@@ -37,27 +37,21 @@ def page(verdict: Verdict, model: Path | str, options: Mapping[str, object]) -> 
 
 def training(record: TrainingRecord) -> str:
     """What was trained, on what, and how well: the training job's own words."""
-    epochs = record.metrics.epochs[-MAX_EPOCHS_SHOWN:]
+    shown = [name for name in record.metrics if not name.startswith("epoch.")]
     rows = {
-        "Format": f"{record.model.format} ({record.model.framework})",
-        "Accuracy on held-out images": f"{record.metrics.test_accuracy:.1%}",
-        "Data set": f"{record.dataset.name}, {record.dataset.train_images} images",
-        "Data set SHA-256": record.dataset.sha256,
-        "Parameters": ", ".join(f"{name} {value}" for name, value in record.parameters.items()),
+        "Command": shlex.join(record.command),
+        "Data": inputs_of(record) or "none",
+        "Data SHA-256": record.dataset.sha256 or "none",
+        "Network": record.environment.network,
+        **{name: f"{record.metrics[name]:.4g}" for name in shown[:MAX_METRICS_SHOWN]},
     }
+    if record.parameters:
+        given = (f"{name} {value}" for name, value in record.parameters.items())
+        rows["Parameters"] = ", ".join(given)
     lines = ["", "### What was trained", "", "As the training job says of itself.", ""]
     lines += ["| | |", "|---|---|"]
-    lines += [f"| {name} | <code>{plain(value)}</code> |" for name, value in rows.items()]
-    lines += [
-        *("", "```mermaid", '%%{init: {"xyChart": {"width": 500, "height": 240}}}%%'),
-        "xychart-beta",
-        '  title "Accuracy on the training images, by epoch"',
-        f"  x-axis [{', '.join(str(int(epoch.epoch)) for epoch in epochs)}]",
-        '  y-axis "percent" 0 --> 100',
-        f"  bar [{', '.join(f'{epoch.accuracy * 100:.1f}' for epoch in epochs)}]",
-        *("```", ""),
-    ]
-    return "\n".join(lines)
+    lines += [f"| {plain(name)} | <code>{plain(value)}</code> |" for name, value in rows.items()]
+    return "\n".join([*lines, ""])
 
 
 def at_home(model: Path | str, options: Mapping[str, object], run: tuple[str, str] | None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from model_signing.errors import Error, printable
 from slsa_for_models.report.basis import basis, expectations
-from slsa_for_models.verdict.result import Verdict, claimed, logged
+from slsa_for_models.verdict.result import Verdict, claimed, inputs_of, logged
 from slsa_for_models.verdict.table import counted
 
 SCHEMA = "https://model-transparency.dev/verdict/v1"
@@ -50,7 +50,7 @@ def chain_of(verdict: Verdict) -> Chain:
     return Chain(
         model=model.name,
         sha256=model.sha256,
-        dataset=record.dataset.name if record else "",
+        dataset=inputs_of(record) if record else "",
         dataset_sha256=verdict.dataset,
         dataset_expected=any(
             step.title == "Data set" and step.outcome == "passed" for step in verdict.steps

@@ -1,27 +1,23 @@
-"""What a training run ran on, as far as it can change the model's bytes.
+"""What a training command runs on, as far as it can change the model's bytes.
 
 Neither the machine's name nor a user's, an address or a path is read.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
+import os
 import platform
-import sys
-from collections.abc import Iterable
-from importlib import metadata
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import slsa_for_models
-from model_signing.errors import Error
-from model_signing.safe_files import read_bounded
-from slsa_for_models.errors import TrainingError
-from slsa_for_models.evidence.training_record import Environment, File, listing_digest
-
-PACKAGES = {
-    "pytorch": ("torch", "numpy", "onnx", "onnxruntime", "safetensors"),
-    "tensorflow": ("tensorflow", "tensorflow-cpu", "keras", "h5py", "numpy"),
-}
+from slsa_for_models.evidence.training_record import (
+    MOST_PACKAGES,
+    Environment,
+)
+from slsa_for_models.training.confinement import Confinement
 
 # The instruction sets that numerical libraries choose their code by: x86-64, then AArch64.
 _CPU_FEATURES = """
@@ -29,50 +25,68 @@ _CPU_FEATURES = """
     avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16
     asimd asimdhp asimddp asimdfhm sve sve2 bf16 i8mm svebf16 svei8mm
 """
+# Asked of the command's own interpreter, which may be another than ours.
+_ASK = """
+import json, platform
+from importlib import metadata
+found = {(one.metadata["Name"] or ""): one.version or "" for one in metadata.distributions()}
+print(json.dumps({"python": platform.python_version(), "packages": found}))
+"""
+_MAX_ANSWER = 1 << 20
+_PATIENCE = 120.0  # seconds
 
 
-# What actions/setup leaves in the environments that it builds: a copy of their lock.
-LOCK_NAME = "locked-requirements.txt"
-_MAX_LOCK_BYTES = 16 << 20
-
-
-def describe(framework: str, requirements: Path | None = None) -> Environment:
-    """The running interpreter's environment.
+def describe(
+    confinement: Confinement,
+    variables: Mapping[str, str],
+    *,
+    requirements_sha256: str | None,
+    source_sha256: str,
+) -> Environment:
+    """The environment of a command, by its own interpreter, asked as confined as it will be.
 
     Args:
-        framework: `pytorch` or `tensorflow`.
-        requirements: The hash-locked requirements it was installed from; by default those that
-            our own set-up left in the environment, if it did.
-
-    Raises:
-        TrainingError: `requirements` cannot be read.
+        confinement: Where it runs.
+        variables: The variables that it has.
+        requirements_sha256: Of the lock that it was installed from, hexadecimal, if of one.
+        source_sha256: Of the source that it runs in, hexadecimal.
     """
-    own = Path(sys.prefix, LOCK_NAME)
-    requirements = requirements or (own if own.is_file() else None)
-    try:
-        lock = None
-        if requirements:
-            lock = hashlib.sha256(read_bounded(requirements, _MAX_LOCK_BYTES)).hexdigest()
-    except Error as error:
-        raise TrainingError(
-            "the requirements cannot be read",
-            where=str(requirements),
-            found=error.found or error.message,
-        ) from error
+    told = _ask(confinement, variables)
+    packages = told.get("packages")
+    packages = packages if isinstance(packages, dict) else {}
+    known = {str(name): str(version) for name, version in packages.items() if name and version}
     return Environment(
-        python=platform.python_version(),
-        packages=_versions(PACKAGES[framework]),
+        python=str(told["python"]) if "python" in told else None,
+        packages=dict(sorted(known.items(), key=lambda item: item[0].lower())[:MOST_PACKAGES]),
         platform=f"{platform.system()} {platform.machine()}",
+        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         cpu_features=_cpu_features(Path("/proc/cpuinfo")),
-        requirements_sha256=lock,
-        source_sha256=_source_digest(Path(slsa_for_models.__file__).parent),
+        accelerators=_accelerators(Path("/proc/driver/nvidia")),
+        requirements_sha256=requirements_sha256,
+        source_sha256=source_sha256,
+        network="allowed" if confinement.network or not confinement.confines else "none",
+        confinement=confinement.form,
     )
 
 
-def _versions(names: Iterable[str]) -> dict[str, str]:
-    """The versions of those that are installed, by name as the distribution spells it."""
-    installed = {(found.name or "").lower(): found.version for found in metadata.distributions()}
-    return {name: installed[name] for name in names if name in installed}
+def _ask(confinement: Confinement, variables: Mapping[str, str]) -> dict[str, Any]:
+    for name in ("python", "python3"):
+        command = [name, "-I", "-c", _ASK]
+        try:
+            done = confinement.run(
+                command,
+                confinement.workspace,
+                variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                limit=_PATIENCE,
+            )
+            if done.returncode == 0 and len(done.stdout) <= _MAX_ANSWER:
+                answer = json.loads(done.stdout)
+                return answer if isinstance(answer, dict) else {}
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            continue
+    return {}
 
 
 def _cpu_features(cpuinfo: Path) -> tuple[str, ...]:
@@ -85,10 +99,14 @@ def _cpu_features(cpuinfo: Path) -> tuple[str, ...]:
     return tuple(sorted(set(_CPU_FEATURES.split()).intersection(flags.partition(":")[2].split())))
 
 
-def _source_digest(package: Path) -> str:
-    """The digest of the listing of all modules, also in the folders below, sorted by name."""
-    modules = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
-    return listing_digest(
-        File(name, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
-        for name, path in sorted(modules.items())
-    )
+def _accelerators(driver: Path) -> tuple[str, ...]:
+    """The models of the accelerators, and their driver's version; none if unknown."""
+    found = []
+    for file in (driver / "version", *sorted(driver.glob("gpus/*/information"))):
+        try:
+            lines = file.read_text().splitlines()
+        except OSError:
+            continue
+        kept = lines[:1] if file.name == "version" else [one for one in lines if "Model:" in one]
+        found += [" ".join(line.split())[:256] for line in kept]
+    return tuple(found[:64])

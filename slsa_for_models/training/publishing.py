@@ -26,12 +26,12 @@ _MOST_NEIGHBOURS = 1000  # other files in the folder, each of which is linked
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def check_place(place: Path, mark: str = "") -> None:
+def check_place(place: Path, *, is_result: bool = False) -> None:
     """Refuses, before the work, what a result would not replace.
 
     Args:
         place: Of the result.
-        mark: If the result is a folder, the file that every such folder has.
+        is_result: Whether a folder that is there is an earlier result.
 
     Raises:
         FileError: Something else than an earlier result is there.
@@ -41,9 +41,9 @@ def check_place(place: Path, mark: str = "") -> None:
         found = "a mount point"
     elif place.is_symlink():
         found = "a symbolic link"
-    elif place.is_dir() and (not mark or not (place / mark).is_file()):
+    elif place.is_dir() and not is_result:
         found = "another folder"
-    elif place.exists() and not place.is_dir() and (mark or not place.is_file()):
+    elif place.exists() and not place.is_dir() and not place.is_file():
         found = "another file"
     if found:
         raise FileError(
@@ -79,6 +79,7 @@ def staging(output: Path) -> Iterator[Path]:
             "the model cannot be written", where=str(output), found=error.strerror or str(error)
         ) from error
     finally:
+        open_folders(folder)
         shutil.rmtree(folder, ignore_errors=True)
         if locked is not None:
             os.close(locked)
@@ -88,7 +89,7 @@ def publish(folder: Path, output: Path, names: Sequence[str]) -> None:
     """Moves the finished files from `staging`'s folder to their names, all or none of them.
 
     Args:
-        folder: Where they are.
+        folder: Where they are, `staging`'s folder or one in it.
         output: Where they go, replacing those of an earlier run.
         names: Files or folders.
 
@@ -99,6 +100,15 @@ def publish(folder: Path, output: Path, names: Sequence[str]) -> None:
         _finish(folder / name)
     if not _exchange_folders(folder, output, names):
         _rename_each(folder, output, names)
+
+
+def open_folders(folder: Path) -> None:
+    """Whatever modes its folders were given, all that is in them can be seen and removed."""
+    for here, names, _ in os.walk(folder):
+        for path in (Path(here, name) for name in names):
+            if not path.is_symlink():
+                with contextlib.suppress(OSError):
+                    path.chmod(0o700)
 
 
 def _lock(output: Path) -> int | None:
@@ -150,6 +160,7 @@ def _finish(item: Path) -> None:
 def _exchange_folders(folder: Path, output: Path, names: Sequence[str]) -> bool:
     """Exchanges the output folder for one with the new files; False if nothing was changed."""
     output = output.resolve()
+    staged = folder.resolve().relative_to(output).parts[0]
     if Path.cwd() == output or output in Path.cwd().parents:
         return False  # whoever stands in the folder would find himself in the old one
     try:
@@ -157,7 +168,7 @@ def _exchange_folders(folder: Path, output: Path, names: Sequence[str]) -> bool:
     except OSError:
         return False
     try:
-        if not _fill(second, output, {folder.name, *names}):
+        if not _fill(second, output, {staged, *names}):
             return False
         for name in names:
             _link(folder / name, second / name)
@@ -168,7 +179,7 @@ def _exchange_folders(folder: Path, output: Path, names: Sequence[str]) -> bool:
         with contextlib.suppress(OSError):  # the new files have their names
             _sync(output.parent)
             for late in second.iterdir():  # what others put there meanwhile
-                if late.name != folder.name and not (output / late.name).exists():
+                if late.name != staged and not (output / late.name).exists():
                     late.rename(output / late.name)
         return True
     except OSError:

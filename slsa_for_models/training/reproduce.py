@@ -11,27 +11,40 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slsa_for_models.cifar10 import recipe
+from slsa_for_models.cifar10 import plan as recipes
+from slsa_for_models.cifar10.training import MOST_EPOCHS, MOST_SEED, MOST_THREADS
 from slsa_for_models.errors import RecordError, ReproductionError, UnsafeModelError
 from slsa_for_models.models import formats
+from slsa_for_models.training.recipes import machine
+from slsa_for_models.training.run import train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from slsa_for_models.cifar10.dataset import Data
+    from slsa_for_models.cifar10.plan import Files
+    from slsa_for_models.evidence.training_plan import Pin, Plan, Scalar
     from slsa_for_models.evidence.training_record import Environment, TrainingRecord
     from slsa_for_models.models.formats import Format
-    from slsa_for_models.training.run import Choices, Say
+    from slsa_for_models.training.inputs import Say
 
 
-def reproduce(model: Path, said: TrainingRecord, load_data: Callable[[], Data], say: Say) -> str:
+def reproduce(
+    model: Path,
+    said: TrainingRecord,
+    find_images: Callable[[], tuple[tuple[Pin, ...], Files]],
+    say: Say,
+    *,
+    confined: bool = True,
+) -> str:
     """Train again and compare.
 
     Args:
         model: The model the record is about.
-        said: The record; not trusted.
-        load_data: Called when the record has been found to be about the model.
+        said: The record of a recipe; not trusted.
+        find_images: Called when the record has been found to be about the model; gives the images
+            that it names, and where they are.
         say: Takes progress, a line at a time.
+        confined: Whether the recipe is confined.
 
     Returns:
         The SHA-256 that both have.
@@ -41,12 +54,9 @@ def reproduce(model: Path, said: TrainingRecord, load_data: Callable[[], Data], 
         ReproductionError: The data or the result is another; the message says what differs.
     """
     from slsa_for_models.evidence import training_record
-    from slsa_for_models.training.environment import describe
-    from slsa_for_models.training.run import train
 
-    # 1. The record is about these bytes.
-    format = formats.find(said.model.format)
-    given = training_record.describe_model(model, format.name, format.framework)
+    # 1. The record is about these bytes, and of a recipe of ours.
+    given = training_record.describe_model(model, said.model.name)
     if given.sha256 != said.model.sha256:
         raise RecordError(
             "the training record is of another model",
@@ -54,37 +64,41 @@ def reproduce(model: Path, said: TrainingRecord, load_data: Callable[[], Data], 
             expected=f"SHA-256 {said.model.sha256}",
             found=given.sha256,
         )
-    choices = _choices(said)
-    ours = {**choices.numbers(), **recipe(format).PARAMETERS}
-    if said.parameters != ours:
-        raise RecordError(
-            "the training record has parameters that this version does not train with",
-            expected=str(ours),
-            found=str(dict(said.parameters))[:1000],
-        )
+    format, parameters = _recipe(said)
     # 2. The data are those it names.
-    data = load_data()
-    if data.description.sha256 != said.dataset.sha256:
+    pins, files = find_images()
+    plan = recipes.of(format, {**parameters, "minimum-accuracy": 0}, pins)  # bytes are compared
+    if plan.dataset_sha256 != said.dataset.sha256:
         raise ReproductionError(
             "the data set is another one",
-            where=data.description.name,
             expected=f"SHA-256 {said.dataset.sha256}",
-            found=data.description.sha256,
+            found=str(plan.dataset_sha256),
         )
-    # 3. What is known to matter and differs here: said before the work, and again if it fails.
-    differences = _differences(said, describe(format.framework))
-    for difference in differences:
-        say(f"differs from the record: {difference}")
-    # 4. The same run again.
+    # 3. The same run again; what matters and differs here is said if it fails.
     with tempfile.TemporaryDirectory(prefix="reproduction-") as folder:
-        again = train(choices, data, Path(folder), say)
-        if again.model.sha256 == given.sha256:
-            return given.sha256
-        apart = _weights_apart(model, Path(folder, format.name), format)
+        return _compare(model, said, plan, files, Path(folder, "out"), say, confined=confined)
+
+
+def _compare(
+    model: Path,
+    said: TrainingRecord,
+    plan: Plan,
+    files: Files,
+    folder: Path,
+    say: Say,
+    *,
+    confined: bool,
+) -> str:
+    again = train(plan, machine(files, confined=confined), folder, say)
+    if again.model.sha256 == said.model.sha256:
+        return said.model.sha256
+    differences = _differences(said.environment, again.environment)
+    format = formats.find(plan.model)
+    apart = _weights_apart(model, folder / plan.model, format)
     raise ReproductionError(
         "the retrained model is not identical",
         where=str(model),
-        expected=f"SHA-256 {given.sha256}",
+        expected=f"SHA-256 {said.model.sha256}",
         found=f"{again.model.sha256}; {apart}",
         fix="; ".join(differences)
         or "versions, threads, source and processor features are those "
@@ -92,17 +106,21 @@ def reproduce(model: Path, said: TrainingRecord, load_data: Callable[[], Data], 
     )
 
 
-def _choices(said: TrainingRecord) -> Choices:
-    """The record's parameters as those of a run, within what the command line accepts."""
-    from slsa_for_models.training.run import MOST_EPOCHS, MOST_SEED, MOST_THREADS, Choices
-
-    numbers: dict[str, int] = {}
+def _recipe(said: TrainingRecord) -> tuple[Format, Mapping[str, Scalar]]:
+    """The format and the parameters of a recipe, within what the command line accepts."""
+    if said.command[:3] != recipes.COMMAND:
+        raise RecordError(
+            "the training record is of a command that is no recipe of ours",
+            expected=" ".join(recipes.COMMAND),
+            found=" ".join(said.command)[:200],
+        )
+    format, parameters = formats.find(said.model.name), dict(said.parameters)
     for name, least, most in (
         ("epochs", 1, MOST_EPOCHS),
         ("seed", 0, MOST_SEED),
         ("threads", 1, MOST_THREADS),
     ):
-        value = said.parameters.get(name)
+        value = parameters.get(name)
         if not isinstance(value, int) or not least <= value <= most:
             raise RecordError(
                 "the training record asks for a run that cannot be",
@@ -110,20 +128,19 @@ def _choices(said: TrainingRecord) -> Choices:
                 expected=f"a whole number from {least} to {most}",
                 found=str(value),
             )
-        numbers[name] = value
-    return Choices(
-        format=said.model.format,
-        epochs=numbers["epochs"],
-        seed=numbers["seed"],
-        threads=numbers["threads"],
-        minimum_accuracy=0,
-    )
+    plan = recipes.of(format, parameters, ())
+    if plan.words != said.command:
+        raise RecordError(
+            "the training record has a command that this version does not train with",
+            expected=" ".join(plan.words),
+            found=" ".join(said.command)[:1000],
+        )
+    return format, parameters
 
 
-def _differences(said: TrainingRecord, here: Environment) -> list[str]:
+def _differences(said: Environment, here: Environment) -> list[str]:
     """What can change the bytes and is not as the record says, in words."""
-    then = dataclasses.asdict(said.environment)
-    now = dataclasses.asdict(here)
+    then, now = dataclasses.asdict(said), dataclasses.asdict(here)
     found = []
     for name in sorted({*then["packages"], *now["packages"]}):
         versions = [where["packages"].get(name, "absent") for where in (then, now)]
@@ -131,7 +148,7 @@ def _differences(said: TrainingRecord, here: Environment) -> list[str]:
             found.append(f"{name} was {versions[0]}, is {versions[1]}")
     found += [
         f"{field} was {then[field]}, is {now[field]}"
-        for field in ("python", "platform", "requirements_sha256", "source_sha256")
+        for field in ("python", "platform", "cpus", "requirements_sha256", "source_sha256")
         if then[field] != now[field] and None not in (then[field], now[field])
     ]
     for words, features in (

@@ -80,6 +80,22 @@ def by_digest(bases: Iterable[BaseModel]) -> dict[str, BaseModel]:
     return given
 
 
+def first_accepted(
+    policies: Iterable[Expectations], verify: Callable[[Expectations], Verdict]
+) -> Verdict:
+    """The first verdict that accepts, of several sets of expectations; else the last one.
+
+    Args:
+        policies: At least one.
+        verify: Gives the verdict by one.
+    """
+    for wanted in policies:
+        verdict = verify(wanted)
+        if verdict.verified:
+            break
+    return verdict
+
+
 def verify_all(
     table: Table,
     verdict: Verdict,
@@ -141,13 +157,16 @@ def _add(table: Table, verdict: Verdict, digest: str) -> None:
 
 
 def _claimed(child: Verdict, digest: str) -> str:
-    """Whose word it is that training started from it, where the builder only passes it on."""
-    return claimed_by(
-        resource
+    """Whose word it is that training started from it: the builder's, or whom it passes on."""
+    named = [
+        (resource, item.provenance.kind.trains)
         for item in child.accepted
         for resource in item.provenance.dependencies
         if (resource.name, resource.sha256) == (BASE_MODEL, digest)
-    )
+    ]
+    before = any(trains and not resource.claimed_by for resource, trains in named)
+    says = claimed_by(resource for resource, _ in named)
+    return says or (", verified before the command started" if before else "")
 
 
 def _no_digest() -> LineageError:

@@ -79,7 +79,9 @@ def check_builder(
     return found
 
 
-def level_of(builder: Builder, provenance: Provenance, facts: Facts) -> int:
+def level_of(
+    builder: Builder, provenance: Provenance, facts: Facts, labels: tuple[str, ...] = ()
+) -> int:
     """The SLSA Build level (verifying-artifacts 1.4), never taken from the provenance.
 
     A GitHub workflow that the caller trusts is Build L2 when GitHub runs it: the platform signs.
@@ -91,24 +93,30 @@ def level_of(builder: Builder, provenance: Provenance, facts: Facts) -> int:
         builder: The entry that accepted the provenance.
         provenance: What it accepted.
         facts: What the certificate says; see `claims.certified_facts`.
+        labels: See `highest_level`.
     """
     if builder.level is not None:
-        return min(builder.level, highest_level(provenance))
+        return min(builder.level, highest_level(provenance, labels))
     if facts.get("runner") != "github-hosted":
         return 1
     # GitHub's names do not distinguish case.
     own = builder.id.lower().startswith(f"{facts['repository']}/".lower())
-    return min(2 if own else 3, highest_level(provenance))
+    return min(2 if own else 3, highest_level(provenance, labels))
 
 
-def highest_level(provenance: Provenance) -> int:
-    """3; but 1 for a training that does not name one of GitHub's standard machines as its runner.
+def highest_level(provenance: Provenance, labels: tuple[str, ...] = ()) -> int:
+    """3; but 1 for a training that does not name one of GitHub's own machines as its runner.
 
     Whoever owns the machine can change the model, and no certificate says whose it was: only the
     jobs that sign have one. The label does not prove the contrary (docs/threat-model.md, E).
+
+    Args:
+        provenance: What it says.
+        labels: Of larger runners that the verifier knows to be GitHub's, besides the standard ones.
     """
     runner = (provenance.inputs or {}).get("runner")
-    return 3 if not provenance.kind.trains or runner in GITHUB_RUNNERS else 1
+    known = runner in GITHUB_RUNNERS or runner in labels
+    return 3 if not provenance.kind.trains or known else 1
 
 
 def check_source(expected: Expectations, provenance: Provenance) -> str:

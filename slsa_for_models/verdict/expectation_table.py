@@ -20,6 +20,7 @@ from slsa_for_models.evidence.github import GITHUB_ISSUER, is_github
 from slsa_for_models.evidence.kinds import slsa_generator
 from slsa_for_models.verdict import expectations
 from slsa_for_models.verdict.expectations import (
+    Bounds,
     Builder,
     Expected,
     Pattern,
@@ -313,6 +314,21 @@ ROWS: tuple[Row, ...] = (
         partial(_digest, "--dataset-digest", 64),
     ),
     Row(
+        *("data", "build.data", "", ""),
+        "SHA-256 of every file of the training data by its path: these and no other",
+        dict,
+    ),
+    Row(
+        *("runner_labels", "build.runner_labels", "", ""),
+        "labels of larger runners that you know to be GitHub's",
+        tuple,
+    ),
+    Row(
+        *("metrics", "build.metrics", "", ""),
+        "bounds of the figures that training claims",
+        lambda metrics: {name: Bounds(**bounds) for name, bounds in metrics.items()},
+    ),
+    Row(
         *("dependencies", "build.dependencies", "", ""),
         "SHA-256 of other dependencies by name",
         dict,
@@ -336,6 +352,11 @@ ROWS: tuple[Row, ...] = (
         *("code", "load.code", "--code", "|refused|allowed"),
         "whether the model may hold code that loading it can run; code of others is refused then",
         str,
+    ),
+    Row(
+        *("base_policies", "base_model", "", ""),
+        "policies for base models: each that is named, and has to be given, has to meet one",
+        tuple,
     ),
     Row(
         *("resource_uri", "vsa.resource_uri", "--resource-uri", "URI"),

@@ -15,9 +15,6 @@ from model_signing.errors import FileError, UsageError
 from slsa_for_models.evidence.github import GITHUB_ISSUER, names_workflow
 from slsa_for_models.evidence.kinds import slsa_generator
 
-CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-"""The data set expected where a training record says `cifar10` and nothing else is expected."""
-
 _FULL_VERSION_TAG = re.compile(r"refs/tags/v(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}")
 # Semantic Versioning 2.0.0, with `v` before it: no leading zeros, no empty identifiers.
 _N = r"(0|[1-9][0-9]{0,17})"
@@ -44,6 +41,23 @@ class Pattern:
 
 
 Expected = str | Pattern
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number may be; None for no bound."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def __str__(self) -> str:
+        words = (("at least", self.minimum), ("at most", self.maximum))
+        return " and ".join(f"{said} {value:g}" for said, value in words if value is not None)
+
+    def hold(self, value: float) -> bool:
+        """Whether a number is within them."""
+        least = self.minimum is None or value >= self.minimum
+        return least and (self.maximum is None or value <= self.maximum)
 
 
 def matches(expected: Expected, found: str) -> bool:
@@ -222,10 +236,16 @@ class Expectations:
         environment: The deployment environment that the job named (.23), whose rules it passed.
         signer: Who may sign the model; by default one of `builders`.
         dataset_sha256: The data set's digest, hexadecimal.
+        data: Path -> SHA-256, hexadecimal, of every file of the data set: these and no other.
+        runner_labels: Labels of larger runners that are known to be GitHub's, besides its standard
+            ones: a training on one is not on a machine of somebody's own.
+        metrics: Name -> bounds of a figure that training claims.
         dependencies: Name of another dependency -> SHA-256, hexadecimal.
         minimum_level: The lowest SLSA Build level accepted.
         required: Kinds of evidence that must be there: `signature`, `vsa`, and names of `KINDS`.
         base_models: Whether every base model named must be given and verified.
+        base_policies: What is expected of base models: each that is named, and has to be given, has
+            to meet one of these. Without any, what is expected of the model itself.
         verifiers: Whose verification summaries are believed.
         code: Whether the model may hold code that loading it can run: "refused" or "allowed".
         resource_uri: What a verification summary must be about.
@@ -250,11 +270,15 @@ class Expectations:
     environment: Expected | None = None
     signer: Signer | None = None
     dataset_sha256: str | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    runner_labels: tuple[str, ...] = ()
+    metrics: Mapping[str, Bounds] = field(default_factory=dict)
     dependencies: Mapping[str, str] = field(default_factory=dict)
     minimum_level: int = 0
     required: tuple[str, ...] = ()
     base_models: bool = False
     code: str | None = None
+    base_policies: tuple[Expectations, ...] = ()
     verifiers: tuple[SummaryVerifier, ...] = ()
     resource_uri: str | None = None
     summary_age: timedelta | None = None

@@ -93,7 +93,8 @@ def _signer(case: Case) -> str:
 def _builder(case: Case) -> str:
     provenance, signed = case.provenance, case.signed
     case.builder = checks.check_builder(case.expected, provenance, signed.builders)
-    case.level = checks.level_of(case.builder, provenance, signed.facts)
+    labels = case.expected.runner_labels
+    case.level = checks.level_of(case.builder, provenance, signed.facts, labels)
     return f"{provenance.builder_id}, Build L{case.level}"
 
 

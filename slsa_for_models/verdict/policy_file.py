@@ -30,13 +30,15 @@ else:
     import tomli as tomllib
 
 MAX_BYTES = 1024 * 1024
+MOST_NESTED = 10
 
 
-def load_policy(path: str | os.PathLike[str]) -> Expectations:
+def load_policy(path: str | os.PathLike[str], *, within: int = MOST_NESTED) -> Expectations:
     """What a policy expects.
 
     Args:
-        path: A TOML file; the keys it names lie relative to it.
+        path: A TOML file; the keys and the policies it names lie relative to it.
+        within: How many policies may name one another.
 
     Raises:
         FileError: It, or a key it names, cannot be read.
@@ -45,7 +47,7 @@ def load_policy(path: str | os.PathLike[str]) -> Expectations:
     path = Path(path)
     data = read_bounded(path, MAX_BYTES)
     try:
-        found = _expectations(_parsed(data), path.parent)
+        found = _expectations(_parsed(data), path.parent, within)
     except PolicyError as error:
         error.where = f"{path}: {error.where}" if error.where else str(path)
         raise
@@ -54,17 +56,18 @@ def load_policy(path: str | os.PathLike[str]) -> Expectations:
 
 def _parsed(data: bytes) -> Toml:
     try:
-        # A fraction is nothing that a schema knows: 1.0 is not 1 in TOML.
+        # A fraction is nothing but a bound of a figure: 1.0 is not 1 in TOML.
         document: Toml = tomllib.loads(data.decode(), parse_float=Decimal)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyError("the policy is not TOML", found=str(error)) from None
+    _fractions(document)
     json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")
     return document
 
 
-def _expectations(document: Toml, folder: Path) -> Expectations:
+def _expectations(document: Toml, folder: Path, within: int) -> Expectations:
     stated: dict[str, Any] = {}
-    document = _located(document, folder)
+    document = _located(document, folder, within)
     for row in ROWS:
         if row.parse is None or (value := _at(document, row.key)) is None:
             continue
@@ -85,8 +88,24 @@ def _at(document: Toml, key: str) -> object:
     return document.get(table, {}).get(name) if name else document.get(table)
 
 
-def _located(document: Toml, folder: Path) -> Toml:
-    """The policy, with the keys it names where they are: relative to it."""
+def _fractions(document: Toml) -> None:
+    """Bounds of figures as numbers; whatever else is a fraction is none of ours."""
+    build = document.get("build")
+    metrics = build.get("metrics") if isinstance(build, dict) else None
+    for bounds in metrics.values() if isinstance(metrics, dict) else ():
+        for name, value in bounds.items() if isinstance(bounds, dict) else ():
+            if isinstance(value, Decimal) and value.is_finite():
+                bounds[name] = float(value)
+
+
+def _base_policies(entries: list[Toml], folder: Path, within: int) -> list[Expectations]:
+    if not within:
+        raise PolicyError("policies for base models name one another without end")
+    return [load_policy(folder / entry["policy"], within=within - 1) for entry in entries]
+
+
+def _located(document: Toml, folder: Path, within: int) -> Toml:
+    """The policy, with the keys and policies it names where they are: relative to it."""
 
     def locate(entry: Toml) -> Toml:
         if "public_key" not in entry:
@@ -98,6 +117,8 @@ def _located(document: Toml, folder: Path) -> Toml:
         found["signer"] = locate(found["signer"])
     if "builder" in found:
         found["builder"] = [locate(entry) for entry in found["builder"]]
+    if "base_model" in found:
+        found["base_model"] = _base_policies(found["base_model"], folder, within)
     if "verifier" in found.get("vsa", {}):
         verifiers = [locate(entry) for entry in found["vsa"]["verifier"]]
         found["vsa"] = {**found["vsa"], "verifier": verifiers}
@@ -216,8 +237,18 @@ def _pipeline(item: Accepted) -> Expected | None:
 
 def _build_of(verdict: Verdict, expected: Expectations) -> dict[str, Any]:
     table: dict[str, Any] = {}
-    if expected.inputs:
-        table["inputs"] = _inline({name: _toml(value) for name, value in expected.inputs.items()})
+    asked = next(
+        (
+            item.provenance.inputs
+            for item in verdict.accepted
+            if item.provenance.kind.trains and (item.provenance.inputs or {}).get("command")
+        ),
+        None,
+    )
+    own = {name: asked.get(name, "") for name in ("command", "network", "runner")} if asked else {}
+    inputs = {**{name: value for name, value in own.items() if value}, **expected.inputs}
+    if inputs:
+        table["inputs"] = _inline({name: _toml(value) for name, value in inputs.items()})
     dataset = verdict.dataset
     if dataset and "," not in dataset:  # of several inputs (Tekton) nobody says which it is
         table["dataset_sha256"] = dataset

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 OFFLINE = SigstoreTrust(offline=True)
 """The public Sigstore instance, by the trust root that is on this machine."""
+MOST_METRICS_SHOWN = 4
 NO_PROVENANCE = "no provenance was accepted"
 
 
@@ -96,8 +97,16 @@ def logged(authenticated: Authenticated, before: str = "") -> str:
 
 
 def claimed(record: TrainingRecord) -> str:
-    """What training says of how well it went."""
-    return f"test accuracy {record.metrics.test_accuracy:.1%}, finished {record.finished}"
+    """What training says of how well it went: its first metrics, but those of single epochs."""
+    shown = [name for name in record.metrics if not name.startswith("epoch.")]
+    said = [f"{name} {record.metrics[name]:.4g}" for name in shown[:MOST_METRICS_SHOWN]]
+    return ", ".join([*said, f"finished {record.finished}"])
+
+
+def inputs_of(record: TrainingRecord) -> str:
+    """What training says that it read, in a word or two."""
+    files = record.dataset.files
+    return files[0].name if len(files) == 1 else f"{len(files)} files" if files else ""
 
 
 def claimed_by(resources: Iterable[Resource]) -> str:

@@ -16,6 +16,7 @@ from slsa_for_models.errors import (
     DependencyMismatchError,
     ParameterError,
 )
+from slsa_for_models.evidence.training_plan import INPUTS
 from slsa_for_models.verdict import checks
 from slsa_for_models.verdict.expectations import Expectations, Expected, matches
 from slsa_for_models.verdict.result import Accepted, Found, Signed, Vouched, claimed_by
@@ -24,7 +25,8 @@ from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, Table, counted
 COMPARED_ELSEWHERE = frozenset(
     {
         *("issuer", "runners", "signer", "builders"),  # with whoever signed the model
-        *("dataset_sha256", "dependencies", "minimum_level", "required", "base_models"),
+        *("dataset_sha256", "data", "dependencies", "metrics", "runner_labels"),
+        *("minimum_level", "required", "base_models", "base_policies"),
         *("verifiers", "resource_uri", "summary_age"),  # with a verification summary
         "code",  # with the model itself
     }
@@ -38,7 +40,7 @@ def examine(table: Table, found: Found, expected: Expectations) -> Mapping[str, 
     Returns:
         The SLSA Build level that each builder's provenance earns, by the builder's short name.
     """
-    accepted, levels = found.accepted, levels_of(found)
+    accepted, levels = found.accepted, levels_of(found, expected)
     _add_required(table, found, expected, max(levels.values(), default=0))
     if not found.evidence.provenance:
         table.step(
@@ -75,7 +77,7 @@ def examine(table: Table, found: Found, expected: Expectations) -> Mapping[str, 
     return levels
 
 
-def levels_of(found: Found) -> dict[str, int]:
+def levels_of(found: Found, expected: Expectations) -> dict[str, int]:
     """The SLSA Build level that each builder's provenance earns, by the builder's short name."""
     levels = {} if found.vouched is None else {"verification summary": found.vouched.level}
     for item in found.accepted:
@@ -86,7 +88,10 @@ def levels_of(found: Found) -> dict[str, int]:
             name = name.rpartition("/")[2]
         levels[name] = max(item.level, levels.get(name, 0))
     # A training on a machine of somebody's own is one, whoever else attests it.
-    highest = min((checks.highest_level(item.provenance) for item in found.accepted), default=3)
+    labels = expected.runner_labels
+    highest = min(
+        (checks.highest_level(item.provenance, labels) for item in found.accepted), default=3
+    )
     return {name: min(level, highest) for name, level in levels.items()}
 
 
@@ -179,7 +184,8 @@ def check_inputs(wanted: Mapping[str, Expected], accepted: Sequence[Accepted]) -
     }
     called = {item.signed.label for item in accepted if _was_called(item)}
     for name, value in wanted.items():
-        said = {label: inputs[name] for label, inputs in stated.items() if name in inputs}
+        heard = called if called and name in INPUTS else stated.keys()
+        said = {label: stated[label][name] for label in heard if name in stated.get(label, {})}
         if not said:
             raise ParameterError(
                 "no accepted provenance states an input that is expected",

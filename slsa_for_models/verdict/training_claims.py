@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+import shlex
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from hashlib import sha256
 
@@ -10,14 +11,21 @@ from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import DependencyMismatchError, RecordError
 from slsa_for_models.evidence import subjects
 from slsa_for_models.evidence.kinds import tekton
-from slsa_for_models.evidence.statement_names import DATASET
+from slsa_for_models.evidence.statement_names import DATASET, DATASET_FILE, REQUIREMENTS
 from slsa_for_models.evidence.subjects import ModelDigests
+from slsa_for_models.evidence.training_plan import dataset_digest
 from slsa_for_models.evidence.training_record import MAX_BYTES, TrainingRecord, parse
-from slsa_for_models.verdict.expectations import CIFAR10_SHA256, Expectations
-from slsa_for_models.verdict.result import Found, claimed, claimed_by
-from slsa_for_models.verdict.table import SLSA, TOGETHER, TRAIN, Table
+from slsa_for_models.verdict.expectations import Bounds, Expectations
+from slsa_for_models.verdict.result import Accepted, Found, claimed, claimed_by, inputs_of
+from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, TRAIN, Table, counted
 
 _RECORD, _DATASET = "Training record", "Data set"
+_COMMAND, _NETWORK, _REQUIREMENTS = "Command", "Network", "Requirements"
+_NETWORKS = {
+    "none": "none: what it read is the commit, the data and the locked packages",
+    "allowed": "allowed: what it read from there nobody knows",
+}
+_SHOWN = 500
 
 
 def examine(
@@ -33,7 +41,17 @@ def examine(
         FileError: The record cannot be read.
     """
     record = _add_record(table, found)
-    return record, _add_dataset(table, found, expected, record)
+    _add_what_ran(table, found, record)
+    dataset = _add_dataset(table, found, expected, record)
+    if expected.metrics:
+        table.step(
+            TOGETHER,
+            "Metrics",
+            POLICY,
+            partial(check_metrics, expected.metrics, record),
+            unless="" if record else found.lost,
+        )
+    return record, dataset
 
 
 def _add_record(table: Table, found: Found) -> TrainingRecord | None:
@@ -85,6 +103,79 @@ def check_record(data: bytes, listed: Set[str | None], model: ModelDigests) -> T
     return record
 
 
+def _add_what_ran(table: Table, found: Found, record: TrainingRecord | None) -> None:
+    """Command, network and packages: stated by the workflow's inputs, claimed, or unknown."""
+    stated = next(
+        (
+            item
+            for item in found.accepted
+            if (item.provenance.inputs or {}).get("command") and item.provenance.kind.trains
+        ),
+        None,
+    )
+    inputs = (stated.provenance.inputs or {}) if stated else {}
+    claim = ", claimed by the training job"
+    locks = [
+        resource
+        for item in found.accepted
+        for resource in item.provenance.dependencies
+        if resource.name == REQUIREMENTS and resource.sha256
+    ]
+    lock = ", ".join(
+        f"{one.uri.partition('#')[2]} {one.sha256}".strip() for one in locks
+    ) + claimed_by(locks)
+    said = {
+        _COMMAND: inputs.get("command", "").strip(),
+        _NETWORK: _NETWORKS[inputs.get("network") or "none"]
+        if inputs.get("network", "none") in _NETWORKS
+        else "",
+        _REQUIREMENTS: lock,
+    }
+    if stated is None:
+        said[_NETWORK] = ""
+    elif not locks:
+        said[_REQUIREMENTS] = "not locked"
+    if record is not None:
+        environment = record.environment
+        own = {
+            _COMMAND: shlex.join(record.command),
+            _NETWORK: environment.network,
+            _REQUIREMENTS: environment.requirements_sha256 or "not locked",
+        }
+        said = {title: words or f"{own[title]}{claim}" for title, words in said.items()}
+    for title, words in said.items():
+        if words:
+            table.note(TOGETHER, title, TRAIN, words[:_SHOWN])
+        else:
+            table.not_checked(TOGETHER, title, TRAIN, "not named by any accepted evidence")
+
+
+def check_metrics(wanted: Mapping[str, Bounds], record: TrainingRecord | None) -> str:
+    """The figures that training claims, within the bounds expected.
+
+    Raises:
+        RecordError: There is no such figure, or it is outside of them.
+    """
+    for name, bounds in wanted.items():
+        found = None if record is None else record.metrics.get(name)
+        if found is None:
+            raise RecordError(
+                "no accepted training record has a metric that is expected",
+                where=f"metric {name}",
+                expected=str(bounds),
+                found="no training record" if record is None else "no metric of that name",
+            )
+        if not bounds.hold(found):
+            raise RecordError(
+                "training claims another figure than expected",
+                where=f"metric {name}",
+                expected=str(bounds),
+                found=f"{found:g}",
+            )
+    shown = (f"{name} {record.metrics[name]:g}" for name in wanted) if record else ()
+    return f"{', '.join(shown)}, claimed by the training job"
+
+
 def _add_dataset(
     table: Table, found: Found, expected: Expectations, record: TrainingRecord | None
 ) -> str:
@@ -101,14 +192,22 @@ def _add_dataset(
     named, inputs = ({one.sha256 or "no SHA-256" for one in which} for which in (sets, sources))
     recorded = None if record is None else record.dataset.sha256
     wanted = expected.dataset_sha256
-    if wanted is None and record is not None and record.dataset.name == "cifar10":
-        wanted = CIFAR10_SHA256
+    if expected.data:
+        table.step(
+            TOGETHER,
+            "Data set, file by file",
+            f"{SLSA}, 3",
+            partial(check_files, expected.data, found.accepted),
+            unless="" if found.accepted else found.lost,
+        )
     if not (wanted or named or inputs or recorded):
         why = "not named by any accepted evidence"
         table.not_checked(TOGETHER, _DATASET, f"{SLSA}, 3", why)
         return ""
-    name = f"{record.dataset.name} " if record else ""
+    name = f"{inputs_of(record)} " if record and record.dataset.files else ""
     says = claimed_by(sets) if named or inputs else ", claimed by the training job"
+    if sets and not says and any(_pins(item) for item in found.accepted):
+        says = ", checked before the command started"
     unexpected = f"{says[2:] or 'as the provenance says'}; expect it with --dataset-digest"
     checked = table.step(
         TOGETHER,
@@ -120,6 +219,49 @@ def _add_dataset(
         unless="" if named or inputs or recorded else found.lost,
     )
     return checked or ""
+
+
+def check_files(wanted: Mapping[str, str], accepted: Sequence[Accepted]) -> str:
+    """The data set is exactly these files.
+
+    Raises:
+        DependencyMismatchError: Another file, or one less or more; or nobody names them.
+    """
+    whole = dataset_digest(wanted.items())
+    for item in accepted:
+        files = _pins(item)
+        named = {
+            resource.sha256 or ""
+            for resource in item.provenance.dependencies
+            if resource.name == DATASET and not resource.claimed_by
+        }
+        if not files and not named:
+            continue
+        odd = sorted(path for path in {*wanted, *files} if wanted.get(path) != files.get(path))
+        if (files and odd) or named != {whole}:
+            path = odd[0] if odd else "the data set as a whole"
+            raise DependencyMismatchError(
+                "trained on other data than those expected",
+                where=f"{item.signed.label}: {path}",
+                expected=wanted.get(path, "no such file") if odd else whole,
+                found=files.get(path, "no such file") if odd else ", ".join(sorted(named)),
+            )
+        return f"{counted(len(wanted), 'file')}, and no other"
+    raise DependencyMismatchError(
+        "no accepted provenance names the files of the data set, and they are expected",
+        where=f"resolvedDependencies, {DATASET_FILE}PATH",
+        expected=counted(len(wanted), "file"),
+        found="none",
+    )
+
+
+def _pins(item: Accepted) -> dict[str, str]:
+    """The files that a provenance names as the data set, not as somebody's claim."""
+    return {
+        resource.name.removeprefix(DATASET_FILE): resource.sha256 or ""
+        for resource in item.provenance.dependencies
+        if resource.name.startswith(DATASET_FILE) and not resource.claimed_by
+    }
 
 
 def check_dataset(

@@ -127,14 +127,17 @@ def _verify(
         table,
         verdict,
         given,
-        lambda base: verify_one(
-            Evidence(
-                open_source(base.model), base.provenance, base.signature, trust=evidence.trust
+        lambda base: lineage.first_accepted(
+            (base.expected,) if base.expected else expected.base_policies or (expected,),
+            lambda wanted: verify_one(
+                Evidence(
+                    open_source(base.model), base.provenance, base.signature, trust=evidence.trust
+                ),
+                wanted,
+                means,
             ),
-            base.expected or expected,
-            means,
         ),
-        required=expected.base_models,
+        required=expected.base_models or bool(expected.base_policies),
     )
     # F. How the run ended.
     if run_conclusion is not None:

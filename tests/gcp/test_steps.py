@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from sandbox.clusters import tekton_demo
 from sandbox.github import repositories
 from slsa_for_models.cli import main
 from slsa_for_models.evidence import training_record as record
+from tests.support.records import RECORD
 
 URL = "https://git.example.test/org/repo"
 
@@ -109,17 +110,7 @@ def files(tmp_path) -> Files:
     made.model.write_bytes(b"weights")
     made.signature.write_bytes(b"{}")
     made.record.write_bytes(
-        record.encode(
-            record.TrainingRecord(
-                model=record.Model("m.pth", "pytorch_model.pth", "pytorch", 7, "0" * 64),
-                dataset=record.Dataset("synthetic", "d" * 64, None, 10, 10),
-                parameters={"epochs": 1},
-                metrics=record.Metrics(0.5, 1.0, 0.1, ()),
-                environment=record.Environment("3.11.0", {}, "linux", (), None, "0" * 64),
-                started="2026-01-01T00:00:00Z",
-                finished="2026-01-01T00:00:01Z",
-            )
-        )
+        record.encode(replace(RECORD, dataset=record.Dataset("d" * 64, (RECORD.dataset.files[0],))))
     )
     return made
 
@@ -160,7 +151,7 @@ def test_upload_then_download(upload, files, tmp_path, capsys):
     }
     assert "isBuildArtifact" not in json.loads((tmp_path / "signature").read_text())
     assert json.loads((tmp_path / "dataset").read_text()) == {
-        "uri": "dataset:synthetic",
+        "uri": "https://example.test/data.csv",
         "digest": f"sha256:{'d' * 64}",
     }
     reference = capsys.readouterr().out.splitlines()[0]

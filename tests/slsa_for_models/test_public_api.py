@@ -104,7 +104,7 @@ def test_a_model_that_our_workflow_made(workshop: Workshop) -> None:
     assert (verdict.model.name, verdict.dataset) == ("model.pth", DATASET)
     assert verdict.signer is not None and verdict.signer.facts["commit"] == COMMIT
     assert [item.provenance.source_commit for item in verdict.accepted] == [COMMIT]
-    assert verdict.record is not None and verdict.record.dataset.name == "synthetic"
+    assert verdict.record is not None and verdict.record.dataset.files[0].name == "data.csv"
     assert [name for name, _ in verdict.evidence] == ["p.json", "model.pth.sig"]
     assert (verdict.base_models, verdict.base_levels) == ({}, ())
     assert {step.outcome for step in verdict.steps} == {"passed", "info"}

@@ -10,7 +10,7 @@ import base64
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
 from hashlib import sha256
@@ -33,6 +33,7 @@ from slsa_for_models import cli
 from slsa_for_models.attesting import build_context, train_statement
 from slsa_for_models.evidence import subjects
 from slsa_for_models.evidence import training_record as record
+from tests.support.records import RECORD
 
 SOURCE = "github.com/octo-org/models"
 TRAIN = "https://github.com/builders/mt/.github/workflows/train.yml"
@@ -103,25 +104,12 @@ class Workshop:
         files = tuple(record.File(name, digest, 1) for name, digest in measured.files.items())
         listing = measured.sha256 if measured.single else record.listing_digest(files)
         files = () if measured.single else files[:1000]
-        made = record.TrainingRecord(
-            model=record.Model(model.name, "pytorch_model.pth", "pytorch", 7, listing, files),
-            dataset=record.Dataset(
-                **{
-                    "name": "synthetic",
-                    "sha256": DATASET,
-                    "source": None,
-                    "train_images": 100,
-                    "test_images": 10,
-                    **dataset,
-                }
-            ),
-            parameters={"epochs": 1, "seed": 0, "threads": 2},
-            metrics=record.Metrics(0.78, 0.9, 0.2, ()),
-            environment=record.Environment(
-                "3.11.2", {"torch": "2.13.0"}, "Linux x86_64", (), None, "c" * 64
-            ),
-            started="2026-11-22T20:00:00Z",
-            finished="2026-11-22T20:10:00Z",
+        given = {"name": "data.csv", "sha256": DATASET, "size": 17, "uri": None, **dataset}
+        given = {"name": "data.csv", "sha256": DATASET, "size": 17, "uri": None, **dataset}
+        made = replace(
+            RECORD,
+            model=record.Model(model.name, 7, listing, files),
+            dataset=record.Dataset(given["sha256"], (record.Input(**given),)),
         )
         return record.encode(made)
 

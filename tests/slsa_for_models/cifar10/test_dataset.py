@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slsa_for_models.cifar10 import dataset, synthetic
+from slsa_for_models.cifar10 import dataset, plan, synthetic
 from slsa_for_models.cifar10.archive import SHA256
 from slsa_for_models.errors import DatasetError
 
@@ -54,9 +54,6 @@ def test_archive(tmp_path: Path, content: bytes):
     data = load(tmp_path, content)
     assert data.train.images.shape == (50, 3, 32, 32)
     assert data.test.labels.tolist() == [*range(10)] * 2
-    assert data.description.name == "cifar10"
-    assert data.description.sha256 == sha256(content)
-    assert (data.description.train_images, data.description.test_images) == (50, 20)
     # The layout as the home page words it: label, then 1,024 bytes each of red, green and blue.
     record = BATCHES["data_batch_1.bin"][3073 : 2 * 3073]
     assert data.train.labels[1] == record[0]
@@ -127,8 +124,6 @@ def write(folder: Path, batches: dict[str, bytes]) -> Path:
 def test_folder(tmp_path: Path, below: str):
     write(tmp_path / below, BATCHES)
     data = dataset.load_folder(tmp_path)
-    assert data.description.name == "cifar10-directory"
-    assert data.description.files[5].sha256 == sha256(BATCHES["test_batch.bin"])
     assert len(data.train.labels) == 50
 
 
@@ -171,3 +166,31 @@ def test_folder_with_an_endless_batch(tmp_path: Path):
         file.truncate(10**12)  # a hole: no disk is used, nor memory
     with pytest.raises(DatasetError, match="too large"):
         dataset.load_folder(tmp_path)
+
+
+# --- as inputs of a training
+
+
+@pytest.mark.parametrize("below", ["", "cifar-10-batches-bin"])
+def test_a_folder_is_pinned_as_it_is(tmp_path: Path, below: str):
+    folder = write(tmp_path / below, BATCHES)
+    pins, files = plan.of_folder(tmp_path)
+    assert {pin.path: pin.sha256 for pin in pins} == {
+        name: sha256(data) for name, data in BATCHES.items()
+    }
+    assert {files[pin.sha256] for pin in pins} == {folder / name for name in BATCHES}
+    assert all(pin.uris == () for pin in pins)  # nobody else can have them
+
+
+def test_the_archive_has_one_digest_wherever_it_is(tmp_path: Path, content: bytes):
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(content)
+    (pin,), files = plan.of_folder(tmp_path)
+    assert (pin.sha256, pin.uris[0][:8]) == (SHA256, "https://")
+    assert files == {SHA256: tmp_path / "cifar-10-binary.tar.gz"}
+    assert plan.the_archive(["https://m.test/a"])[0].uris == ("https://m.test/a",)
+
+
+def test_a_folder_without_images(tmp_path: Path):
+    for folder, message in ((tmp_path, "no CIFAR-10"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(DatasetError, match=message):
+            plan.of_folder(folder)

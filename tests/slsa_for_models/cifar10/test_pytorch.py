@@ -21,13 +21,13 @@ import torch
 from torch import nn
 
 from slsa_for_models import cli
-from slsa_for_models.cifar10 import dataset, recipe
+from slsa_for_models.cifar10 import dataset, recipe, training
+from slsa_for_models.cifar10 import plan as recipes
 from slsa_for_models.errors import TrainingError, UnsafeModelError
 from slsa_for_models.evidence import json_schema
 from slsa_for_models.evidence import training_record as record
 from slsa_for_models.models import formats
 from slsa_for_models.models.load import load_model, load_unverified
-from slsa_for_models.training import run
 from tests.support import training_runs as runs
 from tests.support.limits import limited
 
@@ -50,12 +50,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
 
 @pytest.fixture
 def data(tmp_path: Path) -> dataset.Data:
-    return dataset.load_synthetic(100, 20, 0, tmp_path / "cache")
+    return dataset.load_folder(dataset.made_up(100, 20, 0, tmp_path / "cache"))
 
 
-def choices(**changes: object) -> run.Choices:
+def choices(**changes: object) -> training.Choices:
     given = {"epochs": 1, "seed": 0, "threads": 1, "minimum_accuracy": 0.0}
-    return run.Choices(**{"format": "pytorch_model.pth", **given, **changes})
+    return training.Choices(**{"format": "pytorch_model.pth", **given, **changes})
 
 
 # --- the same bytes
@@ -87,7 +87,7 @@ def test_command_writes_the_same_bytes_twice(tmp_path: Path, name: str):
 # --- the command
 
 
-def test_command_trains_a_model_that_works(trained):
+def test_command_trains_a_model_that_works(trained, tmp_path: Path):
     output, done = trained
     assert sorted(path.name for path in output.iterdir()) == ["pytorch_model.pth", "training.json"]
     assert [line[:9] for line in done.stderr.splitlines()[:3]] == [
@@ -96,14 +96,18 @@ def test_command_trains_a_model_that_works(trained):
         "epoch 3/3",
     ]
     told = record.parse((output / "training.json").read_bytes())
-    assert told.metrics.test_accuracy >= 0.4, "a linear model gets less than 0.3 (test_synthetic)"
+    assert told.metrics["test_accuracy"] >= 0.4, (
+        "a linear model gets less than 0.3 (test_synthetic)"
+    )
     # The model as PyTorch alone sees it is as good as the record says.
     model = nn.Sequential(*_layers())
     model.load_state_dict(torch.load(output / "pytorch_model.pth", weights_only=True))
-    images = dataset.load_synthetic(1500, 300, 0, Path("/dev/null")).test
+    images = dataset.load_folder(dataset.made_up(1500, 300, 0, tmp_path)).test
     with torch.inference_mode():
         guesses = model.eval()(torch.from_numpy(images.images).float()).argmax(1).numpy()
-    assert (guesses == images.labels).mean() == pytest.approx(told.metrics.test_accuracy, abs=0.01)
+    assert (guesses == images.labels).mean() == pytest.approx(
+        told.metrics["test_accuracy"], abs=0.01
+    )
 
 
 def _layers() -> list[nn.Module]:
@@ -124,8 +128,10 @@ def test_record_says_what_was_done(trained):
     assert told.model.sha256 == digest
     assert digest in done.stdout
     assert told.model.size == (output / "pytorch_model.pth").stat().st_size
-    assert (told.dataset.name, told.dataset.train_images) == ("synthetic", 1500)
-    assert told.parameters["epochs"] == len(told.metrics.epochs) == 3
+    assert {file.uri for file in told.dataset.files} == {"synthetic:1500/300"}
+    assert told.parameters == {"epochs": 3, "seed": 0, "threads": 1}
+    assert {"epoch.1.loss", "epoch.3.accuracy"} <= told.metrics.keys()
+    assert (told.environment.network, told.environment.confinement) == ("none", "user namespace")
     assert told.environment.packages["torch"] == version("torch")
     assert told.started <= told.finished
     assert runs.traces(output / "training.json") == []
@@ -133,26 +139,7 @@ def test_record_says_what_was_done(trained):
 
 def test_minimum_accuracy(tmp_path: Path, data: dataset.Data):
     with pytest.raises(TrainingError, match="not good enough"):
-        run.train(choices(minimum_accuracy=1.0), data, tmp_path / "out", print)
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_output_of_an_earlier_run_is_replaced(tmp_path: Path, data: dataset.Data):
-    output = tmp_path / "out"
-    output.mkdir()
-    (output / "pytorch_model.pth").write_bytes(b"old")
-    (output / "training.json").write_bytes(b"old")
-    (output / "other").write_bytes(b"not ours")
-    told = run.train(choices(), data, output, print)
-    assert sorted(path.name for path in output.iterdir()) == [
-        "other",
-        "pytorch_model.pth",
-        "training.json",
-    ]
-    assert runs.file_digests(output / "pytorch_model.pth") == {
-        "pytorch_model.pth": told.model.sha256
-    }
-    assert record.parse((output / "training.json").read_bytes()) == told
+        training.train(choices(minimum_accuracy=1.0), data, tmp_path, print)
 
 
 def test_saved_model_that_predicts_something_else(tmp_path, data, monkeypatch):
@@ -160,15 +147,14 @@ def test_saved_model_that_predicts_something_else(tmp_path, data, monkeypatch):
     save = lambda _, path: torch.save(module.network().state_dict(), path)  # noqa: E731
     monkeypatch.setitem(module.SAVE, "pytorch_model.pth", save)
     with pytest.raises(TrainingError, match="does not predict what the trained one does"):
-        run.train(choices(), data, tmp_path / "out", print)
-    assert list((tmp_path / "out").iterdir()) == []
+        training.train(choices(), data, tmp_path, print)
 
 
 def test_saved_model_that_cannot_be_loaded(tmp_path, data, monkeypatch):
     module = recipe(formats.FORMATS["pytorch_model.pth"])
     monkeypatch.setitem(module.SAVE, "pytorch_model.pth", lambda _, path: path.write_bytes(b"?"))
     with pytest.raises(TrainingError, match="cannot be loaded again") as refusal:
-        run.train(choices(), data, tmp_path / "out", print)
+        training.train(choices(), data, tmp_path, print)
     assert "zip archive" in refusal.value.found
 
 
@@ -176,8 +162,26 @@ def test_training_that_diverges(tmp_path, data, monkeypatch):
     module = recipe(formats.FORMATS["pytorch_model.pth"])
     monkeypatch.setitem(module.PARAMETERS, "learning_rate", 1e30)
     with pytest.raises(TrainingError, match="diverged"):
-        run.train(choices(epochs=3), data, tmp_path / "out", print)
-    assert list((tmp_path / "out").iterdir()) == []
+        training.train(choices(epochs=3), data, tmp_path, print)
+
+
+def test_a_recipe_that_fails_leaves_the_earlier_result(tmp_path: Path):
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in ("pytorch_model.pth", "training.json", "other"):
+        (output / name).write_bytes(b"old")
+    images = ("--dataset=synthetic", "--train-images=100", "--test-images=20", "--epochs=1")
+    command = ("train", "pytorch_model.pth", *images, "--output-dir", output)
+    done = runs.run_cli(*command, "--minimum-accuracy=1")
+    assert done.returncode == 1
+    assert "not good enough" in done.stderr and "the training command failed" in done.stderr
+    assert {path.read_bytes() for path in output.iterdir()} == {b"old"}
+    assert runs.run_cli(*command, "--minimum-accuracy=0").returncode == 0
+    told = record.parse((output / "training.json").read_bytes())
+    assert runs.file_digests(output / "pytorch_model.pth") == {
+        "pytorch_model.pth": told.model.sha256
+    }
+    assert len(list(output.iterdir())) == 3
 
 
 @pytest.mark.parametrize(
@@ -238,7 +242,7 @@ def rewritten(folder: Path, output: Path, **changes: object) -> Path:
         *parents, last = path.split("__")
         target = document
         for name in parents:
-            target = target[name]
+            target = target[int(name) if isinstance(target, list) else name]
         target[last] = value
     (folder / "training.json").write_text(json.dumps(document))
     return folder / "training.json"
@@ -248,14 +252,15 @@ def rewritten(folder: Path, output: Path, **changes: object) -> Path:
     ("changes", "message"),
     [
         ({"model__sha256": "0" * 64}, "the training record is of another model"),
-        ({"model__format": "model.bin"}, "unknown model format"),
+        ({"model__name": "model.bin"}, "unknown model format"),
         ({"parameters__epochs": 10**6}, "asks for a run that cannot be"),
         ({"parameters__threads": 0}, "asks for a run that cannot be"),
         ({"parameters__seed": "x"}, "asks for a run that cannot be"),
-        ({"parameters__learning_rate": 0.2}, "parameters that this version does not train with"),
-        ({"dataset__train_images": 10**9}, "asks for a set that cannot be"),
+        ({"parameters__learning_rate": 0.2}, "a command that this version does not train with"),
+        ({"command": ["sh", "train.sh"]}, "a command that is no recipe of ours"),
+        ({"dataset__files__0__uri": "synthetic:9/9"}, "asks for a set that cannot be"),
         ({"dataset__sha256": "0" * 64}, "the data set is another one"),
-        ({"dataset__name": "cifar10-directory"}, "give it by --data-dir"),
+        ({"dataset__files__0__uri": None}, "give it by --data-dir"),
     ],
 )
 def test_reproduce_from_a_record_that_cannot_be_true(trained, tmp_path, capsys, changes, message):
@@ -280,8 +285,8 @@ def test_reproduce_says_what_differs(trained, tmp_path: Path):
     told = rewritten(
         tmp_path,
         output,
-        parameters__seed=1,
-        parameters__epochs=1,
+        parameters={"epochs": 1, "seed": 1, "threads": 1},
+        command=[*recipes.COMMAND, "pytorch_model.pth", "--epochs=1", "--seed=1", "--threads=1"],
         environment__packages={"torch": "1.0"},
         environment__cpu_features=["abacus"],
     )
@@ -298,10 +303,10 @@ def test_reproduce_says_what_differs(trained, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", runs.names("pytorch"))
-def test_load_after_verification(saved: tuple[Path, Path], name: str):
+def test_load_after_verification(saved: tuple[Path, Path], name: str, tmp_path: Path):
     model = saved[0] / name
     loaded = load_model(model, runs.sign(model), runs.VERIFIER, allow_pickle=True)
-    images = dataset.load_synthetic(10, 10, 0, Path("/dev/null")).test.images
+    images = dataset.load_folder(dataset.made_up(10, 10, 0, tmp_path)).test.images
     module = recipe(formats.FORMATS[name])
     reference = torch.load(saved[0] / "pytorch_model.pth", weights_only=True)
     predicted, expected = module.predict(loaded, images), module.predict(reference, images)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from slsa_for_models.cifar10 import dataset, synthetic
+from slsa_for_models.cifar10 import dataset, plan, synthetic
+from slsa_for_models.errors import DatasetError
+from slsa_for_models.evidence import training_plan
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -48,9 +50,9 @@ def test_smaller_set_is_the_beginning_of_a_larger_one():
     assert large.startswith(small)
 
 
-def test_least_squares_learns_next_to_nothing():
+def test_least_squares_learns_next_to_nothing(tmp_path: Path):
     """What a linear model gets is not worth a network; those get above 80 % (test_pytorch)."""
-    data = dataset.load_synthetic(1000, 500, 0, Path(os.devnull, "no cache"))
+    data = dataset.load_folder(dataset.made_up(1000, 500, 0, tmp_path))
     train = data.train.images.reshape(1000, -1).astype(np.float32) / 255 - 0.5
     test = data.test.images.reshape(500, -1).astype(np.float32) / 255 - 0.5
     targets = np.eye(10, dtype=np.float32)[data.train.labels]
@@ -62,40 +64,40 @@ def test_least_squares_learns_next_to_nothing():
 
 
 def test_set_is_made_once(tmp_path: Path):
-    made = dataset.load_synthetic(100, 20, 0, tmp_path)
-    (folder,) = tmp_path.iterdir()
-    assert folder.name == "synthetic-1-100-20-0"
-    stamp = (folder / "test_batch.bin").stat().st_mtime_ns
-    again = dataset.load_synthetic(100, 20, 0, tmp_path)
-    assert again.description == made.description
-    assert (folder / "test_batch.bin").stat().st_mtime_ns == stamp
+    made = dataset.made_up(100, 20, 0, tmp_path)
+    assert list(tmp_path.iterdir()) == [made]
+    assert made.name == "synthetic-1-100-20-0"
+    stamp = (made / "test_batch.bin").stat().st_mtime_ns
+    assert dataset.made_up(100, 20, 0, tmp_path) == made
+    assert (made / "test_batch.bin").stat().st_mtime_ns == stamp
 
 
 def test_damaged_cache_is_not_used(tmp_path: Path):
-    made = dataset.load_synthetic(100, 20, 0, tmp_path)
-    batch = tmp_path / "synthetic-1-100-20-0" / "data_batch_3.bin"
-    batch.write_bytes(batch.read_bytes()[:-1] + b"\0")
-    assert dataset.load_synthetic(100, 20, 0, tmp_path).description == made.description
+    batch = dataset.made_up(100, 20, 0, tmp_path) / "data_batch_3.bin"
+    content = batch.read_bytes()
+    batch.write_bytes(content[:-1] + b"\0")
+    dataset.made_up(100, 20, 0, tmp_path)
+    assert batch.read_bytes() == content
+
+
+def test_cache_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match="cannot be stored") as refusal:
+        dataset.made_up(100, 20, 0, tmp_path / "file")
+    assert "MODEL_TRANSPARENCY_CACHE" in refusal.value.fix
 
 
 def test_digest_is_what_sha256sum_says(tmp_path: Path):
-    description = dataset.load_synthetic(100, 20, 0, tmp_path).description
+    folder = dataset.made_up(100, 20, 0, tmp_path)
+    pins, files = plan.made_up(folder, 100, 20)
     command = "sha256sum data_batch_?.bin test_batch.bin | sha256sum | cut -c1-64"
     done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=tmp_path / "synthetic-1-100-20-0",
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=True, timeout=300
     )
-    assert description.sha256 == done.stdout.strip()
-    assert description.parameters == {
-        "generator": 1,
-        "train_images": 100,
-        "test_images": 20,
-        "seed": 0,
-    }
+    digest = training_plan.dataset_digest((pin.path, pin.sha256) for pin in pins)
+    assert digest == done.stdout.strip()
+    assert {plan.sizes_made_up(pin.uris[0]) for pin in pins} == {(100, 20)}
+    assert len(files) == 6
 
 
 def test_command_line_needs_no_numpy():

@@ -36,7 +36,7 @@ def test_text_is_a_table_that_ends_with_the_verdict(
     )
     assert error == ""
     assert re.search(r"^  info     Branch or tag +branch main$", accepted, re.MULTILINE)
-    assert "claimed by the training job: test accuracy 78.0%" in accepted
+    assert "claimed by the training job: roc_auc 0.93, test_accuracy 0.78" in accepted
 
     assert main([*arguments, *options, "--builder-id", TRAIN, "--source-branch", "other"]) == 1
     refused, error = capsys.readouterr()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from model_signing.errors import FileError
-from slsa_for_models.models import formats
 from slsa_for_models.training import run
 from slsa_for_models.training.publishing import publish, staging
+from tests.support.crafted import Workshop
 
 NAMES = ["model", "training.json"]
 ROOT = Path(__file__).resolve().parents[3]
@@ -191,24 +191,26 @@ def in_the_place(output: Path, what: str) -> None:
 def test_something_else_in_the_place(tmp_path: Path, what: str, found: str):
     in_the_place(tmp_path, what)
     with pytest.raises(FileError, match="something else is in the place") as refused:
-        run.check_output(tmp_path, formats.FORMATS["pytorch_model.pth"])
+        run.check_output(tmp_path, "pytorch_model.pth")
     assert refused.value.found == found
 
 
-def test_folder_in_the_place_of_a_folder(tmp_path: Path):
-    saved_model = formats.FORMATS["tensorflow_saved_model"]
-    model = tmp_path / saved_model.name
-    model.mkdir()
-    (model / "photographs").touch()
+def test_a_folder_is_replaced_only_if_the_record_beside_it_is_about_it(
+    tmp_path: Path, workshop: Workshop
+):
+    model = workshop.directory()
     with pytest.raises(FileError, match="something else is in the place"):
-        run.check_output(tmp_path, saved_model)
-    (model / "saved_model.pb").touch()
-    run.check_output(tmp_path, saved_model)
+        run.check_output(workshop.folder, model.name)
+    workshop.record_file(model)
+    run.check_output(workshop.folder, model.name)
+    workshop.record_file(workshop.model(name="other"))
+    with pytest.raises(FileError, match="something else is in the place"):
+        run.check_output(workshop.folder, model.name)
 
 
 @pytest.mark.skipif(not os.path.ismount("/proc"), reason="not tested: /proc is no mount point")
 def test_mount_point_in_the_place(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(run, "RECORD", "proc")
     with pytest.raises(FileError) as refused:
-        run.check_output(Path("/"), formats.FORMATS["pytorch_model.pth"])
+        run.check_output(Path("/"), "pytorch_model.pth")
     assert refused.value.found == "a mount point"

@@ -47,7 +47,7 @@ def test_the_document_has_a_line_for_each_row() -> None:
 def test_the_example_of_the_document_states_every_key() -> None:
     (example,) = re.findall(r"^## All of it\n```toml\n(.*?)^```", DOCUMENT.read_text(), re.M | re.S)
     named = set(re.findall(r"\b([a-z_0-9]+) = ", example)) | set(
-        re.findall(r"\[([a-z.]+)\]", example)
+        re.findall(r"\[([a-z._]+)\]", example)
     )
     assert {row.key.partition(".")[2] or row.key for row in ROWS} - {"verifier"} <= named
     assert "vsa.verifier" in named

@@ -300,6 +300,7 @@ def fenced(document: str, language: str) -> str:
 
 def test_the_documents_example_says_everything(workshop: Workshop) -> None:
     workshop.write("chains.pub", public_pem(new_key()))
+    workshop.write("base.toml", b"version = 1\n")
     text = fenced("docs/policy.md", "toml")
     loaded = policy_file.load_policy(write(workshop, text))
     assert loaded.branch == "main"

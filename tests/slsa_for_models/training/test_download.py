@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from slsa_for_models import cli
-from slsa_for_models.cifar10 import archive, download
-from slsa_for_models.cifar10.download import Patience, Wanted
+from slsa_for_models.cifar10 import archive
 from slsa_for_models.errors import DatasetError
+from slsa_for_models.training import download
+from slsa_for_models.training.download import Patience, Wanted
 
 CONTENT = random.Random(0).randbytes(1_000_000)
 HALF = len(CONTENT) // 2

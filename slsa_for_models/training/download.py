@@ -1,4 +1,4 @@
-"""A file of known size and digest, over HTTP, from the first of several servers that has it.
+"""A file of known digest, over HTTP, from the first of several servers that has it.
 
 The digest decides, not the server: whatever a server sends instead of the file costs time only. So
 what is bounded here is time. A thread receives, because no time limit of a socket covers a server
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 _PIECE = 64 * 1024
+_MOST_BYTES = 1 << 40
 # RFC 9110, 15.5.9; RFC 8470, 5.2; RFC 6585, 4: the same request may do later. So may any 5xx.
 _LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
@@ -42,12 +43,16 @@ class Wanted:
     Attributes:
         name: What messages call it.
         sha256: Hexadecimal.
-        size: In bytes.
+        size: In bytes; None where only the digest is known.
     """
 
     name: str
     sha256: str
-    size: int
+    size: int | None = None
+
+    def __str__(self) -> str:
+        size = "" if self.size is None else f"{self.size:,} bytes with "
+        return f"{size}SHA-256 {self.sha256}"
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,10 @@ class _GivenUpError(Exception):
 
 class _SlowError(_GivenUpError):
     """... unless no other one has it."""
+
+
+class _OtherFileError(_GivenUpError):
+    """It has another file."""
 
 
 class _AgainError(Exception):
@@ -144,10 +153,13 @@ def _from_any(
                     return
                 problems[url] = problem
                 say(f"{wanted.name}: {_host(url)}: {problem}")
+    others = all(isinstance(problem, _OtherFileError) for problem in problems.values())
     raise DatasetError(
-        f"{wanted.name} cannot be downloaded",
-        where=", ".join(map(_shown, urls)),
-        expected=f"{wanted.size:,} bytes with SHA-256 {wanted.sha256}",
+        f"{wanted.name} is not the one that was pinned"
+        if others
+        else f"{wanted.name} cannot be downloaded",
+        where=", ".join(map(shown, urls)),
+        expected=str(wanted),
         found="; ".join(f"{_host(url)}: {problem}" for url, problem in problems.items()),
         fix=fix,
     )
@@ -196,18 +208,21 @@ class _Server:
 
     def _attempt(self, end: float) -> _AgainError | None:
         """One connection: appends to the file, or begins it again if the server does."""
-        pieces: queue.Queue[int | bytes | Exception] = queue.Queue(maxsize=16)
+        pieces: queue.Queue[int | bytes | Exception | None] = queue.Queue(maxsize=16)
         stop = threading.Event()
         request = (self.url, self.file.tell(), self.wanted.size, self.patience.silence)
         thread = threading.Thread(target=_deliver, args=(*request, pieces, stop), daemon=True)
         thread.start()
         progress = _Progress(self, self.file.tell())
         try:
-            while self.file.tell() < self.wanted.size:
+            while self.wanted.size is None or self.file.tell() < self.wanted.size:
                 try:
                     piece = pieces.get(timeout=min(0.5, self.patience.window / 4))
                 except queue.Empty:
                     piece = b""
+                if piece is None:
+                    whole = self.wanted.size is None
+                    return None if whole else _AgainError("the connection ended early")
                 if isinstance(piece, _AgainError):
                     return piece
                 if isinstance(piece, Exception):
@@ -218,6 +233,8 @@ class _Server:
                 else:
                     self.file.write(piece)
                 progress.look()
+                if self.file.tell() > _MOST_BYTES:
+                    raise _GivenUpError(f"another file, of more than {_MOST_BYTES:,} bytes")
                 if time.monotonic() > end:
                     raise _GivenUpError(f"not done after {self.patience.deadline:.0f} s")
             return None
@@ -227,14 +244,14 @@ class _Server:
                 pieces.get_nowait()
 
     def _check(self) -> None:
-        if self.file.tell() > self.wanted.size:
+        if self.wanted.size is not None and self.file.tell() > self.wanted.size:
             raise _GivenUpError(f"another file, of more than {self.wanted.size:,} bytes")
         self.file.seek(0)
         digest = hashlib.sha256()
         while piece := self.file.read(1 << 20):
             digest.update(piece)
         if (found := digest.hexdigest()) != self.wanted.sha256:
-            raise _GivenUpError(f"another file, with SHA-256 {found}")
+            raise _OtherFileError(f"another file, with SHA-256 {found}")
 
 
 class _Progress:
@@ -249,13 +266,13 @@ class _Progress:
         arrived, size = server.file.tell(), server.wanted.size
         if arrived != self._line[1] and (now - self._line[0] > patience.lines or arrived == size):
             speed = max(arrived - self._line[1], 0) / max(now - self._line[0], 1e-3)
+            of = "" if size is None else f"of {size >> 20} "
             server.say(
-                f"downloading {server.wanted.name}: {arrived >> 20} of {size >> 20} MiB, "
-                f"{speed / 1e6:.1f} MB/s"
+                f"downloading {server.wanted.name}: {arrived >> 20} {of}MiB, {speed / 1e6:.1f} MB/s"
             )
             self._line = now, arrived
         seconds = now - self._window[0]
-        if seconds > patience.window and arrived < size:
+        if seconds > patience.window and arrived != size:
             speed = max(arrived - self._window[1], 0) / seconds
             if server.in_a_hurry and speed < patience.least_speed:
                 raise _SlowError(f"slow, {speed / 1e3:.0f} kB/s for {seconds:.0f} s")
@@ -265,12 +282,15 @@ class _Progress:
 def _deliver(
     url: str,
     start: int,
-    size: int,
+    size: int | None,
     silence: float,
-    pieces: queue.Queue[int | bytes | Exception],
+    pieces: queue.Queue[int | bytes | Exception | None],
     stop: threading.Event,
 ) -> None:
-    """Puts where the bytes belong, the bytes, and why it ended; runs in a thread of its own."""
+    """Puts where the bytes belong, the bytes, and why it ended, None where the server had no more.
+
+    It runs in a thread of its own.
+    """
     # A file is wanted as it is, not a form of it that would have to be unpacked.
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
     try:
@@ -284,7 +304,7 @@ def _deliver(
                     pieces.put(piece)
                     if stop.is_set():
                         return
-            raise _AgainError("the connection ended early")
+            pieces.put(None)
         except ValueError as error:  # of an address, also where a server redirects to one
             raise _GivenUpError(f"not an address: {innermost(error)}") from None
         except (OSError, HTTPException, HTTPError) as error:
@@ -293,7 +313,7 @@ def _deliver(
         pieces.put(problem)
 
 
-def _offset(response: Response, start: int, size: int) -> int:
+def _offset(response: Response, start: int, size: int | None) -> int:
     """Where in the file the body of an answer belongs.
 
     Raises:
@@ -319,9 +339,9 @@ def _offset(response: Response, start: int, size: int) -> int:
     raise _GivenUpError(problem)
 
 
-def _check_size(found: str | None, size: int) -> None:
+def _check_size(found: str | None, size: int | None) -> None:
     """Refuses a file of another size at once: often a page that says what became of the file."""
-    if found is not None and found != str(size):
+    if None not in (found, size) and found != str(size):
         raise _GivenUpError(f"another file, of {ascii(found)[1:-1]} bytes")
 
 
@@ -340,7 +360,8 @@ def _host(url: str) -> str:
     return urlsplit(url).hostname or url
 
 
-def _shown(url: str) -> str:
-    """Without what may be a secret: a password, a signature."""
+def shown(url: str) -> str:
+    """An address without what may be a secret: a password, a signature."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}:{'//' if host else ''}{host}{parts.path}"

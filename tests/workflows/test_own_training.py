@@ -1,0 +1,152 @@
+"""train.yml with a command of the caller's own, from pins to verdict; and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from sandbox.github import Run
+from slsa_for_models import cli
+from tests.workflows.runs import PRODUCT, ROOT, Sandbox
+
+CALL = (ROOT / "examples/train.yml").read_text(encoding="utf-8")
+DATA = b"x,y\n1,2\n2,4\n3,6\n"
+SCRIPT = """
+import csv, json, sys
+rows = list(csv.DictReader(open("data/train.csv")))
+slope = sum(int(row["y"]) for row in rows) / sum(int(row["x"]) for row in rows)
+json.dump({"slope": slope, "rate": sys.argv[1:]}, open("model.json", "w"))
+json.dump({"error": {"test": 0.25}}, open("metrics.json", "w"))
+"""
+INPUTS = {
+    "command": "python3 src/train.py {parameters}",
+    "model": "model.json",
+    "data": f"{hashlib.sha256(DATA).hexdigest()}  data/train.csv  artifact:table/train.csv\n",
+    "parameters": '{"rate": 0.1}',
+    "metrics": "metrics.json",
+}
+EARLIER = """
+  data:
+    runs-on: ubuntu-latest
+    permissions: {}
+    steps:
+      - uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1
+      - uses: actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a # v7.0.1
+        with: {name: table, path: given/}
+
+  model:
+    needs: data
+"""
+
+
+def consume(sandbox: Sandbox, **inputs: str) -> Run:
+    """A push to a repository with a script, whose data an earlier job hands over."""
+    given = "".join(
+        f"      {name}: {json.dumps(value)}\n" for name, value in {**INPUTS, **inputs}.items()
+    )
+    workflow = CALL.replace("      model: pytorch_model.pth\n", given)
+    consumer = sandbox.consumer(workflow.replace("\n  model:\n", EARLIER, 1))
+    for name, content in (("src/train.py", SCRIPT.encode()), ("given/train.csv", DATA)):
+        (consumer.path / name).parent.mkdir()
+        (consumer.path / name).write_bytes(content)
+    return sandbox.run("consume.yml", consumer, others=[sandbox.product()], event_name="push")
+
+
+def said(run: Run) -> str:
+    return run.log.read_text(encoding="utf-8")
+
+
+def test_from_pins_to_verdict(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = consume(sandbox)
+    assert run.conclusion == "success", said(run)
+    assert run.jobs["model"].outputs["verdict"] == "verified"
+    for suffix in ("", ".sig", ".provenance.sigstore.json", ".intoto.jsonl"):
+        run.extract(f"model.json{suffix}", tmp_path)
+    assert json.loads((tmp_path / "model.json").read_bytes())["rate"] == ["--rate=0.1"]
+    trust = sandbox.sigstore.write_trust_config(tmp_path / "trust.json")
+
+    def verify(*lines: str) -> tuple[int, str]:
+        (tmp_path / "policy.toml").write_text("\n".join(["version = 1", "[build]", *lines, ""]))
+        code = cli.main(
+            [
+                *("verify", str(tmp_path / "model.json"), "--trust-config", str(trust)),
+                *("--signature", str(tmp_path / "model.json.sig")),
+                *("--provenance", str(tmp_path / "model.json.provenance.sigstore.json")),
+                *("--provenance", str(tmp_path / "model.json.intoto.jsonl")),
+                *("--training-record", str(tmp_path / "training.json")),
+                *("--source-uri", "github.com/octo-org/models"),
+                *(
+                    "--identity",
+                    f"https://github.com/{PRODUCT}/.github/workflows/train.yml@refs/tags/v1",
+                ),
+                *("--policy", str(tmp_path / "policy.toml")),
+            ]
+        )
+        return code, capsys.readouterr().out
+
+    digest = hashlib.sha256(DATA).hexdigest()
+    command = 'command = "python3 src/train.py {parameters}"'
+    code, text = verify(
+        f'inputs = {{ {command}, network = "none", runner = "ubuntu-latest" }}',
+        f'data = {{ "data/train.csv" = "{digest}" }}',
+        'metrics = { "error.test" = { maximum = 0.3 } }',
+    )
+    assert code == 0, text
+    assert "python3 src/train.py {parameters}" in text
+    assert "as expected, checked before the command started" not in text  # nothing was expected
+    assert "checked before the command started" in text
+    for line, words in (
+        ('inputs = { command = "python3 other.py" }', "another input"),
+        (f'data = {{ "data/train.csv" = "{"0" * 64}" }}', "other data than those expected"),
+        ('inputs = { network = "allowed" }', "another input"),
+    ):
+        code, text = verify(line)
+        assert (code, words in text) == (1, True), text
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (
+            {"data": f"{'0' * 64}  data/train.csv  artifact:table/train.csv\n"},
+            "not the one that was pinned",
+        ),
+        ({"command": "python3 src/train.py --token hf_" + "a" * 34}, "looks like a secret"),
+        ({"command": "python3 none.py"}, "the training command failed"),
+        ({"model": "src/train.py"}, "there before training"),
+        ({"requirements": "none.txt"}, "the requirements cannot be read"),
+    ],
+)
+def test_nothing_is_signed(sandbox: Sandbox, inputs: dict[str, str], words: str) -> None:
+    run = consume(sandbox, **inputs)
+    assert run.jobs["model/train"].conclusion == "failure"
+    assert words in said(run)
+    for job in ("provenance", "attest", "sign", "verify"):
+        assert run.jobs[f"model/{job}"].conclusion == "skipped"
+    assert run.artifact_names() == ["table"]
+
+
+@pytest.mark.full
+def test_a_training_that_reports_another_command(sandbox: Sandbox) -> None:
+    """The job that signs takes the command from the inputs, and refuses a record of another."""
+
+    def edit(root: Path) -> None:
+        path = root / "slsa_for_models/training/run.py"
+        text = path.read_text(encoding="utf-8")
+        assert "command=plan.words," in text
+        path.write_text(text.replace("command=plan.words,", 'command=("true",),'))
+
+    given = sandbox.product
+    sandbox.product = lambda _=None: given(edit)  # type: ignore[method-assign]
+    try:
+        run = consume(sandbox)
+    finally:
+        sandbox.product = given  # type: ignore[method-assign]
+    assert run.jobs["model/sign"].conclusion == "failure"
+    assert "something else than it was asked for" in said(run)
