@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _OPTIONS: dict[str, command_line.Row] = {
     "model_path": (
         "FILE",
-        "the model: a file or folder, or its address, such as hf://ORG/NAME, s3://BUCKET/PREFIX; "
-        "of several, each has a signature of its own",
+        "the model: a file or folder, or its address, such as hf://ORG/NAME, s3://BUCKET/PREFIX, "
+        "oci://HOST/NAME:TAG; of several, each has a signature of its own",
         command_line.place,
     ),
     "bundle": ("FILE", "a signature file"),

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 _MODEL: dict[str, command_line.Row] = {
     "model": (
         "FILE",
-        "a file or a directory, or its address, such as hf://ORG/NAME, s3://BUCKET/PREFIX; of "
-        "several, each has its evidence in it or beside it",
+        "a file or a directory, or its address, such as hf://ORG/NAME, s3://BUCKET/PREFIX, "
+        "oci://HOST/NAME:TAG; of several, each has its evidence in it or beside it",
         command_line.place,
     )
 }

@@ -17,7 +17,7 @@ from model_signing.oms import bundle
 from model_signing.sources import oci_referrers, open_source
 from tests.slsa_for_models.verdict.test_vsa import ON, PUBLISHER, RESOURCE, VERIFIER, WORKFLOW
 from tests.support import registries
-from tests.support.crafted import Workshop, new_key, private_pem, refusals
+from tests.support.crafted import REF, SOURCE, TRAIN, Workshop, new_key, private_pem, refusals
 from tests.support.registries import push, titled
 
 VSA = "https://slsa.dev/verification_summary/v1"
@@ -129,6 +129,29 @@ def test_what_cannot_be_attached_is_told_before_anything_is_done(
         )
         assert code == 2
         assert message in said["message"]
+
+
+def test_of_several_signatures_the_expected_one_counts(workshop: Workshop, registry: str) -> None:
+    model = workshop.directory(name="signed")
+    pushed(registry, "signed", model)
+    address = f"oci://{registry}/signed:v1"
+    expected = ("--identity", f"{TRAIN}@{REF}", "--source-uri", SOURCE)
+    code, verdict = workshop.verify(address, *expected)
+    assert code == 2  # there is nothing to verify against
+    evil = {
+        "repository": "evil/models",
+        "job_workflow_ref": "evil/models/.github/workflows/x.yml@a",
+    }
+    source = open_source(address)
+    source.attach(workshop.sign_model(model, **evil).read_bytes())
+    assert workshop.verify(address, *expected)[0] == 1
+    source.attach(workshop.sign_model(model).read_bytes())
+    code, verdict = workshop.verify(address, *expected, "--copy-to", workshop.folder / "copy")
+    assert (code, refusals(verdict)) == (0, [])
+    assert (workshop.folder / "copy/variables/0001").read_bytes() == b"1"
+    assert str(source) in json.dumps(verdict["steps"])  # which is what the tag led to
+    code, verdict = workshop.verify(address, *expected[:3], "github.com/octo-org/other")
+    assert code == 1
 
 
 def test_provenance_may_be_about_the_manifest(workshop: Workshop, registry: str) -> None:
