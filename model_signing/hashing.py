@@ -37,6 +37,7 @@ Progress = Callable[[int, int], None]
 
 _BATCH_COST = 8 << 20  # bytes, and for each file as many as are hashed while it is opened:
 _FILE_COST = 16 << 10
+_FILE_COST_ELSEWHERE = 1 << 20  # where a place has to be asked for it
 _TINY = 16 << 10
 _STEP = 1 << 20  # of costs; then a thread looks at what the others do
 _LARGE = 64 << 20
@@ -99,6 +100,7 @@ def hash_model(
     total = sum(sizes.values())
     if shard_size and total // shard_size > MAX_FILES:
         raise UsageError("the shards are too small", expected=f"at most {MAX_FILES} shards")
+    waits = getattr(source, "at_once", 0) if jobs is None and executor is None else 0
     jobs = checked_jobs(jobs)
     if copy is not None:
         if executor is not None:
@@ -113,7 +115,8 @@ def hash_model(
         digests.update(known)
         order = [resource for resource in order if resource not in known]
         total = sum(part_of(resource).size for resource in order)
-    batches, large = _batches(order, part_of, own_threads=executor is None)
+    tiny = _TINY if executor is None and not waits else -1
+    batches, large = _batches(order, part_of, tiny, _FILE_COST_ELSEWHERE if waits else _FILE_COST)
     threads = max(1, jobs // max(1, large))
     done = 0
 
@@ -130,7 +133,7 @@ def hash_model(
     how = (source, serialization.hash_type, threads)
     if executor is None:
         jobs_to_do = [_Job(*how, map(part_of, names), cost, note, copy) for cost, names in batches]
-        _Crew(jobs_to_do, jobs, report).run()
+        _Crew(jobs_to_do, max(jobs, waits), report).run()
     else:
         _elsewhere(partial(hash_ranges, *how), batches, part_of, executor, note, report)
     return Manifest(serialization, digests, sizes)
@@ -171,14 +174,13 @@ def _range(entries: Mapping[str, Entry], sharded: bool, resource: str) -> Range:
 
 
 def _batches(
-    resources: Iterable[str], part_of: Callable[[str], Range], *, own_threads: bool
+    resources: Iterable[str], part_of: Callable[[str], Range], tiny: int, file_cost: int
 ) -> tuple[list[_Batch], int]:
     """The resources in batches of similar cost, the most expensive first; how many are large.
 
     Our own threads take turns with the interpreter, which is most of the work on a tiny file: one
-    thread is faster than two. So all tiny files are one batch there.
+    thread is faster than two. So all those of up to `tiny` bytes are one batch there.
     """
-    limit = _TINY if own_threads else -1
     batches: dict[int, list[str]] = defaultdict(list)
     costs: dict[int, int] = defaultdict(int)
     # The shards of a file whose digest is listed stay together, in order: so it can be compared.
@@ -188,9 +190,9 @@ def _batches(
         part = part_of(resource)
         if part.entry.sha256 is not None and part.size != part.entry.size:
             together[part.name].append(resource)
-        elif part.size <= limit:
+        elif part.size <= tiny:
             batches[-1].append(resource)
-            costs[-1] += part.size + _FILE_COST
+            costs[-1] += part.size + file_cost
         else:
             larger.append((part.size, resource))
     cost = 0
@@ -198,8 +200,8 @@ def _batches(
     for size, resource in larger:
         number = cost // _BATCH_COST
         batches[number].append(resource)
-        costs[number] += size + _FILE_COST
-        cost += size + _FILE_COST
+        costs[number] += size + file_cost
+        cost += size + file_cost
     found = [(costs[number], batch) for number, batch in batches.items()]
     found += [(part_of(shards[0]).entry.size, shards) for shards in together.values()]
     large = sum(size >= _LARGE for size, _ in larger)

@@ -76,7 +76,11 @@ class Source(Protocol):
 
 
 class RemoteSource(Source, Protocol):
-    """A model at a place that keeps signatures beside models."""
+    """A model at a place that keeps signatures beside models.
+
+    It may say, as `at_once`, how many of its files are worth being read at the same time because
+    the place takes its time to answer.
+    """
 
     def signatures(self) -> Iterable[tuple[str, bytes]]:
         """The signature files that lie with the model there: address and content of each.

@@ -52,6 +52,7 @@ class HubSource:
     commit: str
 
     single = False
+    at_once = remote.AT_ONCE
 
     def __str__(self) -> str:
         return f"{_address(self.kind, self.repository)}@{self.commit}"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import obstore
 from obstore.exceptions import BaseError
@@ -46,6 +46,8 @@ class BucketSource:
     bucket: str
     key: str
     single: bool = False
+
+    at_once: ClassVar[int] = remote.AT_ONCE
 
     def __str__(self) -> str:
         return f"{self.bucket}/{self.key}".rstrip("/")

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from threading import BoundedSemaphore
 from typing import TypeVar
 
 from model_signing.errors import FileError
@@ -27,11 +28,14 @@ MAX_NAME_BYTES = 4096  # of a whole name, as Linux
 MAX_LISTED_BYTES = 256 << 20  # of all names
 MAX_SIGNATURE = MAX_BUNDLE_SIZE  # bytes
 PIECE = 8 << 20  # bytes of one request
-AHEAD = 3  # requests of one file at a time: a read holds so many pieces, and one more
+AHEAD = 3  # requests of one file at a time, beside the one whose turn it is
+AT_ONCE = 8  # files: most of the time they wait for the place
+SPARE = 8  # pieces, of all files together, that are fetched before their turn
 TRIES = 5
 LONGEST_WAIT = 60.0  # seconds that a server may ask for
 
 _Result = TypeVar("_Result")
+_spare = BoundedSemaphore(SPARE)
 
 _MEANS = {  # HTTP status -> what is wrong, what to do
     400: ("the request is refused as malformed", "check the address"),
@@ -138,17 +142,27 @@ def pieces(
         if start < stop:
             yield from one(start)
         return
+    # Each read may always have one piece; more of them only while there is memory for them.
     waiting: deque[Future[list[Buffer]]] = deque()
     pool = ThreadPoolExecutor(AHEAD, "fetch")
+
+    def oldest() -> list[Buffer]:
+        future = waiting.popleft()
+        if waiting:
+            _spare.release()
+        return future.result()
+
     try:
         for first in range(start, stop, PIECE):
+            while waiting and not (len(waiting) <= AHEAD and _spare.acquire(blocking=False)):
+                yield from oldest()
             waiting.append(pool.submit(one, first))
-            if len(waiting) > AHEAD:
-                yield from waiting.popleft().result()
         while waiting:
-            yield from waiting.popleft().result()
+            yield from oldest()
     finally:
         pool.shutdown(cancel_futures=True)
+        for _ in range(1, len(waiting)):
+            _spare.release()
 
 
 def bounded(data: Iterable[Buffer], most: int, where: str) -> Iterator[Buffer]:

@@ -6,13 +6,16 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
+import model_signing
 from model_signing import sources
 from model_signing.errors import DependencyError, FileError
 from model_signing.oms.names import Selection
 from model_signing.sources import Entry, open_source, remote
+from tests.support.memory_source import MemorySource
 
 ONE = Entry(1, "v1")
 
@@ -194,3 +197,54 @@ def test_an_address_without_its_client_says_what_to_install(
     with pytest.raises(DependencyError, match="obstore") as refusal:
         open_source("mem://bucket/model")
     assert refusal.value.fix == "pip install 'model-transparency[object-storage]'"
+
+
+def test_many_reads_together_hold_few_pieces(small: None) -> None:
+    """Also those in the middle of which nobody reads on."""
+    lock, fetched = threading.Lock(), 0
+
+    def fetch(start: int, stop: int) -> bytes:
+        nonlocal fetched
+        with lock:
+            fetched += 1
+        return bytes(stop - start)
+
+    reads = [remote.pieces(fetch, 0, 1000, "x") for _ in range(30)]
+    for read in reads:
+        next(read)
+    assert fetched <= 2 * len(reads) + remote.SPARE
+    assert all(sum(map(len, read)) == 990 for read in reads)
+    for _ in range(remote.SPARE):  # every one was given back
+        assert remote._spare.acquire(blocking=False)
+    for _ in range(remote.SPARE):
+        remote._spare.release()
+    for _ in range(20):
+        abandoned = remote.pieces(fetch, 0, 1000, "x")
+        next(abandoned)
+        abandoned.close()
+    assert b"".join(remote.pieces(fetch, 0, 100, "x")) == bytes(100)
+
+
+def test_files_that_come_late_are_waited_for_together(tmp_path: Path) -> None:
+    now, most, lock = 0, 0, threading.Lock()
+
+    class Far(MemorySource):
+        at_once = 8
+
+        def read(self, name: str, *how: object) -> Iterator[bytes]:  # type: ignore[override]
+            nonlocal now, most
+            with lock:
+                now += 1
+                most = max(now, most)
+            threading.Event().wait(0.01)
+            with lock:
+                now -= 1
+            yield self.files[name]
+
+    files = {f"{index}.json": str(index).encode() for index in range(200)}
+    far, near = Far("model", files), MemorySource("model", files)
+    assert model_signing.digest(far) == model_signing.digest(near)
+    assert 4 <= most <= 8
+    most = 0
+    model_signing.digest(far, model_signing.HashOptions(jobs=1))  # as it is asked for
+    assert most == 1
