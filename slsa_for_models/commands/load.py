@@ -18,7 +18,7 @@ _OPTIONS: dict[str, command_line.Row] = {
     "--signature": ("FILE", "the OMS signature (default: MODEL.sig, or model.sig in a folder)"),
     "--model-format": (
         "FORMAT",
-        f"where the model's name does not say it: {', '.join(formats.FORMATS)}",
+        f"where the model's name does not say it: {', '.join(formats.LOADED)}",
     ),
     "--allow-pickle": ("", "load pickles, which can run any code"),
 }
@@ -51,15 +51,16 @@ def run(args: argparse.Namespace) -> int:
     from model_signing.sources import beside
     from slsa_for_models.models.load import load_model
 
+    verifier = _verifier(args)
     signature = args.signature or beside.find(args.model)
     model = load_model(
         args.model,
         signature,
-        _verifier(args),
+        verifier,
         format=args.model_format,
         allow_pickle=args.allow_pickle,
     )
-    row = formats.find(args.model_format or args.model.name)
+    row = formats.to_load(args.model, args.model_format)
     kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
     print(f"{args.model}: verified and loaded: {kind} ({row.holds})")
     return 0

@@ -1,4 +1,4 @@
-"""What is in a model beside numbers: code that whoever loads it may run, by name and by content.
+"""What is in a model: code that whoever loads it may run, and what its files say of themselves.
 
 A name decides where no look into the file can settle it: loaders go by names, too. Nothing here
 runs, unpickles or imports anything of the model.
@@ -7,18 +7,22 @@ runs, unpickles or imports anything of the model.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slsa_for_models.errors import UnsafeModelError
+from slsa_for_models.models import gguf
 from slsa_for_models.models.safety import keras_config, weights, zips
 
 _MOST_CONFIG = 64 * 1024 * 1024  # bytes of a configuration
 _CONFIGURATIONS = ("config.json", "modules.json", "model_index.json")
 _WEIGHTS = (".weights.h5", ".weights.hdf5")  # Keras' alone
 _ELSEWHERE = "--"  # between repository and module in transformers' auto_map
+_INDEX = (".safetensors.index.json", ".bin.index.json")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _OWN_MODULES = "sentence_transformers."
 
 _Kinds = dict[str, tuple[str, Callable[[Path], None] | None]]
@@ -133,6 +137,70 @@ def _of_config(name: str, config: object) -> Iterator[Code]:
                 yield Code(name, f"{table}: {module[:80]} of {repository[:80]}", repository[:80])
             elif table == "auto_map":
                 yield Code(name, f"auto_map: {value[:80]}")
+
+
+def statements(names: Collection[str], path_of: Callable[[str], Path]) -> list[str]:
+    """What the files of a model say of it, in the formats that servers read.
+
+    Args:
+        names: Its files.
+        path_of: Where a file lies.
+
+    Raises:
+        UnsafeModelError: A header is malformed or does not fit its file; or an index names a file
+            that the model does not have, or a tensor that the file does not have.
+        OSError: A file cannot be read.
+    """
+    said: list[str] = []
+    tensors: dict[str, dict[str, str]] = {}
+    for name in sorted(names):
+        base = name.rpartition("/")[2]
+        if base == "config.json":
+            said += _architecture(name, _configuration(path_of(name)))
+        elif base.endswith(".gguf"):
+            said.append(f"{name}: {gguf.read(path_of(name))}")
+        elif base.endswith(".safetensors"):
+            tensors[name] = weights.safetensors(path_of(name), later_types=True)
+    for name in names:
+        if name.endswith(_INDEX):
+            _check_index(name, _configuration(path_of(name)), names, tensors)
+    if tensors:
+        types = Counter(kind for one in tensors.values() for kind in one.values())
+        kinds = ", ".join(f"{count} {kind}" for kind, count in types.most_common(4))
+        said.append(f"{len(tensors)} safetensors: {sum(types.values())} tensors: {kinds}")
+    tokenizers = [name for name in sorted(names) if name.rpartition("/")[2] in _TOKENIZERS]
+    return said + ([f"tokenizer: {', '.join(tokenizers[:4])}"] if tokenizers else [])
+
+
+def _architecture(name: str, config: object) -> list[str]:
+    if not isinstance(config, dict):
+        return []
+    found = [config.get(key) for key in ("model_type", "architectures", "dtype", "torch_dtype")]
+    texts = [text[:80] for value in found for text in _texts(value)][:6]
+    return [f"{name}: {', '.join(texts)}"] if texts else []
+
+
+def _check_index(
+    name: str, index: object, names: Collection[str], tensors: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Every shard that an index names is a file of the model, and has the tensors it should."""
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict):
+        raise UnsafeModelError("an index of shards is malformed", where=name)
+    folder = name[: -len(name.rpartition("/")[2])]
+    for tensor, shard in shards.items():
+        if not isinstance(shard, str) or folder + shard not in names:
+            raise UnsafeModelError(
+                "the index names a file that is not part of the model",
+                where=name,
+                found=str(shard)[:200],
+            )
+        if folder + shard in tensors and tensor not in tensors[folder + shard]:
+            raise UnsafeModelError(
+                "the index names a tensor that the file does not have",
+                where=name,
+                expected=f"{tensor[:200]} in {shard}",
+            )
 
 
 def _texts(value: object) -> Iterator[str]:

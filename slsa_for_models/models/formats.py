@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 from model_signing.errors import DependencyError, UsageError
@@ -112,20 +114,44 @@ FORMATS = {
 }
 
 
-def find(name: str) -> Format:
-    """The format of that name.
+FOLDER = Format(
+    "safetensors_folder",
+    "pytorch",
+    "weights.check_folder",
+    "load_folder",
+    "weights in safetensors, configuration and tokenizer, a directory",
+    directory=True,
+)
+"""The layout of models on Hugging Face: loaded, never trained here."""
+
+LOADED = {**FORMATS, FOLDER.name: FOLDER}
+
+
+def find(name: str, known: Mapping[str, Format] = FORMATS) -> Format:
+    """The format of that name, among those `known`.
 
     Raises:
         UsageError: There is none; the message lists those there are.
     """
-    if name not in FORMATS:
+    if name not in known:
         raise UsageError(
             "unknown model format",
             found=name,
-            expected=f"one of {', '.join(FORMATS)}",
-            fix=suggestion(name, FORMATS),
+            expected=f"one of {', '.join(known)}",
+            fix=suggestion(name, known),
         )
-    return FORMATS[name]
+    return known[name]
+
+
+def to_load(model: Path, name: str | None = None) -> Format:
+    """The format of a model: of that name, by the model's own, or by the layout of its folder.
+
+    Raises:
+        UsageError: As `find`.
+    """
+    if name is None and model.name not in LOADED and (model / "config.json").is_file():
+        return FOLDER
+    return find(name or model.name, LOADED)
 
 
 def framework(format: Format, package: str = __package__) -> ModuleType:

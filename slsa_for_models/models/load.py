@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_signing.errors import Error, FileError
+from model_signing.errors import Error
+from model_signing.safe_files import temporary_folder
+from model_signing.sources.copying import Copy
 from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.models import formats
 from slsa_for_models.models.safety.quarantine import Examination
@@ -34,10 +35,11 @@ def load_model(
         model = load_model("pytorch_model.pth", "pytorch_model.pth.sig", verifier)
 
     Args:
-        model: A file, or a directory for `tensorflow_saved_model`.
+        model: A file; or a directory, for `tensorflow_saved_model` and `safetensors_folder`.
         signature: Its OMS signature.
         verifier: Whose signature is accepted; see `model_signing.methods`.
-        format: A key of `formats.FORMATS`; by default the model's name.
+        format: A key of `formats.FORMATS`, or "safetensors_folder"; by default the model's name,
+            or what a folder with a `config.json` is: the layout of models on Hugging Face.
         allow_pickle: Load a format that can run any code, trusting the signer with that.
 
     Returns:
@@ -55,26 +57,25 @@ def load_model(
 
     model = Path(model)
     # 1. The format decides the loader, and whether loading is safe at all.
-    row = formats.find(format or model.name)
+    row = formats.to_load(model, format)
     if row.runs_code and not allow_pickle:
         raise _refused_pickle(model, row)
-    # 2. Whose model it is, and that these are its bytes.
-    verified = model_signing.verify(model, signature, verifier)
-    # 3. Loaders read paths, some of them lazily: they get a private copy of the verified bytes.
-    with tempfile.TemporaryDirectory(prefix="verified-model-") as folder:
-        copy = Path(folder, row.name)
-        for name in verified.manifest.files:
-            target = copy / name if row.directory else copy
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with verified.open(name) as source, target.open("xb") as private:
-                    shutil.copyfileobj(source, private)
-            except OSError as error:
-                raise FileError(
-                    "cannot copy the model", where=name, found=error.strerror
-                ) from error
-        # 4. Load, after a process of its own found it harmless.
-        return load_unverified(copy, row, pickle=row.runs_code)
+    # 2. Whose model it is, and that these are its bytes. Loaders read paths, some of them lazily:
+    # they get a private copy of the verified bytes.
+    with temporary_folder(Path(tempfile.gettempdir())) as folder:
+        private = folder / (row.name if row.directory else "model")
+        with Copy(private, lasting=False) as copy:
+            model_signing.verify(model, signature, verifier, copy_to=copy)
+            copy.keep()
+        path = Path(copy.kept.path)
+        if path.is_dir() is not row.directory:
+            raise UnsafeModelError(
+                "the model is not of its format", where=str(model), expected=row.holds
+            )
+        # Loaders go by a file's name.
+        path = path if row.directory else path.rename(folder / row.name)
+        # 3. Load, after a process of its own found it harmless.
+        return load_unverified(path, row, pickle=row.runs_code)
 
 
 def load_unverified(path: Path, format: Format, *, pickle: bool = False) -> Any:  # noqa: ANN401

@@ -55,6 +55,14 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
     return safetensors.torch.load_file(path)
 
 
+def load_folder(path: Path) -> dict[str, Tensor]:
+    """Read the weights of all shards in a folder, of which no two have a tensor in common."""
+    named: dict[str, Tensor] = {}
+    for shard in sorted(path.glob("*.safetensors")):
+        named.update(safetensors.torch.load_file(shard))
+    return named
+
+
 def load_onnx(path: Path) -> onnxruntime.InferenceSession:
     """Read an ONNX graph."""
     return onnx_runtime.session(path)

@@ -1,4 +1,4 @@
-"""G. What is in the model: whoever loads it may run code of it."""
+"""G. What is in the model: whoever loads it may run code of it, and relies on what it says."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from slsa_for_models.verdict.result import Evidence
 from slsa_for_models.verdict.table import POLICY, Table
 
 _CODE = ("Code in it", f"{POLICY}, load.code")
+_SAYS = ("What it says of itself", POLICY)
 _SHOWN = 10
 
 
 def examine(table: Table, model: ModelDigests, evidence: Evidence, expected: Expectations) -> None:
-    """Adds what of the model is code, and refuses it where none is expected.
+    """Adds what of the model is code, and refuses it where none is expected; and what it says.
 
-    The copy is looked into, if there is one; else the model where it lies, on this machine; else
-    names alone decide.
+    A header or an index that its files do not bear out is refused where the model is to be loaded,
+    that is where something is expected of its code. The copy is looked into, if there is one; else
+    the model where it lies, on this machine; else names alone decide.
 
     Raises:
         FileError: A file cannot be read.
@@ -46,6 +48,25 @@ def examine(table: Table, model: ModelDigests, evidence: Evidence, expected: Exp
         failed(str(error.filename), error)
     if compared or code != []:
         table.steps += steps.steps
+    if not unless and (paths := _paths(lies)) is not None:
+        _say(table, model, paths, compared=compared)
+
+
+def _say(
+    table: Table, model: ModelDigests, paths: Callable[[str], Path], *, compared: bool
+) -> None:
+    try:
+        said = contents.statements(model.files.keys(), paths)
+    except OSError as error:
+        failed(str(error.filename), error)
+    except UnsafeModelError as error:
+        if compared:
+            table.refused(model.name, *_SAYS, error)
+            return
+        said = [f"malformed: {error.message} ({error.where})"]
+    if said:
+        shown = "; ".join(said[:_SHOWN]) + (" ..." if said[_SHOWN:] else "")
+        table.note(model.name, *_SAYS, shown)
 
 
 def _paths(lies: object) -> Callable[[str], Path] | None:

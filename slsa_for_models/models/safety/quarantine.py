@@ -114,7 +114,7 @@ def child(name: str, model: str, clean: str) -> None:
     if hasattr(os, "sched_setaffinity"):  # each thread of a library's would take addresses, too
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     refusal: dict[str, str] = {}
-    row = formats.FORMATS[name]
+    row = formats.LOADED[name]
     path = Path(model)
     try:
         examine(row, path, Path(clean), limit=True)

@@ -45,6 +45,38 @@ def check_state_dict(path: Path, clean: Path) -> None:
 
 def check_safetensors(path: Path, clean: Path) -> None:
     """Refuses a file whose header and bytes differ, or that has names nobody would give."""
+    safetensors(path)
+
+
+def check_folder(path: Path, clean: Path) -> None:
+    """Refuses a folder with anything but safetensors, and what is no code, or with half a model."""
+    from slsa_for_models.models import contents
+
+    names = [one.relative_to(path).as_posix() for one in path.rglob("*") if one.is_file()]
+    for code in contents.code(names, path.joinpath):
+        raise UnsafeModelError("the model holds code", where=code.file, found=str(code))
+    contents.statements(names, path.joinpath)
+    seen: dict[str, str] = {}
+    for shard in sorted(path.glob("*.safetensors")):
+        for tensor in safetensors(shard):
+            if (other := seen.setdefault(tensor, shard.name)) != shard.name:
+                raise UnsafeModelError(
+                    "a tensor is in two files", where=tensor, found=f"{other} and {shard.name}"
+                )
+    if not seen:
+        raise UnsafeModelError("the folder has no weights in safetensors", where=path.name)
+
+
+def safetensors(path: Path, *, later_types: bool = False) -> dict[str, str]:
+    """The tensors of a file, by name: their types.
+
+    Args:
+        path: A file in safetensors.
+        later_types: Whether a type may be one that is not known, whose size is not checked.
+
+    Raises:
+        UnsafeModelError: Its header and its bytes differ, or it has names nobody would give.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -55,10 +87,13 @@ def check_safetensors(path: Path, clean: Path) -> None:
     tensors = strict_json.loads(header.rstrip(b" "), UnsafeModelError, "The header")
     strict_json.fields(tensors, UnsafeModelError, path.name, "", None)
     _check_notes(tensors.pop("__metadata__", {}), path.name)
-    spans = sorted(_span(check_name(name, path.name), row) for name, row in tensors.items())
+    spans = sorted(
+        _span(check_name(name, path.name), row, later_types) for name, row in tensors.items()
+    )
     ends = [0, *(end for _, end in spans)]
     if [start for start, _ in spans] != ends[:-1] or ends[-1] != left:
         raise UnsafeModelError("the tensors do not fill the file one by one", where=path.name)
+    return {name: row["dtype"] for name, row in tensors.items()}
 
 
 def _check_notes(notes: object, where: str) -> None:
@@ -69,17 +104,19 @@ def _check_notes(notes: object, where: str) -> None:
         check_name(text, where)
 
 
-def _span(name: str, row: object) -> tuple[int, int]:
+def _span(name: str, row: object, later_types: bool) -> tuple[int, int]:
     """Where a tensor's bytes are, of which there are as many as its shape asks for."""
     fields = strict_json.fields(row, UnsafeModelError, name, "dtype shape data_offsets")
     shape, offsets, dtype = fields["shape"], fields["data_offsets"], fields["dtype"]
-    if dtype not in list(_ITEM_SIZES):
+    known = dtype in list(_ITEM_SIZES)
+    if not known and not (later_types and isinstance(dtype, str)):
         raise UnsafeModelError("a tensor of unknown type", where=name, found=str(dtype)[:80])
     for numbers in (shape, offsets):
         whole = isinstance(numbers, list) and all(type(number) is int for number in numbers)
         if not whole or len(offsets) != 2:
             raise UnsafeModelError("a tensor's shape or place is malformed", where=name)
     start, end = offsets
-    if end - start != elements(shape, name) * _ITEM_SIZES[dtype]:
+    count = elements(shape, name)
+    if start < 0 or end < start or (known and end - start != count * _ITEM_SIZES[dtype]):
         raise UnsafeModelError("a tensor's size is not that of its bytes", where=name)
     return start, end

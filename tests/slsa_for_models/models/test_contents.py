@@ -1,15 +1,21 @@
-"""What in a model is code: by the name that loaders go by, unless a look into it settles it."""
+"""What in a model is code, by name or by a look into it; and what its files say of themselves."""
 
 from __future__ import annotations
 
 import json
 import pickle
+import struct
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
+from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.models import contents
+from slsa_for_models.models import gguf as header
 
 
 def found(root: Path, *, look: bool = True) -> dict[str, str]:
@@ -115,3 +121,159 @@ def test_layers_of_keras_that_are_code(tmp_path: Path, layer: str, code: bool) -
     assert list(found(tmp_path)) == (["model.keras"] if code else [])
     if code:
         assert layer in found(tmp_path)["model.keras"] or "Keras" in found(tmp_path)["model.keras"]
+
+
+# What files say of themselves ---------------------------------------------------------------------
+
+
+def said(root: Path) -> list[str]:
+    names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+    return contents.statements(names, lambda name: root / name)
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(UnsafeModelError) as refused:
+        said(root)
+    return refused.value.message
+
+
+def safetensors(path: Path, data: bytes = b"", **header: object) -> None:
+    """The format's own words: 8 bytes of length, JSON, the tensors' bytes."""
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def tensor(dtype: str, shape: list[int], start: int, end: int) -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+def sharded(root: Path, **weight_map: str) -> None:
+    safetensors(root / "m-1.safetensors", b"x" * 8, a=tensor("F32", [2], 0, 8))
+    safetensors(root / "m-2.safetensors", b"x" * 3, b=tensor("F8_E8M0", [3], 0, 3))
+    index = {"metadata": {"total_size": 11}, "weight_map": weight_map}
+    (root / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_what_a_folder_of_shards_says(tmp_path: Path) -> None:
+    sharded(tmp_path, a="m-1.safetensors", b="m-2.safetensors")
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "dtype": "float32"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert said(tmp_path) == [
+        "config.json: llama, LlamaForCausalLM, float32",
+        "2 safetensors: 2 tensors: 1 F32, 1 F8_E8M0",
+        "tokenizer: tokenizer.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        ({"a": "m-1.safetensors", "c": "m-3.safetensors"}, "a file that is not part of the model"),
+        ({"a": "../m-1.safetensors"}, "a file that is not part of the model"),
+        ({"a": "m-2.safetensors"}, "a tensor that the file does not have"),
+    ],
+)
+def test_an_index_that_its_files_do_not_bear_out(
+    tmp_path: Path, weight_map: dict[str, str], message: str
+) -> None:
+    sharded(tmp_path, **weight_map)
+    assert message in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("index", ["", "[]", "{}", '{"weight_map": ["a"]}'])
+def test_an_index_that_is_none(tmp_path: Path, index: str) -> None:
+    (tmp_path / "pytorch_model.bin.index.json").write_text(index)
+    assert refusal(tmp_path) == "an index of shards is malformed"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": tensor("F32", [2], 0, 4)},
+        {"a": tensor("F32", [2], 8, 16)},
+        {"a": tensor("F32", [2], 0, 8), "b": tensor("F32", [1], 4, 8)},
+        {"a": tensor("F32", [-2], 0, 8)},
+        {"a": tensor("F99", [2], 8, 0)},
+        {"a": tensor("F32", [1], 0, 4)},
+        {"a": {"dtype": "F32", "shape": [2]}},
+        {"a": tensor("F32", [2], 0, 8), "__metadata__": {"x": 1}},
+    ],
+)
+def test_offsets_that_do_not_fit_the_file(tmp_path: Path, header: dict[str, object]) -> None:
+    safetensors(tmp_path / "m.safetensors", b"x" * 8, **header)
+    assert refusal(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 8, b"\xff" * 8, b"\xff" * 3000, b"\2" + b"\0" * 7])
+def test_what_is_no_safetensors(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "m.safetensors").write_bytes(data)
+    assert refusal(tmp_path)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A model by ggml's own library."""
+    path = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("Tiny")
+    writer.add_context_length(512)
+    writer.add_token_list(["a", "b" * 5000])
+    writer.add_token_scores([0.5, 1.0])
+    writer.add_array("nested", [[1, 2], [3]])
+    writer.add_tensor("token_embd.weight", np.zeros((4, 64), np.float32))
+    writer.add_tensor("blk.0.attn_q.weight", np.zeros((2, 64), np.float16))
+    quantized = gguf.quantize(np.ones((2, 64), np.float32), gguf.GGMLQuantizationType.Q8_0)
+    writer.add_tensor("output.weight", quantized, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_what_a_gguf_file_says(written: Path) -> None:
+    assert said(written.parent) == [
+        "tiny.gguf: GGUF version 3, llama, Tiny, context of 512; 3 tensors: 1 F16, 1 F32, 1 Q8_0"
+    ]
+
+
+def test_sizes_of_tensors_are_those_of_ggml() -> None:
+    theirs = {int(kind): (kind.name, *sizes) for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
+    assert theirs == header._TYPES
+
+
+def test_a_gguf_file_that_is_cut_off_anywhere_is_refused(written: Path) -> None:
+    data = written.read_bytes()
+    for length in [*range(700), len(data) - 65]:  # the header has about as many bytes
+        written.write_bytes(data[:length])
+        assert refusal(written.parent)
+
+
+def test_no_byte_of_a_gguf_header_makes_anything_but_a_refusal(written: Path) -> None:
+    data = written.read_bytes()
+    for index in range(700):
+        for value in (0, 1, 9, 0x7F, 0xFF):
+            written.write_bytes(data[:index] + bytes([value]) + data[index + 1 :])
+            with suppress(UnsafeModelError):
+                said(written.parent)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        struct.pack("<IQQ", 3, 1 << 40, 0),
+        struct.pack("<IQQ", 3, 0, 1 << 40),
+        struct.pack("<IQQ", 9, 0, 0),
+        struct.pack(">IQQ", 3, 0, 0),
+        struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"k", 9, 8, 1 << 62),  # a list of texts
+        struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"k", 9, 4, 1 << 62),  # of numbers
+        struct.pack("<IQQQ1sI", 3, 0, 1, 1, b"k", 9) + struct.pack("<IQ", 9, 1) * 1000,
+        struct.pack("<IQQQ1sIQ", 3, 0, 1, 1, b"k", 8, 1 << 63),
+        struct.pack("<IQQQ1sIQQIQ", 3, 1, 0, 1, b"t", 2, 1 << 60, 1 << 60, 0, 0),
+        struct.pack("<IQQQ1sI", 3, 1, 0, 1, b"t", 1 << 31),
+    ],
+)
+def test_a_gguf_header_that_promises_too_much(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + body)
+    assert refusal(tmp_path)
