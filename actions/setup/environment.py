@@ -99,6 +99,7 @@ WAY_OF_BUILDING = "2"
 LOCK_NAME = "locked-requirements.txt"
 UNUSED_SECONDS = 14 * 24 * 3600
 PROGRAMS = "Scripts" if os.name == "nt" else "bin"
+_PYTHON = f"{PROGRAMS}/python.exe" if os.name == "nt" else f"{PROGRAMS}/python"
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 
 
@@ -123,7 +124,7 @@ def main(argv: list[str]) -> int:
         print(f"environment: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"environment: {_words_of_system(error)}", file=sys.stderr)
+        print(f"environment: {words_of_system(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -183,38 +184,64 @@ def _source_digest() -> bytes:
 
 def _finished(role: str, locks: tuple[str, ...]) -> Path | None:
     """The environment, if it is there and its Python still is."""
-    final = _environments() / f"{role}-{_key(role, locks)}"
-    if not _python_in(final).exists():
+    return _whole(_environments() / f"{role}-{_key(role, locks)}", _PYTHON)
+
+
+def _whole(folder: Path, mark: str) -> Path | None:
+    if not (folder / mark).exists():
         return None
     with contextlib.suppress(OSError):  # a cache that may only be read
-        os.utime(final)
-    return final
+        os.utime(folder)
+    return folder
 
 
 def _python_in(environment: Path) -> Path:
-    return environment / PROGRAMS / ("python.exe" if os.name == "nt" else "python")
+    return environment / _PYTHON
 
 
 def _once(role: str, locks: tuple[str, ...], build: Callable[[Path], None]) -> Path:
-    """`build(folder)` unless the finished environment is there; whole or not at all."""
-    if found := _finished(role, locks):
-        return found
+    """`build(folder)`, and a try, unless the finished environment is there."""
+
+    def build_and_try(scratch: Path) -> None:
+        build(scratch)
+        _try(role, scratch)
+
+    named = "" if (PYTORCH_OF_PYPI not in locks) else ", with PyPI's build of PyTorch"
+    doing = f"installing '{role}'{named}"
+    return once(role, _key(role, locks), _PYTHON, doing, build_and_try)
+
+
+def once(name: str, key: str, mark: str, doing: str, build: Callable[[Path], None]) -> Path:
+    """The folder NAME-KEY of the cache, made by `build(folder)` unless it is there.
+
+    Whole or not at all: it gets its name when `build` has returned.
+
+    Args:
+        name: What it is.
+        key: Digest of everything that goes into it.
+        mark: A file in it; where that is gone, the folder is made anew.
+        doing: What is said while others wait.
+        build: Fills an empty folder.
+
+    Raises:
+        SetupError: It could not be built.
+    """
     folder = _environments()
-    final = folder / f"{role}-{_key(role, locks)}"
+    final = folder / f"{name}-{key}"
+    if found := _whole(final, mark):
+        return found
     _make_cache(folder)
-    with _locked(folder / f"{role}.lock"):
-        if found := _finished(role, locks):  # another process built it while this one waited
+    with locked(folder / f"{name}.lock"):
+        if found := _whole(final, mark):  # another process built it while this one waited
             return found
-        _remove_leftovers(role, folder)
+        _remove_leftovers(name, folder)
         if os.path.lexists(final):  # its Python is gone
             shutil.rmtree(final)
         started = time.monotonic()
-        named = "" if (PYTORCH_OF_PYPI not in locks) else ", with PyPI's build of PyTorch"
-        print(f"environment: installing '{role}'{named} (once) ...", file=sys.stderr, flush=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{role}-", dir=folder))
+        print(f"environment: {doing} (once) ...", file=sys.stderr, flush=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
         try:
             build(scratch)
-            _try(role, scratch)
             scratch.chmod(0o755)
             os.utime(scratch)
             scratch.replace(final)
@@ -253,7 +280,7 @@ def _remove_leftovers(role: str, folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     """The folder for environments and downloaded packages."""
     chosen = os.environ.get("MODEL_TRANSPARENCY_CACHE")
     try:
@@ -263,11 +290,11 @@ def _cache() -> Path:
 
 
 def _environments() -> Path:
-    return _cache() / "environments"
+    return cache_folder() / "environments"
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One builder at a time; where there is no flock (Windows) the rename alone decides."""
     with path.open("a") as handle:
         if os.name != "nt":
@@ -291,8 +318,8 @@ def _try(role: str, target: Path) -> None:
     if done.returncode:
         raise SetupError(
             f"the environment '{role}' was installed and does not work: "
-            f"{_last_line(done.stderr) or f'exit code {done.returncode}'} "
-            f"({_keep_log(role, command, done)})"
+            f"{last_line(done.stderr) or f'exit code {done.returncode}'} "
+            f"({keep_log(role, command, done)})"
         )
 
 
@@ -303,7 +330,7 @@ def _build_bootstrap(target: Path) -> None:
     python = _python_in(target)
     settings = Settings.of(python)
     pip = [str(python), "-I", "-m", "pip", "install", "--disable-pip-version-check", "--retries=1"]
-    pip += ["--cache-dir", str(_cache() / "pip"), "--no-input", "--progress-bar=off"]
+    pip += ["--cache-dir", str(cache_folder() / "pip"), "--no-input", "--progress-bar=off"]
     pip += ["--require-hashes", "--only-binary", ":all:", *settings.pip_options()]
     pip += ["-r", str(REQUIREMENTS / "bootstrap.txt")]
     _run("bootstrap", pip, target, settings.pip_environment(), settings)
@@ -325,7 +352,10 @@ def _build(role: str, locks: tuple[str, ...], target: Path, torch: list[str] | N
     tools = environment("bootstrap")
     settings = Settings.of(_python_in(tools))
     uv = [str(tools / PROGRAMS / "uv"), "--no-config", "--no-progress", "--no-python-downloads"]
-    uv += ["--cache-dir", str(_cache() / "uv")]  # beside the environments, so it can hard-link
+    uv += [
+        "--cache-dir",
+        str(cache_folder() / "uv"),
+    ]  # beside the environments, so it can hard-link
     variables = settings.uv_environment()
     new = ["venv", "--allow-existing", "--relocatable", "--python", sys.executable, str(target)]
     _run(role, [*uv, *new], target, variables, settings)
@@ -592,10 +622,10 @@ def _run(
         command, cwd=cwd, env=variables, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SetupError(f"{_said(role, done, settings)} ({_keep_log(role, command, done)})")
+        raise SetupError(f"{_said(role, done, settings)} ({keep_log(role, command, done)})")
 
 
-def _keep_log(role: str, command: list[str], done: subprocess.CompletedProcess[str]) -> str:
+def keep_log(role: str, command: list[str], done: subprocess.CompletedProcess[str]) -> str:
     """Where all is that a tool said."""
     log = _environments() / f"{role}.log"
     try:
@@ -615,9 +645,9 @@ def _said(role: str, done: subprocess.CompletedProcess[str], settings: Settings)
                 words["url"] = _public(words["url"])
                 words["package"] = words.get("package") or _package_at(words["url"])
             return says.format(
-                role=role, cache=_cache(), python=PYTHON, index=settings.index, **words
+                role=role, cache=cache_folder(), python=PYTHON, index=settings.index, **words
             )
-    return f"'{role}' was not installed: {_last_line(done.stderr or done.stdout)}"
+    return f"'{role}' was not installed: {last_line(done.stderr or done.stdout)}"
 
 
 def _public(url: str) -> str:
@@ -631,14 +661,16 @@ def _package_at(url: str) -> str:
     return last.partition("-")[0] if last.endswith((".whl", ".gz", ".metadata")) else last
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """The last line that is not empty, shortened."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""
 
 
-def _words_of_system(error: OSError) -> str:
+def words_of_system(error: OSError) -> str:
+    """What the system refused, and what to do."""
     if error.errno in (28, 122):
-        return f"no space left in {_cache()}: make room, or set MODEL_TRANSPARENCY_CACHE"
+        return f"no space left in {cache_folder()}: make room, or set MODEL_TRANSPARENCY_CACHE"
     return f"{error.strerror}: {error.filename}" if error.filename else str(error)
 
 
