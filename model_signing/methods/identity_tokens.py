@@ -108,7 +108,7 @@ def told(token: str) -> str:
         return "the token cannot be read"
     parts = [f"issuer {claims.get('iss')}", f"audience {claims.get('aud')}"]
     if "email" in claims:
-        verified = "verified" if claims.get("email_verified") is True else "NOT verified"
+        verified = "verified" if _is_verified(claims) else "NOT verified"
         parts.append(f"e-mail {claims['email']} ({verified})")
     else:
         parts.append(f"subject {claims.get('sub')}")
@@ -116,7 +116,31 @@ def told(token: str) -> str:
     return f"the token says: {', '.join([*parts, *times])}"
 
 
+def unusable(token: str, audience: str, why: errors.Error) -> errors.SigningError:
+    """The refusal of a token that no service needs to see, with what was expected of it."""
+    return errors.SigningError(
+        why.message,
+        expected=f"a token for the audience {audience}, within its time",
+        found=f"{why.found}; {told(token)}",
+        fix=why.fix,
+    )
+
+
+def advice(token: str) -> str:
+    """What helps with a token that was refused, by what it says of itself."""
+    claims = _claims(token)
+    if "email" in claims and not _is_verified(claims):
+        return f"have the identity provider verify {claims['email']}, and {NEW_TOKEN}"
+    issuer = claims.get("iss")
+    return f"{NEW_TOKEN}; is {issuer} an issuer that this Fulcio takes?" if issuer else NEW_TOKEN
+
+
 _TIMES = (("valid from", "nbf"), ("issued", "iat"), ("expires", "exp"))
+
+
+def _is_verified(claims: dict[str, Any]) -> bool:
+    """As Fulcio takes it: some providers write the word."""
+    return claims.get("email_verified") in (True, "true")
 
 
 def _provider() -> Any:  # noqa: ANN401 - services is imported when it is needed

@@ -46,6 +46,10 @@ _TOO_LARGE = (
 _ADDRESS = "check the network, and the address"
 
 
+class ConflictError(SigningError):
+    """The service has it already: an attempt was cut off when it had been heard."""
+
+
 @dataclass(frozen=True)
 class Service:
     """What messages say of one service.
@@ -222,7 +226,9 @@ class Adapter(HTTPAdapter):
                 found, fix = f"{found}; {size} bytes were sent", _TOO_LARGE
             if answer.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
                 fix = _ADDRESS
-            raise SigningError(service.refused, where=where, found=found, fix=fix)
+            conflict = answer.status_code == HTTPStatus.CONFLICT
+            kind = ConflictError if conflict else SigningError
+            raise kind(service.refused, where=where, found=found, fix=fix)
         if service.is_json and not _is_json(answer.content):
             raise SigningError(
                 f"{service.name} gave an answer that is not JSON", where=where, fix=_ADDRESS

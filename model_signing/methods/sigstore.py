@@ -105,9 +105,15 @@ def sigstore_signer(
     def sign_statement(statement: bytes) -> bytes:
         from sigstore import dsse
 
+        from model_signing.methods.services import ConflictError
+
         try:
-            session = prepared().session()
-            data = session.sign_dsse(dsse.Statement(statement)).to_json().encode() + b"\n"
+            session, envelope = prepared().session(), dsse.Statement(statement)
+            try:
+                made = session.sign_dsse(envelope)
+            except ConflictError:  # logged, but the proof was lost: another signature gets another
+                made = session.sign_dsse(envelope)
+            data = made.to_json().encode() + b"\n"
         except errors.Error:
             raise
         except Exception as error:
@@ -165,7 +171,7 @@ def _session(
     options: SigstoreSigning, config: ClientTrustConfig, patience: Patience
 ) -> _SigstoreSession:
     """An identity token and a certificate for it."""
-    from sigstore.oidc import IdentityToken
+    from sigstore.oidc import IdentityError, IdentityToken
     from sigstore.sign import Signer, SigningContext
 
     from model_signing.methods import sigstore_services
@@ -176,7 +182,11 @@ def _session(
     if not raw and options.ambient:
         raw = identity_tokens.ambient(client_id, patience)
     if raw:
-        token = IdentityToken(raw.strip(), client_id)
+        try:
+            token = IdentityToken(raw.strip(), client_id)
+        except IdentityError as error:
+            refusal = trust_root.not_signed(error)
+            raise identity_tokens.unusable(raw, client_id, refusal) from None
     else:
         secret, oob = options.client_secret, options.oob
         address = named.get_oidc_url()

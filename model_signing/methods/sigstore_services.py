@@ -23,7 +23,7 @@ def fulcio(named: SigningConfig, token: IdentityToken, patience: Patience) -> Fu
     service = Service(
         "Fulcio, the certificate authority,",
         "Fulcio refused to issue a certificate",
-        identity_tokens.NEW_TOKEN,
+        identity_tokens.advice(raw),
         lambda: identity_tokens.told(raw),
     )
     client = named.get_fulcio()

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sandbox.local_server import LocalServer, Reply, Request
 from sandbox.sigstore.authority import CA_AGE, Authority, public_key_bytes
-from sandbox.sigstore.errors import RequestError, TokenError
+from sandbox.sigstore.errors import DuplicateError, RequestError, TokenError
 from sandbox.sigstore.fulcio import Fulcio
 from sandbox.sigstore.oidc import DEVELOPER, GITHUB_ISSUER, Oidc
 from sandbox.sigstore.rekor import Rekor
@@ -42,6 +42,15 @@ def _failure(status: int, grpc_code: int, message: str) -> Reply:
     return Reply.of_json(status, {"code": grpc_code, "message": message, "details": []})
 
 
+class Addresses(NamedTuple):
+    """Where each service answers; that of timestamps with its path."""
+
+    fulcio: str
+    certificate_log: str
+    rekor: str
+    timestamps: str
+
+
 class LocalSigstore:
     """All services of a Sigstore instance, on 127.0.0.1 at a free port, while in its context.
 
@@ -49,7 +58,8 @@ class LocalSigstore:
     the first one's `oidc`: then it certifies the same identities, with keys of its own.
 
     Attributes:
-        url: Of every service, and the issuer of people's tokens.
+        url: Of the identity provider: the issuer of people's tokens.
+        addresses: Of the other services: here under the same URL.
         oidc: Makes identity tokens.
         fulcio: Issues certificates.
         rekor: Logs signatures.
@@ -60,6 +70,7 @@ class LocalSigstore:
     def __init__(self, oidc: Oidc | None = None) -> None:
         self._server = LocalServer(self._answer)
         self.url = f"http://{HOST}:{self._server.port}"
+        self.addresses = Addresses(self.url, self.url, self.url, f"{self.url}/api/v1/timestamp")
         self.oidc = oidc or Oidc(self.url, system_clock)
         self.fulcio = Fulcio(self.oidc, system_clock)
         self.rekor = Rekor(HOST)
@@ -86,20 +97,22 @@ class LocalSigstore:
 
     def trusted_root(self) -> dict[str, Any]:
         """What verifiers need: a TrustedRoot 0.1 document of sigstore/protobuf-specs."""
-        fulcio, tsa = self.fulcio.authority, self.tsa.authority
+        at, fulcio, tsa = self.addresses, self.fulcio.authority, self.tsa.authority
         tsa_chain = [self.tsa.certificate, tsa.intermediate, tsa.root]
+        log = self._log(at.rekor, self.rekor.public_key, "PKIX_ED25519", self.rekor.log_id)
+        certificate_log = self._log(
+            at.certificate_log,
+            public_key_bytes(self.fulcio.log_key),
+            "PKIX_ECDSA_P256_SHA_256",
+            self.fulcio.log_id,
+        )
+        fulcio_chain = [fulcio.intermediate, fulcio.root]
         return {
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-            "tlogs": [self._log(self.rekor.public_key, "PKIX_ED25519", self.rekor.log_id)],
-            "certificateAuthorities": [self._authority(fulcio, [fulcio.intermediate, fulcio.root])],
-            "ctlogs": [
-                self._log(
-                    public_key_bytes(self.fulcio.log_key),
-                    "PKIX_ECDSA_P256_SHA_256",
-                    self.fulcio.log_id,
-                )
-            ],
-            "timestampAuthorities": [self._authority(tsa, tsa_chain)],
+            "tlogs": [log],
+            "certificateAuthorities": [self._authority(at.fulcio, fulcio, fulcio_chain)],
+            "ctlogs": [certificate_log],
+            "timestampAuthorities": [self._authority(at.timestamps, tsa, tsa_chain)],
         }
 
     def trust_config(self) -> dict[str, Any]:
@@ -109,11 +122,11 @@ class LocalSigstore:
             "trustedRoot": self.trusted_root(),
             "signingConfig": {
                 "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
-                "caUrls": [self._service(self.url, 1)],
+                "caUrls": [self._service(self.addresses.fulcio, 1)],
                 "oidcUrls": [self._service(self.url, 1)],
-                "rekorTlogUrls": [self._service(self.url, 2)],
+                "rekorTlogUrls": [self._service(self.addresses.rekor, 2)],
                 "rekorTlogConfig": {"selector": "ANY"},
-                "tsaUrls": [self._service(f"{self.url}/api/v1/timestamp", 1)],
+                "tsaUrls": [self._service(self.addresses.timestamps, 1)],
                 "tsaConfig": {"selector": "ANY"},
             },
         }
@@ -135,16 +148,18 @@ class LocalSigstore:
             "validFor": self._valid(),
         }
 
-    def _log(self, key: bytes, details: str, log_id: bytes) -> dict[str, Any]:
+    def _log(self, url: str, key: bytes, details: str, log_id: bytes) -> dict[str, Any]:
         public_key = {"rawBytes": _base64(key), "keyDetails": details, "validFor": self._valid()}
         return {
-            "baseUrl": self.url,
+            "baseUrl": url,
             "hashAlgorithm": "SHA2_256",
             "publicKey": public_key,
             "logId": {"keyId": _base64(log_id)},
         }
 
-    def _authority(self, authority: Authority, chain: Iterable[x509.Certificate]) -> dict[str, Any]:
+    def _authority(
+        self, url: str, authority: Authority, chain: Iterable[x509.Certificate]
+    ) -> dict[str, Any]:
         names = {
             attribute.rfc4514_attribute_name: str(attribute.value)
             for attribute in authority.root.subject
@@ -152,7 +167,7 @@ class LocalSigstore:
         certificates = [{"rawBytes": _base64(cert.public_bytes(Encoding.DER))} for cert in chain]
         return {
             "subject": {"organization": names["O"], "commonName": names["CN"]},
-            "uri": self.url,
+            "uri": url,
             "certChain": {"certificates": certificates},
             "validFor": self._valid(),
         }
@@ -170,6 +185,8 @@ class LocalSigstore:
             return tile or _failure(404, 5, "not found")
         except TokenError as error:
             return _failure(401, 16, str(error))
+        except DuplicateError as error:
+            return _failure(409, 6, str(error))
         except RequestError as error:
             return _failure(400, 3, str(error))
         except (ValueError, RecursionError) as error:
@@ -177,22 +194,15 @@ class LocalSigstore:
 
     def _services(self) -> dict[tuple[str, str], Service]:
         """Method and path of every service but the log's tiles, which have many paths."""
+        return {**self._identity_provider(), **self._stand_ins()}
+
+    def _identity_provider(self) -> dict[tuple[str, str], Service]:
         return {
-            ("POST", "/api/v2/signingCert"): lambda request, _: Reply.of_json(
-                201, self.fulcio.signing_certificate(_authorization(request), _object(request))
-            ),
-            ("GET", "/api/v2/trustBundle"): lambda *_: _ok(self.fulcio.trust_bundle()),
-            ("POST", "/api/v2/log/entries"): lambda request, _: Reply.of_json(
-                201, self.rekor.add(_object(request))
-            ),
-            ("POST", "/api/v1/timestamp"): lambda request, _: Reply(
-                201, self.tsa.reply(request.body), "application/timestamp-reply"
-            ),
             ("GET", "/job-token"): lambda request, query: _ok(
                 {"value": self.oidc.token_for_job(_bearer(request), query.get("audience"))}
             ),
             ("GET", "/.well-known/openid-configuration"): lambda *_: _ok(
-                self._openid_configuration()
+                self.oidc.configuration(self.url, f"{self.url}/keys")
             ),
             ("GET", "/keys"): lambda *_: _ok(self.oidc.jwks(self.url)),
             ("GET", "/github-keys"): lambda *_: _ok(self.oidc.jwks(GITHUB_ISSUER)),
@@ -204,6 +214,27 @@ class LocalSigstore:
             ),
         }
 
+    def _stand_ins(self) -> dict[tuple[str, str], Service]:
+        return {
+            ("POST", "/api/v2/signingCert"): lambda request, _: _ok(
+                self.fulcio.signing_certificate(_authorization(request), _object(request))
+            ),
+            ("GET", "/api/v2/trustBundle"): lambda *_: _ok(self.fulcio.trust_bundle()),
+            ("POST", "/api/v2/log/entries"): lambda request, _: Reply.of_json(
+                201, self.rekor.add(_object(request))
+            ),
+            ("POST", "/api/v1/timestamp"): lambda request, _: self._timestamp(request),
+        }
+
+    def _timestamp(self, request: Request) -> Reply:
+        """Its errors have another form than those of the others."""
+        if not request.body:
+            return Reply.of_json(422, {"code": 602, "message": "request in body is required"})
+        try:
+            return Reply(200, self.tsa.reply(request.body), "application/timestamp-reply")
+        except RequestError as error:
+            return Reply.of_json(400, {"code": 400, "message": str(error)})
+
     def _tile(self, path: str) -> Reply | None:
         tile = self.rekor.read(path.removeprefix("/api/v2/"))
         return None if tile is None else Reply(200, tile, "application/octet-stream")
@@ -213,19 +244,6 @@ class LocalSigstore:
         token = self.oidc.redeem(form.get("code", ""))
         # Sigstore's own provider gives the identity token as access token, too.
         return _ok({"id_token": token, "access_token": token, "token_type": "Bearer"})
-
-    def _openid_configuration(self) -> dict[str, Any]:
-        """OpenID Connect Discovery 1.0 section 3."""
-        return {
-            "issuer": self.url,
-            "authorization_endpoint": f"{self.url}/authorize",
-            "token_endpoint": f"{self.url}/token",
-            "jwks_uri": f"{self.url}/keys",
-            "response_types_supported": ["code"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
-            "scopes_supported": ["openid", "email"],
-        }
 
     def _authorize(self, parameters: dict[str, str]) -> Reply:
         """Logs everybody in: back to the client with a code, or the code on a page to copy."""

@@ -58,25 +58,29 @@ class Authority:
         return builder.sign(self.key, hashes.SHA384())
 
 
-def make_authority(name: str, now: datetime) -> Authority:
-    """Makes a root and an intermediate with new P-384 keys."""
+def make_authority(name: str, now: datetime, usage: ObjectIdentifier) -> Authority:
+    """Makes a root and an intermediate, for certificates of one usage, with new P-384 keys."""
     root_key, key = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
     start = now.replace(microsecond=0) - CA_AGE
     end = start + CA_LIFETIME
     root_name = certificate_name(f"{name}-root")
 
-    def sign_ca(
+    def ca(
         subject: x509.Name, public_key: ec.EllipticCurvePublicKey, path_length: int
-    ) -> x509.Certificate:
+    ) -> x509.CertificateBuilder:
         return (
             _builder(public_key, subject, root_name, root_key, start, end)
             .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
             .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
-            .sign(root_key, hashes.SHA384())
         )
 
-    root = sign_ca(root_name, root_key.public_key(), 1)
-    intermediate = sign_ca(certificate_name(f"{name}-intermediate"), key.public_key(), 0)
+    root = ca(root_name, root_key.public_key(), 1).sign(root_key, hashes.SHA384())
+    intermediate = (
+        ca(certificate_name(f"{name}-intermediate"), key.public_key(), 0)
+        # Fulcio starts with an intermediate of its own usage only.
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .sign(root_key, hashes.SHA384())
+    )
     return Authority(root, intermediate, key)
 
 

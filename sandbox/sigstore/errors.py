@@ -9,3 +9,7 @@ class TokenError(Exception):
 
 class RequestError(Exception):
     """Any other request that the real service would refuse, too."""
+
+
+class DuplicateError(RequestError):
+    """What the log is asked to take is in it already."""

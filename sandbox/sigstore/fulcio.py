@@ -53,7 +53,7 @@ UTF8_EXTENSIONS: Mapping[int, str] = {
     21: "https://github.com/{repository}/actions/runs/{run_id}/attempts/{run_attempt}",
     22: "{repository_visibility}",
     23: "{environment}",
-    24: "{sub}{repository:.0}",  # of a workflow's token only; nothing of the second is printed
+    24: "{sub}",
 }
 SCT_LIST = ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 
@@ -72,7 +72,7 @@ class Fulcio:
         self.oidc = oidc
         self.clock = clock
         self.lifetime = timedelta(minutes=10)
-        self.authority = make_authority("sandbox-fulcio", clock())
+        self.authority = make_authority("sandbox-fulcio", clock(), ExtendedKeyUsageOID.CODE_SIGNING)
         self.log_key = ec.generate_private_key(ec.SECP256R1())
 
     def signing_certificate(self, authorization: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,16 +84,19 @@ class Fulcio:
                 when the header is empty.
 
         Raises:
-            TokenError: The token's signature, issuer, audience, time or e-mail is refused.
-            RequestError: The signing request is malformed, not signed by its own key, or of
-                another key type than P-256.
+            RequestError: The token is refused, whatever of it; or the signing request is malformed,
+                not signed by its own key, or of another key type than P-256.
         """
         credentials = request.get("credentials") or {}
         token = authorization.removeprefix("Bearer ") or credentials.get("oidcIdentityToken", "")
-        claims = self.oidc.verify(token)
+        try:
+            claims = self.oidc.verify(token)
+            identity = _identity(claims)
+        except TokenError as error:
+            raise RequestError("There was an error processing the identity token") from error
         public_key = _proven_public_key(request)
         certificates = [
-            self._certificate(claims, public_key),
+            self._certificate(claims, identity, public_key),
             self.authority.intermediate,
             self.authority.root,
         ]
@@ -107,7 +110,7 @@ class Fulcio:
         return {"chains": [{"certificates": chain}]}
 
     def _certificate(
-        self, claims: Claims, public_key: ec.EllipticCurvePublicKey
+        self, claims: Claims, identity: x509.GeneralName, public_key: ec.EllipticCurvePublicKey
     ) -> x509.Certificate:
         start = self.clock().replace(microsecond=0)
         builder = self.authority.builder(
@@ -116,7 +119,7 @@ class Fulcio:
             start,
             start + self.lifetime,
             ExtendedKeyUsageOID.CODE_SIGNING,
-        ).add_extension(x509.SubjectAlternativeName([_identity(claims)]), critical=True)
+        ).add_extension(x509.SubjectAlternativeName([identity]), critical=True)
         for arc, value in certificate_extensions(claims).items():
             extension = x509.UnrecognizedExtension(
                 ObjectIdentifier(f"{EXTENSION_ARC}.{arc}"), value
@@ -124,10 +127,10 @@ class Fulcio:
             builder = builder.add_extension(extension, critical=False)
         # RFC 6962 3.2: the log signs the certificate as it is without the timestamp itself.
         precertificate = self.authority.sign(builder).tbs_certificate_bytes
-        timestamps = x509.UnrecognizedExtension(SCT_LIST, self._timestamp_list(precertificate))
+        timestamps = x509.UnrecognizedExtension(SCT_LIST, self.timestamp_list(precertificate))
         return self.authority.sign(builder.add_extension(timestamps, critical=False))
 
-    def _timestamp_list(self, precertificate: bytes) -> bytes:
+    def timestamp_list(self, precertificate: bytes) -> bytes:
         """An RFC 6962 SignedCertificateTimestampList (3.3) with one timestamp (3.2)."""
         milliseconds = int(self.clock().timestamp() * 1000)
         version_and_type = b"\0\0"  # v1, certificate_timestamp
@@ -191,20 +194,22 @@ def _identity(claims: Claims) -> x509.GeneralName:
     email = claims.get("email")
     if not email:
         raise TokenError("invalid identity token: no e-mail address")
-    if claims.get("email_verified") is not True:
+    if claims.get("email_verified") not in (True, "true"):
         raise TokenError("invalid identity token: the e-mail address is not verified")
     return x509.RFC822Name(email)
 
 
 def _proven_public_key(request: Mapping[str, Any]) -> ec.EllipticCurvePublicKey:
     """The key of a certificate signing request, which its own signature proves to be held."""
+    if not request.get("certificateSigningRequest"):  # then a bare key is looked for
+        raise RequestError("The public key supplied in the request could not be parsed")
     try:
         pem = base64.b64decode(request["certificateSigningRequest"], validate=True)
         signing_request = x509.load_pem_x509_csr(pem)
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise RequestError("the certificate signing request could not be parsed") from error
+        raise RequestError("The certificate signing request could not be parsed") from error
     if not signing_request.is_signature_valid:
-        raise RequestError("the signature of the signing request could not be verified")
+        raise RequestError("The signature supplied in the request could not be verified")
     public_key = signing_request.public_key()
     if (
         not isinstance(public_key, ec.EllipticCurvePublicKey)

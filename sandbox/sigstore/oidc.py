@@ -158,6 +158,19 @@ class Oidc:
         key = jwt.algorithms.ECAlgorithm.to_jwk(self.keys[issuer].public_key(), as_dict=True)
         return {"keys": [{**key, "kid": KEY_ID, "alg": "ES256", "use": "sig"}]}
 
+    def configuration(self, issuer: str, keys: str) -> dict[str, Any]:
+        """What an issuer says of itself, its keys being at `keys` (OpenID Connect Discovery 3)."""
+        return {
+            "issuer": issuer,
+            "authorization_endpoint": f"{issuer}/authorize",
+            "token_endpoint": f"{issuer}/token",
+            "jwks_uri": keys,
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+            "scopes_supported": ["openid", "email"],
+        }
+
     # What a job with `id-token: write` gets as ACTIONS_ID_TOKEN_REQUEST_TOKEN, and uses.
 
     def request_token_for(self, claims: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from sandbox.sigstore.errors import RequestError
+from sandbox.sigstore.errors import DuplicateError, RequestError
 
 TILE_WIDTH = 256
 
@@ -63,15 +63,24 @@ class Rekor:
         Raises:
             RequestError: Not a hashedrekord 0.0.2 request with a P-256 certificate, or the
                 signature does not match the digest.
+            DuplicateError: The log has this very signature.
         """
+        if "hashedRekordRequestV002" not in request:
+            raise RequestError("invalid type, must be hashedrekord")
         try:
             body = _checked_entry(request["hashedRekordRequestV002"])
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
-            raise RequestError("not a hashedRekordRequestV002") from error
+        except (KeyError, TypeError, ValueError, binascii.Error, InvalidSignature) as error:
+            raise RequestError("invalid hashedrekord request") from error
+        leaf = leaf_hash(body)
         with self._lock:
+            if leaf in self._leaves:
+                raise DuplicateError(
+                    "an equivalent entry already exists in the transparency log with index "
+                    f"{self._leaves.index(leaf)}"
+                )
             index = len(self._leaves)
             self._bodies.append(body)
-            self._leaves.append(leaf_hash(body))
+            self._leaves.append(leaf)
             size = index + 1
             proof = {
                 "logIndex": str(index),
@@ -84,6 +93,8 @@ class Rekor:
             "logIndex": str(index),
             "logId": {"keyId": _base64(self.log_id)},
             "kindVersion": {"kind": "hashedrekord", "version": "0.0.2"},
+            "integratedTime": "0",  # both as protocol buffers write what is not there
+            "inclusionPromise": None,
             "canonicalizedBody": _base64(body),
             "inclusionProof": proof,
         }
@@ -161,14 +172,11 @@ def _checked_entry(request: Mapping[str, Any]) -> bytes:
         public_key, ec.EllipticCurvePublicKey
     ):
         raise RequestError("the sandbox logs ECDSA P-256 SHA-256 signatures only")
-    try:
-        public_key.verify(
-            base64.b64decode(signature["content"], validate=True),
-            base64.b64decode(digest, validate=True),
-            ec.ECDSA(Prehashed(hashes.SHA256())),
-        )
-    except InvalidSignature as error:
-        raise RequestError("the signature does not match the digest") from error
+    public_key.verify(
+        base64.b64decode(signature["content"], validate=True),
+        base64.b64decode(digest, validate=True),
+        ec.ECDSA(Prehashed(hashes.SHA256())),
+    )
     data = {"algorithm": "SHA2_256", "digest": digest}
     spec = {"hashedRekordV002": {"data": data, "signature": signature}}
     return rfc8785.dumps({"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": spec})

@@ -20,6 +20,7 @@ from sandbox.sigstore.authority import certificate_name, make_authority
 from sandbox.sigstore.errors import RequestError
 from sandbox.sigstore.oidc import Clock
 
+SHA1 = ObjectIdentifier("1.3.14.3.2.26")
 SHA256 = ObjectIdentifier("2.16.840.1.101.3.4.2.1")
 SIGNED_DATA = ObjectIdentifier("1.2.840.113549.1.7.2")
 TIMESTAMP_INFO = ObjectIdentifier("1.2.840.113549.1.9.16.1.4")
@@ -54,6 +55,11 @@ class _TimeStampReq:
 
 
 @asn1.sequence
+class _Accuracy:
+    seconds: int
+
+
+@asn1.sequence
 class _TSTInfo:
     """RFC 3161 2.4.2."""
 
@@ -62,7 +68,9 @@ class _TSTInfo:
     message_imprint: _MessageImprint
     serial_number: int
     time: asn1.GeneralizedTime
+    accuracy: _Accuracy
     nonce: int | None
+    name: Annotated[asn1.TLV, asn1.Explicit(0)]
 
 
 @asn1.sequence
@@ -153,7 +161,7 @@ class TimestampAuthority:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.authority = make_authority("sandbox-tsa", clock())
+        self.authority = make_authority("sandbox-tsa", clock(), ExtendedKeyUsageOID.TIME_STAMPING)
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.certificate = self.authority.sign(
             self.authority.builder(
@@ -174,8 +182,10 @@ class TimestampAuthority:
         try:
             request = asn1.decode_der(_TimeStampReq, query)
         except ValueError as error:
-            raise RequestError("not an RFC 3161 request without extensions") from error
+            raise RequestError("Error generating timestamp response") from error
         imprint = request.message_imprint
+        if imprint.hash_algorithm.algorithm == SHA1:
+            raise RequestError("Weak hash algorithm in timestamp request")
         if imprint.hash_algorithm.algorithm != SHA256:
             raise RequestError("the sandbox timestamps SHA-256 digests only")
         info = _TSTInfo(
@@ -188,10 +198,17 @@ class TimestampAuthority:
             serial_number=x509.random_serial_number(),
             # Whole seconds: JavaScript verifiers trim fractions and then fail on the signature.
             time=asn1.GeneralizedTime(self.clock().replace(microsecond=0)),
+            accuracy=_Accuracy(seconds=1),
             nonce=request.nonce,
+            name=self._name(),
         )
         token = self._token(asn1.encode_der(info), certificates=request.certificate_requested)
         return asn1.encode_der(_TimeStampResp(status=_Status(status=GRANTED), token=token))
+
+    def _name(self) -> asn1.TLV:
+        """The certificate's subject as a GeneralName: [4] EXPLICIT Name (RFC 5280 4.2.1.6)."""
+        name = self.certificate.subject.public_bytes()
+        return _tlv(bytes([0xA4, len(name)]) + name)
 
     def _token(self, info: bytes, *, certificates: bool) -> _TimeStampToken:
         """CMS SignedData (RFC 5652 5.1) around a TSTInfo, signed over attributes (5.4)."""

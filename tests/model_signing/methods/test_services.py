@@ -42,21 +42,25 @@ class Front:
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 path = self.path.partition("?")[0]
                 front.asked.append(path)
                 if front.faults.get(path):
                     front.faults[path].pop(0)(self)
                     return
+                status, data, kind = self.forward()
+                reply(self, status, data, **{"content-type": kind})
+
+            def forward(self) -> tuple[int, bytes, str]:
                 passed = ("content-type", "authorization", "accept")
                 headers = {k: v for k, v in self.headers.items() if k.lower() in passed}
                 port = int(front.upstream.url.rpartition(":")[2])
                 there = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-                there.request(self.command, self.path, body, headers)
+                there.request(self.command, self.path, self.body, headers)
                 said = there.getresponse()
                 data = said.read()
                 there.close()
-                reply(self, said.status, data, **{"content-type": said.getheader("content-type")})
+                return said.status, data, said.getheader("content-type") or ""
 
             do_GET = do_POST = answer
 
@@ -113,6 +117,12 @@ def cut(to: BaseHTTPRequestHandler) -> None:
     to.close_connection = True
 
 
+def lost(to: BaseHTTPRequestHandler) -> None:
+    """The service hears the request, and nobody hears its answer."""
+    to.forward()  # type: ignore[attr-defined]
+    to.close_connection = True
+
+
 def trickle(to: BaseHTTPRequestHandler) -> None:
     to.wfile.write(b"HTTP/1.0 201 Created\r\ncontent-type: ")
     for _ in range(200):
@@ -150,6 +160,22 @@ def test_what_passes_is_asked_again(service: str, fault: Fault, front: Front) ->
     front.fails(service, fault, fault)
     assert front.sign()
     assert front.asked.count(PATHS[service][1]) == 3
+
+
+def test_an_answer_that_was_lost_is_had_anew(service: str, front: Front) -> None:
+    """The log has the first signature already, and refuses it: the second is another one."""
+    front.fails(service, lost)
+    assert front.sign()
+    logged = front.asked.count(PATHS["transparency log"][1])
+    assert logged == (3 if service == "transparency log" else 1)
+
+
+def test_what_is_in_the_log_twice_over_is_refused(front: Front) -> None:
+    words = json.dumps({"code": 6, "message": "an equivalent entry already exists"}).encode()
+    front.fails("transparency log", *[busy(409, words, content_type="application/json")] * 9)
+    refusal, _ = front.refused()
+    assert refusal.found == "HTTP 409: an equivalent entry already exists"
+    assert front.asked.count(PATHS["transparency log"][1]) == 2
 
 
 def test_an_outage_is_no_refusal(service: str, front: Front) -> None:
@@ -263,6 +289,9 @@ def test_a_refused_token_is_told_what_it_says(front: Front) -> None:
         "expires 20",
     ):
         assert part in (refusal.found or "")
+    assert (refusal.fix or "").startswith(
+        "have the identity provider verify dev@example.test, and "
+    )
     assert "new token" in (refusal.fix or "")
     assert token not in str(refusal)
     assert front.asked == [PATHS["Fulcio"][1]]

@@ -100,6 +100,7 @@ def _jsonl(bundle: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.services
 def test_gh_verifies_provenance(sigstore, artifact, attestation, tmp_path):
     signer = f"--cert-identity=https://github.com/{WORKFLOW}"
     bundle = _jsonl(attestation, tmp_path)
@@ -107,6 +108,7 @@ def test_gh_verifies_provenance(sigstore, artifact, attestation, tmp_path):
     assert code == 0, output
 
 
+@pytest.mark.services
 def test_gh_verifies_a_model_signature(sigstore, model_signature, tmp_path):
     signature, digests = model_signature
     bundle = _jsonl(signature, tmp_path)
@@ -124,6 +126,7 @@ def test_gh_refuses_a_changed_artifact(sigstore, artifact, attestation, tmp_path
     assert code == 1 and "Error: verifying with issuer" in output, output
 
 
+@pytest.mark.services
 def test_gh_refuses_another_repository(sigstore, artifact, attestation, tmp_path):
     bundle = _jsonl(attestation, tmp_path)
     code, output = _gh(sigstore, artifact, bundle, tmp_path, "--repo=octo-org/model")
@@ -133,6 +136,7 @@ def test_gh_refuses_another_repository(sigstore, artifact, attestation, tmp_path
 @pytest.mark.parametrize(
     "part", ["certificateAuthorities", "tlogs", "timestampAuthorities", "ctlogs"]
 )
+@pytest.mark.services
 def test_gh_refuses_a_foreign_part(
     sigstore, foreign_sigstore, artifact, attestation, tmp_path, part
 ):
@@ -177,11 +181,13 @@ def root_file(sigstore, tmp_path) -> Path:
 IDENTITY = f"https://github.com/{WORKFLOW}"
 
 
+@pytest.mark.services
 def test_javascript_verifies_provenance(verify_in_javascript, attestation, root_file):
     result = verify_in_javascript(attestation, root_file, IDENTITY, GITHUB_ISSUER)
     assert result == (0, "verified\n")
 
 
+@pytest.mark.services
 def test_javascript_verifies_a_model_signature(verify_in_javascript, model_signature, root_file):
     result = verify_in_javascript(model_signature[0], root_file, IDENTITY, GITHUB_ISSUER)
     assert result == (0, "verified\n")
