@@ -250,7 +250,8 @@ def no_cache(file: File) -> Iterator[str]:
     for _, step in steps(file):
         if str(step.get("uses", "")).startswith("actions/cache"):
             yield "it uses a cache"
-        if any(name.startswith("cache") for name in step.get("with") or {}):
+        given = (step.get("with") or {}).items()
+        if any(name.startswith("cache") and value is not False for name, value in given):
             yield f"step '{step.get('name')}' turns a cache on"
 
 
