@@ -10,6 +10,9 @@ MODEL ?= tensorflow_model.keras
 DATA ?= synthetic
 DATA_DIR ?=
 OUTPUT ?= out
+SIGSTORE ?= stand-in
+# Of those that `make services` builds, the ones that are wanted; none: all.
+SERVICES ?=
 # Two processes: the tests wait for training and hashing, which use every core themselves.
 WORKERS ?= 2
 
@@ -22,9 +25,9 @@ help: ## Show the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: ## Train, prove, sign and verify a model by train.yml on this machine (MODEL=, DATA_DIR=, OUTPUT=)
+demo: ## Train, prove, sign and verify a model by train.yml on this machine (MODEL=, DATA_DIR=, OUTPUT=, SIGSTORE=real)
 	@bin=$(call environment,demo); \
-	"$$bin/python" -m sandbox demo --model "$(MODEL)" --dataset "$(DATA)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") --output "$(OUTPUT)"
+	"$$bin/python" -m sandbox demo --model "$(MODEL)" --dataset "$(DATA)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") --output "$(OUTPUT)" --sigstore "$(SIGSTORE)"
 
 .PHONY: demo-tekton
 demo-tekton: ## Run the Tekton pipeline of slsa_for_models/gcp on this machine (MODEL=, OUTPUT=)
@@ -48,6 +51,14 @@ test-full: ## Run all tests, with every format through the workflow
 .PHONY: test-base
 test-base: ## Run the tests that need no framework, on this Python and system
 	@$(tests) --roles test -n $(WORKERS) --dist loadscope -m "not full" tests/model_signing tests/slsa_for_models $(ARGS)
+
+.PHONY: services
+services: ## Build the real Sigstore, cosign, a registry and Kyverno, once (SERVICES=; needs Go)
+	@$(PYTHON) -m sandbox services $(SERVICES)
+
+.PHONY: test-services
+test-services: ## Run the tests of all that meets Sigstore on the real services (needs Go)
+	@$(MAKE) services >/dev/null; $(tests) --roles dev -n $(WORKERS) --dist loadscope --sigstore=real $(ARGS)
 
 .PHONY: lint
 lint: ## Check style, types, workflows and actions
@@ -110,6 +121,11 @@ lock: ## Resolve the requirements again and write the hash-locked files
 	for name in test gcp demo lint tensorflow; do compile $$name $$name --constraint dev.txt; done; \
 	compile pytorch-cuda pytorch --constraint dev.txt; \
 	compile pytorch pytorch --constraint dev.txt --torch-backend cpu
+
+.PHONY: bench-services
+bench-services: ## Sign 1,000 models, 20 at a time, on the real services, beside the peer (needs Go)
+	@bin=$(call environment,dev); "$$bin/python" bench/services.py \
+		--ours "$(call environment,base)" --peer "$(call environment,peer)" $(ARGS)
 
 .PHONY: tables
 tables: ## Write the tables of inputs, outputs and permissions into the READMEs

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from sandbox.checkout import PRODUCT, ROOT
+from sandbox.services import KINDS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,7 +87,17 @@ def _configure_demo(parser: argparse.ArgumentParser) -> None:
         "--data-dir", type=Path, metavar="DIR", help="CIFAR-10's binary batches on disk"
     )
     parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument(
+        "--sigstore",
+        choices=KINDS,
+        default=KINDS[0],
+        help="the sandbox's own, or the real programs, which need Go (default: %(default)s)",
+    )
     parser.add_argument("--output", type=Path, default=Path("out"), metavar="DIR")
+
+
+def _configure_services(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
 
 
 def run_sigstore(options: argparse.Namespace) -> int:
@@ -175,7 +186,21 @@ def run_demo(options: argparse.Namespace) -> int:
     """Runs the demonstration."""
     from sandbox.demo import demo
 
-    return demo(options.model, options.dataset, options.data_dir, options.epochs, options.output)
+    return demo(
+        options.model,
+        options.dataset,
+        options.data_dir,
+        options.epochs,
+        options.output,
+        options.sigstore,
+    )
+
+
+def run_services(options: argparse.Namespace) -> int:
+    """Builds the real services."""
+    from sandbox.services.programs import build_and_list
+
+    return build_and_list(options.names)
 
 
 COMMANDS = {
@@ -194,6 +219,11 @@ COMMANDS = {
         "train, prove, sign and verify one model: what `make demo` runs",
         _configure_demo,
         run_demo,
+    ),
+    "services": (
+        "build the real services that the sandbox has stand-ins for, once, and list them",
+        _configure_services,
+        run_services,
     ),
 }
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sandbox.checkout import PRODUCT, ROOT, SetupError, framework_of, programs_of
 from sandbox.github import Event, Repository, Run, WorkflowError, run
-from sandbox.sigstore import LocalSigstore
+from sandbox.services import sigstore_of_kind
 from sandbox.sigstore.oidc import GITHUB_ISSUER
 
 REF = "refs/heads/main"
@@ -88,7 +88,14 @@ class Display:
             self.line(f"  {name:11}{word} ({took:.1f} s)")
 
 
-def demo(model: str, dataset: str, data_dir: Path | None, epochs: int | None, output: Path) -> int:
+def demo(
+    model: str,
+    dataset: str,
+    data_dir: Path | None,
+    epochs: int | None,
+    output: Path,
+    sigstore_kind: str = "stand-in",
+) -> int:
     """Trains, proves, signs and verifies one model; exit code 0 if it is verified.
 
     Args:
@@ -97,6 +104,7 @@ def demo(model: str, dataset: str, data_dir: Path | None, epochs: int | None, ou
         data_dir: A folder with CIFAR-10's binary batches, instead of a download.
         epochs: Passes over the training set; by default few, as for a demonstration.
         output: Where the model and all that belongs to it is left.
+        sigstore_kind: The sandbox's own Sigstore, or the real programs (`sandbox.services.KINDS`).
     """
     display = Display(time.monotonic())
     inputs = {"model": model, "dataset": "cifar10" if data_dir else dataset}
@@ -109,8 +117,8 @@ def demo(model: str, dataset: str, data_dir: Path | None, epochs: int | None, ou
             # Before the workflow asks for them: what fails here needs no log to be looked at.
             for role in filter(None, (framework_of(model), "base")):
                 programs_of(role)
-            with LocalSigstore() as sigstore:
-                where = sigstore.url
+            with sigstore_of_kind(sigstore_kind) as sigstore:
+                where = " ".join(sorted({url.partition("/api")[0] for url in sigstore.addresses}))
                 display.line(f"> {'sigstore':11}certificates, log and timestamps at {where}")
                 result = run(
                     WORKFLOW,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.services import KINDS, sigstore_of_kind
 from sandbox.sigstore import LocalSigstore
 from tests.run import FRAMEWORKS, framework_of
 from tests.support.limits import locked
@@ -37,6 +38,11 @@ for variable in ("PYTHONPYCACHEPREFIX", "HYPOTHESIS_STORAGE_DIRECTORY"):
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which Sigstore the tests meet."""
+    parser.addoption("--sigstore", choices=KINDS, default=KINDS[0], help="default: %(default)s")
+
+
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test writes or reads by a relative name is not in the checkout."""
@@ -53,21 +59,29 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A test runs where the framework is that its file's name or mark names, or where none is."""
-    elsewhere = [item for item in items if _framework(item) != HERE]
+    """Keeps the tests that are for this environment and this Sigstore."""
+    real = config.getoption("--sigstore") == "real"
+    elsewhere = [item for item in items if not (_framework(item) == HERE and _meets(item, real))]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in elsewhere]
 
 
+def _meets(item: pytest.Item, real: bool) -> bool:
+    """With the real services run those of `tests/services`, and those that are marked; else all."""
+    only_real = item.path.is_relative_to(ROOT / "tests/services")
+    return only_real or item.get_closest_marker("services") is not None if real else not only_real
+
+
 def _framework(item: pytest.Item) -> str:
+    """A test runs where the framework is that its file's name or mark names, or where none is."""
     marks = (name for name in FRAMEWORKS if item.get_closest_marker(name))
     return framework_of(item.path) or next(marks, "")
 
 
 @pytest.fixture(scope="session")
-def sigstore() -> Iterator[LocalSigstore]:
+def sigstore(pytestconfig: pytest.Config) -> Iterator[LocalSigstore]:
     """A Sigstore on this machine. A test that turns its knobs makes its own instead."""
-    with LocalSigstore() as running:
+    with sigstore_of_kind(pytestconfig.getoption("--sigstore")) as running:
         yield running
 
 
@@ -78,7 +92,9 @@ def trust_config(sigstore: LocalSigstore, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def demonstration(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def demonstration(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> tuple[str, Path]:
     """What `make demo` printed, and the folder that it left. Copy the folder to do harm to it.
 
     The demonstration runs once, whichever of pytest-xdist's processes asks for it first.
@@ -86,13 +102,22 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
+    kind = pytestconfig.getoption("--sigstore")
     output, printed = shared / "demonstration/out", shared / "demonstration/printed.txt"
     with locked(shared / "demonstration.lock", DEMONSTRATION_SECONDS):
         if not printed.exists():
             # Of the default model, whichever was chosen for the `make` that runs these tests.
-            chosen = {"MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MODEL", "DATA", "DATA_DIR"}
+            chosen = {
+                "MAKEFLAGS",
+                "MAKEOVERRIDES",
+                "MFLAGS",
+                "MODEL",
+                "DATA",
+                "DATA_DIR",
+                "SIGSTORE",
+            }
             done = subprocess.run(
-                ["make", "demo", f"OUTPUT={output}"],
+                ["make", "demo", f"OUTPUT={output}", f"SIGSTORE={kind}"],
                 cwd=ROOT,
                 env={name: value for name, value in os.environ.items() if name not in chosen},
                 capture_output=True,

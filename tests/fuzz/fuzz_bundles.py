@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,11 @@ class Fuzzer:
         if false:
             raise AssertionError(f"accepted: {false}")
         self.outcomes["unsigned detail without meaning"] += 1
+
+    def mutated(self, data: bytes) -> bytes:
+        """Any JSON document with base64 in it, damaged in one way or several."""
+        sample = replace(self.keyless[0], data=data)
+        return self.random.choice([self._bytes, self._encoded, self._envelope])(sample)[0]
 
     # Each returns the mutated bundle, and whether its statement was signed again.
 

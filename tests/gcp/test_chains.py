@@ -73,6 +73,7 @@ def refusals(verdict: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {step["check"]: step for step in verdict["steps"] if step["outcome"] == "refused"}
 
 
+@pytest.mark.services
 def test_the_run_verifies(outcome, verify):
     code, verdict = verify(outcome)
     assert (code, refusals(verdict)) == (0, {})
@@ -336,6 +337,7 @@ level = 2
     return path
 
 
+@pytest.mark.services
 def test_keyless_chains_by_its_service_account(keyless):
     code, verdict = keyless("tekton-chains-controller")
     assert (code, refusals(verdict)) == (0, {})
@@ -343,12 +345,14 @@ def test_keyless_chains_by_its_service_account(keyless):
     assert found["Builder"].endswith("Build L2")
 
 
+@pytest.mark.services
 def test_keyless_by_another_service_account(keyless):
     code, verdict = keyless("model-signer")
     assert code == 1
     assert "Signer" in refusals(verdict)
 
 
+@pytest.mark.services
 def test_keyless_by_another_cluster(keyless):
     code, verdict = keyless("tekton-chains-controller", tekton_demo.ISSUER + "2")
     assert code == 1

@@ -119,6 +119,7 @@ class TestResults:
         code, _, err = run(line + output)
         assert (code, err) == (0, "model_signing: warning: --ignore-paths matches nothing: gone\n")
 
+    @pytest.mark.services
     def test_json_is_as_documented(
         self, here: Path, run: Run, sigstore: LocalSigstore, trust_config: Path
     ) -> None:
@@ -242,6 +243,7 @@ class TestOptions:
         assert fix is None or fix in err
         assert (here / "model.sig").read_bytes() == before
 
+    @pytest.mark.services
     def test_without_a_method_it_is_sigstore(
         self, here: Path, run: Run, sigstore: LocalSigstore, trust_config: Path
     ) -> None:

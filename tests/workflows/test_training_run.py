@@ -277,8 +277,15 @@ class TestEarlierRun:
 # Every format, every input -----------------------------------------------------------------------
 
 
+# One of each framework meets the real services, too: they never see a model.
+ON_SERVICES = ("pytorch_model.pth", "tensorflow_model.keras")
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("model", FORMATS)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=[pytest.mark.services] * (name in ON_SERVICES)) for name in FORMATS],
+)
 def test_every_format(sandbox: Sandbox, model: str, tmp_path: Path) -> None:
     run = sandbox.run("train.yml", sandbox.product(), inputs={**QUICK, "model": model})
     assert run.conclusion == "success", said(run)

@@ -170,6 +170,7 @@ def _commands(setup: Setup, command: str, signer: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.services
 def test_the_peer_verifies_what_we_sign(setup: Setup, peer: Peer) -> None:
     assert [main(command) for command in _commands(setup, "sign", "ours")] == [0] * len(CASES)
     wrong = _commands(setup, "verify", "ours")[0]
@@ -183,6 +184,7 @@ def test_the_peer_verifies_what_we_sign(setup: Setup, peer: Peer) -> None:
     }, printed
 
 
+@pytest.mark.services
 def test_we_verify_what_the_peer_signs(
     setup: Setup, peer: Peer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,158 @@
+"""Sigstore bundles of which every part may be wrong, by somebody who has all the keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+from cryptography import x509
+from cryptography.hazmat import asn1
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
+
+from model_signing.oms import bundle
+from sandbox.sigstore import LocalSigstore
+from sandbox.sigstore.authority import Authority
+from sandbox.sigstore.fulcio import EXTENSION_ARC, SCT_LIST
+from tests.support.material import base64_of, der, key_usage, sign_raw, statement
+
+PERSON = "dev@example.test"
+NOW = datetime.now(timezone.utc).replace(microsecond=0)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a signing certificate says; by default what Fulcio's would.
+
+    Attributes:
+        issuer: Text of the extensions .1 and .8; None leaves one out.
+        scts: Signers of certificate timestamps, by whose log; of another certificate if `strayed`.
+    """
+
+    names: Sequence[x509.GeneralName] = (x509.RFC822Name(PERSON),)
+    names_critical: bool = True
+    usages: Sequence[ObjectIdentifier] | None = (ExtendedKeyUsageOID.CODE_SIGNING,)
+    key_uses: Sequence[str] | None = ("digital_signature",)
+    issuers: tuple[str | None, str | None] = ("same", "same")
+    more: Sequence[tuple[x509.ExtensionType, bool]] = ()
+    start: datetime = NOW - timedelta(minutes=1)
+    end: datetime = NOW + timedelta(minutes=9)
+    subject: x509.Name = field(default_factory=lambda: x509.Name([]))
+    scts: Sequence[LocalSigstore] | None = None
+    strayed: bool = False
+
+
+def certify(
+    instance: LocalSigstore, made: Leaf, authority: Authority | None = None
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """A key and its certificate, by the instance's Fulcio or by another authority."""
+    authority = authority or instance.fulcio.authority
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(made.subject)
+        .issuer_name(authority.intermediate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(made.start)
+        .not_valid_after(made.end)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), False
+        )
+    )
+    if made.key_uses is not None:
+        builder = builder.add_extension(key_usage(*made.key_uses), True)
+    if made.usages is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(made.usages), False)
+    if made.names:
+        names = x509.SubjectAlternativeName(made.names)
+        builder = builder.add_extension(names, made.names_critical)
+    for arc, text in zip((1, 8), made.issuers, strict=True):
+        if text is not None:
+            text = instance.url if text == "same" else text
+            value = text.encode() if arc == 1 else asn1.encode_der(text)
+            oid = ObjectIdentifier(f"{EXTENSION_ARC}.{arc}")
+            builder = builder.add_extension(x509.UnrecognizedExtension(oid, value), False)
+    for extension, critical in made.more:
+        builder = builder.add_extension(extension, critical)
+    lists = [
+        _list(one, authority, b"\x30\x00" if made.strayed else _tbs(builder, authority))
+        for one in ([instance] if made.scts is None else made.scts)
+    ]
+    if lists:
+        items = b"".join(lists)
+        value = asn1.encode_der(len(items).to_bytes(2, "big") + items)
+        builder = builder.add_extension(x509.UnrecognizedExtension(SCT_LIST, value), False)
+    return key, authority.sign(builder)
+
+
+def _tbs(builder: x509.CertificateBuilder, authority: Authority) -> bytes:
+    return authority.sign(builder).tbs_certificate_bytes
+
+
+def _list(signer: LocalSigstore, authority: Authority, precertificate: bytes) -> bytes:
+    """One item of a SignedCertificateTimestampList, by the log of `signer`."""
+    before = signer.fulcio.authority
+    signer.fulcio.authority = authority  # whose key the log names as the issuer's
+    try:
+        found: bytes = asn1.decode_der(bytes, signer.fulcio.timestamp_list(precertificate))
+    finally:
+        signer.fulcio.authority = before
+    return found[2:]
+
+
+def timestamp(instance: LocalSigstore, data: bytes) -> bytes:
+    """A timestamp of the instance's authority."""
+    request = TimestampRequestBuilder().data(data).hash_algorithm(HashAlgorithm.SHA256).build()
+    return instance.tsa.reply(request.as_bytes())
+
+
+def forge(
+    instance: LocalSigstore,
+    made: Leaf | None = None,
+    *,
+    authority: Authority | None = None,
+    log: LocalSigstore | None = None,
+    clock: LocalSigstore | None = None,
+    payload: bytes = statement(),
+) -> bytes:
+    """A bundle that is right but for what the certificate says, and whose log and clock it is."""
+    key, certificate = certify(instance, made or Leaf(), authority)
+    signature = sign_raw(key, payload)
+    encoded = bundle.pae("application/vnd.in-toto+json", payload)
+    request = {
+        "hashedRekordRequestV002": {
+            "digest": base64_of(hashlib.sha256(encoded).digest()),
+            "signature": {
+                "content": base64_of(signature),
+                "verifier": {
+                    "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+                    "x509Certificate": {"rawBytes": base64_of(der(certificate))},
+                },
+            },
+        }
+    }
+    document = {
+        "mediaType": bundle.MEDIA_TYPE,
+        "verificationMaterial": {
+            "certificate": {"rawBytes": base64_of(certificate.public_bytes(Encoding.DER))},
+            "tlogEntries": [(log or instance).rekor.add(request)],
+            "timestampVerificationData": {
+                "rfc3161Timestamps": [
+                    {"signedTimestamp": base64_of(timestamp(clock or instance, signature))}
+                ]
+            },
+        },
+        "dsseEnvelope": {
+            "payload": base64_of(payload),
+            "payloadType": "application/vnd.in-toto+json",
+            "signatures": [{"sig": base64_of(signature)}],
+        },
+    }
+    return json.dumps(document).encode()
