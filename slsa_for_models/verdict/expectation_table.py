@@ -350,8 +350,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         *("code", "load.code", "--code", "|refused|allowed"),
-        "whether the model may hold code that loading it can run; either way no code of others, and "
-        "no file that is malformed",
+        "whether the model may hold code that loading it can run; either way no code of others, "
+        "and no file that is malformed",
         str,
     ),
     Row(
