@@ -19,7 +19,7 @@ from model_signing.errors import FileError, UsageError
 from model_signing.hashing import Means, hash_model
 from model_signing.oms import statement
 from model_signing.oms.manifest import Manifest, Serialization
-from model_signing.oms.names import GIT_PATHS, Selection
+from model_signing.oms.names import GIT_PATHS, HUB_PATH, Selection, covered
 from model_signing.sources import AnyPath, Source, can_attach, open_source
 from slsa_for_models.errors import RecordError, SubjectError
 
@@ -92,8 +92,12 @@ def measure(
         FileError: It cannot be read, is empty, or has symbolic links or unusable names.
     """
     source = open_source(model)
-    entries, _ = source.entries(Selection(GIT_PATHS))
-    built = hash_model(source, entries, _PLAIN, **means._asdict(), copy=copy)
+    # As `sign` leaves out by default, and notes what was there (OMS 6.2).
+    selection = Selection((*GIT_PATHS, HUB_PATH), noted=frozenset({HUB_PATH}))
+    entries, there = source.entries(selection)
+    hub = (HUB_PATH,) if any(covered(name, (HUB_PATH,)) for name in there) else ()
+    how = replace(_PLAIN, ignore_paths=(*GIT_PATHS, *hub))
+    built = hash_model(source, entries, how, **means._asdict(), copy=copy)
     return _digests(source, built, None)
 
 

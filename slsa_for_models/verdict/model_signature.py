@@ -14,7 +14,7 @@ from model_signing.errors import BundleError, Error, FileError
 from model_signing.hashing import Means
 from model_signing.methods import Authenticated, Verifier
 from model_signing.oms import statement
-from model_signing.oms.names import GIT_PATHS
+from model_signing.oms.names import GIT_PATHS, HUB_PATH
 from model_signing.sources import Source
 from model_signing.sources.local import LocalSource
 from slsa_for_models.evidence import envelopes, subjects
@@ -49,7 +49,7 @@ def examine(
     path, digest = evidence.signature, None
     if path is None:
         table.not_checked("signature", _TITLE, OMS, "none was given")
-        _note_excused(table, evidence.model, set())
+        _note_excused(table, evidence.model, {HUB_PATH})
         return subjects.measure(evidence.model, means, evidence.copy), (), None
     signer = expected.signer
     keys = [signer.public_key] if signer and signer.public_key else []

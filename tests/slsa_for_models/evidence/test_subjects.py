@@ -230,3 +230,17 @@ def test_models_that_cannot_be_listed(
 def test_no_such_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["subjects", str(tmp_path / "missing")]) == 1
     assert "missing" in capsys.readouterr().err
+
+
+def test_what_the_hubs_client_leaves_is_no_part_of_the_model(folder: Path, tmp_path: Path) -> None:
+    """As signing has it, down to the digest of the statement."""
+    before = subjects.measure(folder)
+    (folder / ".cache/huggingface/download").mkdir(parents=True)
+    (folder / ".cache/huggingface/download/saved_model.pb.metadata").write_bytes(b"etag")
+    key = new_key()
+    signed = api.sign(folder, tmp_path / "model.sig", key_signer(private_pem(key)))
+    measured = subjects.measure(folder)
+    assert measured.files == before.files
+    assert measured.payload_sha256 == signed.payload_digest != before.payload_sha256
+    (folder / ".cache/other").write_bytes(b"a file like any other")
+    assert ".cache/other" in subjects.measure(folder).files
