@@ -67,8 +67,12 @@ def _add_record(table: Table, found: Found) -> TrainingRecord | None:
     listed |= {subject.sha256 for item in accepted for subject in item.provenance.subjects}
     listed -= {None, model.sha256, model.root, *model.files.values()}  # the model is no record
 
+    digest = ""
+
     def check() -> TrainingRecord:
+        nonlocal digest
         data = embedded or b"" if path is None else read_bounded(path, MAX_BYTES)
+        digest = sha256(data).hexdigest()
         return check_record(data, listed, model)
 
     return table.step(
@@ -76,7 +80,7 @@ def _add_record(table: Table, found: Found) -> TrainingRecord | None:
         _RECORD,
         TRAIN,
         check,
-        lambda record: f"claimed by the training job: {claimed(record)}",
+        lambda record: f"claimed by the training job: {claimed(record)}, SHA-256 {digest}",
         unless="" if attested else found.lost,
     )
 
