@@ -39,7 +39,7 @@ _OPTIONS: dict[str, command_line.Row] = {
         "oci://HOST/NAME:TAG; of several, each has a signature of its own",
         command_line.place,
     ),
-    "bundle": ("FILE", "a signature file"),
+    "bundle": ("FILE", "a signature file, or its address", command_line.place),
     "--signature": (
         "FILE",
         "the signature file, or its address (signing: default model.sig, - is standard output; "
@@ -536,14 +536,16 @@ def _say(text: str) -> None:
 
 def _sigstore_verifier(args: _Args) -> Verifier:
     if not args.identity or not args.identity_provider:
-        if isinstance(args.signature or args.model_path[0], str):
-            raise UsageError("--identity and --identity-provider are required")
         import shlex
 
         from model_signing import inspection
         from model_signing.sources import beside
 
-        signature = args.signature or beside.find(args.model_path[0], args.signature_name)
+        signature, model = args.signature, args.model_path[0]
+        if signature is None and isinstance(model, str):
+            who = "who must have signed? --identity and --identity-provider are required"
+            raise UsageError(who, where=model)
+        signature = signature or beside.find(model, args.signature_name)
         where, claims = str(signature), inspection.claims(signature)
         method, identity, issuer = claims["method"], claims["identity"], claims["issuer"]
         if method != "sigstore":

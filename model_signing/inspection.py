@@ -9,17 +9,17 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, overload
 
 from model_signing.errors import BundleError
 from model_signing.oms import bundle
 from model_signing.oms.statement import Resources, read_listed
-from model_signing.safe_files import read_bounded
+from model_signing.sources import signatures
+from model_signing.sources.signatures import Where
 
 
-def claims(path: Path) -> dict[str, Any]:
-    """The claims of a signature file, without any verification.
+def claims(path: Where) -> dict[str, Any]:
+    """The claims of a signature file, here or at an address, without any verification.
 
     Returns:
         `method`, `identity`, `issuer`, `certificate_validity`, of Sigstore also
@@ -34,7 +34,7 @@ def claims(path: Path) -> dict[str, Any]:
         CertificateError: Its certificate cannot be read.
     """
     try:
-        parsed = bundle.parse(read_bounded(path))
+        parsed = bundle.parse(signatures.read(path))
         statement, listed = read_listed(parsed.payload, BundleError, "the payload")
     except BundleError as error:
         error.where = error.where or str(path)

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"(s3|gs|az)://([^/?#]+)(?:/(.*))?", re.DOTALL)
 _STATUS = re.compile(r"status code: (\d{3})")
+# Where the clients look last for credentials: what a cloud lends its machines.
+# Where clients look last for credentials: what a cloud lends its machines.
+_METADATA = re.compile(
+    r"http://\S*/(?:latest/api/token|latest/meta-data|metadata/identity)"
+    r"|http://(?:169\.254\.|metadata\.google\.)"
+)
+_QUERY = re.compile(r"\?\S*")  # in which a shared access signature of Azure stands
 # A piece of a file over a slow line takes longer than the client's half a minute. Plain HTTP is
 # used where an endpoint says so: an emulator's, or a cluster's own.
 _CLIENT: Any = {"timeout": "600s", "allow_http": True}
@@ -228,10 +235,18 @@ def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> list[Buf
 
 def _failed(error: Exception, where: str) -> FileError:
     """What the client's errors mean; its texts begin with one line, and go on with its inside."""
-    said = str(error).partition("\n")[0].strip()
+    said = _QUERY.sub("", str(error).partition("\n")[0].strip())
     status = _STATUS.search(said)
+    if _METADATA.search(said):
+        return FileError(
+            "no credentials for the bucket are set, and no cloud's machine lends some",
+            where=where,
+            found=said[-300:],
+            fix="set them (AWS_ACCESS_KEY_ID ...); of a public bucket AWS_SKIP_SIGNATURE=true, or "
+            "what the other clouds' clients call that",
+        )
     if isinstance(error, FileNotFoundError) or status:
-        refusal = remote.failure(int(status[1]) if status else 404, where)
+        refusal = remote.failure(int(status[1]) if status else 404, where, said=said[-300:])
         return refusal.refusal if isinstance(refusal, remote.TemporaryError) else refusal
     return FileError(
         "the bucket cannot be read or written", where=where, found=said[-300:] or repr(error)

@@ -145,6 +145,11 @@ def place(text: str) -> Path | str:
 
         if is_address(text):
             return text
+        if not path(text).exists():
+            from model_signing.sources import PLACES
+
+            known = ", ".join(f"{scheme}://" for scheme in PLACES)
+            raise UsageError("no such kind of address", expected=f"a path, or {known}", found=text)
     return path(text)
 
 

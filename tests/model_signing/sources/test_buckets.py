@@ -189,6 +189,13 @@ def test_who_may_not_read_is_told(
     assert "another" not in str(refusal.value)
 
 
+def test_who_has_no_credentials_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalServer(lambda _: Reply(403, b"no", "text/plain")) as server:
+        set_variables({"AWS_METADATA_ENDPOINT": f"http://127.0.0.1:{server.port}"}, monkeypatch)
+        with pytest.raises(FileError, match="no credentials for the bucket are set"):
+            model_signing.digest("s3://models/my-model")
+
+
 def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "k"}
     set_variables({**nowhere, "AWS_SECRET_ACCESS_KEY": "s"}, monkeypatch)

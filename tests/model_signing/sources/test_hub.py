@@ -161,6 +161,9 @@ def test_signatures_are_uploaded_and_found(
     assert said["resolved"] == f"{ADDRESS}@{commit_of(hub)}"
     assert said["signature"] == f"{ADDRESS}@{commit_of(hub)}/model.sig"
     assert main([*verify, "--signature", signature]) == 0
+    capsys.readouterr()
+    assert main(["inspect", signature]) == 0
+    assert capsys.readouterr().out.startswith("UNVERIFIED")
     # Signed again: the older signature is replaced, and is no part of the model.
     assert main(["sign", "key", ADDRESS, "--private-key", str(key), "--signature", signature]) == 0
     assert main(verify) == 0

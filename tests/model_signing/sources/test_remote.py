@@ -12,6 +12,7 @@ import pytest
 
 import model_signing
 from model_signing import sources
+from model_signing.cli import main
 from model_signing.errors import DependencyError, FileError
 from model_signing.oms.names import Selection
 from model_signing.sources import Entry, open_source, remote
@@ -248,3 +249,16 @@ def test_files_that_come_late_are_waited_for_together(tmp_path: Path) -> None:
     most = 0
     model_signing.digest(far, model_signing.HashOptions(jobs=1))  # as it is asked for
     assert most == 1
+
+
+@pytest.mark.parametrize("address", ["https://example.com/model", "HF://org/model", "ftp://a"])
+def test_another_kind_of_address_is_no_path(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["digest", address]) == 2
+    said = capsys.readouterr().err
+    assert "no such kind of address" in said
+    assert "hf://, s3://, gs://, az://, oci://" in said
+    (tmp_path / "odd:" / "name").mkdir(parents=True)
+    (tmp_path / "odd:" / "name" / "file").touch()
+    assert main(["digest", "odd://name"]) == 0  # a path all the same
