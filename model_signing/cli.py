@@ -543,8 +543,8 @@ def _sigstore_verifier(args: _Args) -> Verifier:
 
         signature, model = args.signature, args.model_path[0]
         if signature is None and isinstance(model, str):
-            who = "who must have signed? --identity and --identity-provider are required"
-            raise UsageError(who, where=model)
+            missing = "who must have signed? --identity and --identity-provider are required"
+            raise UsageError(missing, where=model)
         signature = signature or beside.find(model, args.signature_name)
         where, claims = str(signature), inspection.claims(signature)
         method, identity, issuer = claims["method"], claims["identity"], claims["issuer"]
