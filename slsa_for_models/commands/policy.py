@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     with progress.bar(shown=not args.no_progress) as shown:
         verdict = verify.verified(args, expected, progress=shown)
     if not verdict.verified or not verdict.accepted:
-        sys.stdout.write(plain.text(verdict))
+        sys.stdout.write(command_line.folded(plain.text(verdict), sys.stdout, 13))
         raise PolicyError(
             "no policy was written: the model was not verified by provenance",
             where=str(args.model),

@@ -135,7 +135,8 @@ def run(args: argparse.Namespace) -> int:
         verdict = verified(args, expected, progress=shown, source=source)
     if args.attest_verdict is not None and verdict.verified:
         _attest_verdict(args, verdict, expected, source, registry)
-    sys.stdout.write(plain.as_json(verdict) if args.format == "json" else plain.text(verdict))
+    said = plain.as_json(verdict) if args.format == "json" else plain.text(verdict)
+    sys.stdout.write(said if args.format == "json" else command_line.folded(said, sys.stdout, 13))
     if not verdict.verified:
         print(f"slsa_for_models: {plain.cause(verdict)}", file=sys.stderr)
     _tell_job(args, verdict)

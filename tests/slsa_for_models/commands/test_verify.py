@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from slsa_for_models.cli import main
 from tests.support.crafted import (
     COMMIT,
     DATASET,
+    REF,
     SOURCE,
     TRAIN,
     Workshop,
@@ -287,6 +289,34 @@ from slsa_for_models.cli import main
 progress._FIRST_AFTER = 0  # of a model that takes a second
 sys.exit(main(sys.argv[1:]))
 """
+
+
+def test_long_lines_fold_at_a_terminals_width(workshop: Workshop) -> None:
+    pty = pytest.importorskip("pty", reason="not tested: this system has no pseudo-terminals")
+    fcntl, termios = (pytest.importorskip(name) for name in ("fcntl", "termios"))
+    model = workshop.model()
+    arguments = ["verify", model, "--provenance", workshop.train_provenance(model), *EXPECTED]
+    arguments += ["--trust-config", workshop.trust_config]
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 90, 0, 0))
+    done = subprocess.run(
+        [sys.executable, "-m", "slsa_for_models", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=True,
+    )
+    os.write(writer, b"end")
+    shown = b""
+    while not shown.endswith(b"end"):
+        shown += os.read(reader, 65536)
+    os.close(reader)
+    os.close(writer)
+    lines = shown.decode().replace("\r", "").splitlines()
+    assert done.stderr == b""
+    assert len([line for line in lines if len(line) > 90]) == 0
+    assert any(f"{TRAIN}@{REF}" in line for line in lines)  # in one piece
 
 
 @pytest.mark.parametrize("given", [(), ("--no-progress",)])
