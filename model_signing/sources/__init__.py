@@ -100,6 +100,13 @@ class AttachingSource(RemoteSource, Protocol):
     def known_as(self) -> tuple[str, str]:
         """The name of the model there, and the SHA-256, hexadecimal, by which it is known."""
 
+    def attached(self, predicate_types: Collection[str]) -> Iterable[tuple[str, bytes]]:
+        """The bundles about it that hold statements of these types: address and content of each.
+
+        Raises:
+            FileError: As `signatures`.
+        """
+
     def check_attach(self) -> None:
         """Fails where `attach` would not be allowed; see there."""
 

@@ -136,7 +136,7 @@ class OciSource:
 
     def signatures(self) -> Iterable[tuple[str, bytes]]:
         """The signatures of models that were attached to the manifest; see `RemoteSource`."""
-        return oci_referrers.bundles(self.at, self.digest, oci_referrers.OMS)
+        return self.attached({oci_referrers.OMS})
 
     def inside(self, address: str) -> str | None:
         """None: a signature in a registry is never a file of a model."""
@@ -145,6 +145,10 @@ class OciSource:
     def known_as(self) -> tuple[str, str]:
         """The repository, and the manifest's digest; see `AttachingSource`."""
         return f"{self.host}/{self.repository}", self.digest.partition(":")[2]
+
+    def attached(self, predicate_types: Collection[str]) -> Iterable[tuple[str, bytes]]:
+        """The bundles that were attached to the manifest, by the type of their statements."""
+        return oci_referrers.bundles(self.at, self.digest, predicate_types)
 
     def check_attach(self) -> None:
         """Stores what every referrer needs, which says nothing."""

@@ -8,7 +8,7 @@ nothing is believed because of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timezone
 from hashlib import sha256
 from typing import Any, NoReturn
@@ -88,7 +88,9 @@ def store(
     return descriptor, "oci-subject" in headers
 
 
-def bundles(at: Repository, digest: str, predicate_type: str) -> Iterator[tuple[str, bytes]]:
+def bundles(
+    at: Repository, digest: str, predicate_types: Collection[str]
+) -> Iterator[tuple[str, bytes]]:
     """The bundles about a digest that hold such a statement: address and content of each.
 
     Raises:
@@ -99,12 +101,13 @@ def bundles(at: Repository, digest: str, predicate_type: str) -> Iterator[tuple[
         if number > _MAX_REFERRERS or left <= 0:
             _too_many(f"{at}@{digest}")
         notes = one.get("annotations") or {}
-        if not isinstance(notes, dict) or notes.get(_PREDICATE, predicate_type) != predicate_type:
+        said = notes.get(_PREDICATE) if isinstance(notes, dict) else ""
+        if said is not None and said not in predicate_types:  # without a word it is looked at
             continue
         where = f"{at}@{one['digest']}"
         data = _content(at, one["digest"], digest, where)
         try:
-            if data is not None and _predicate_type(data) == predicate_type:
+            if data is not None and _predicate_type(data) in predicate_types:
                 left -= len(data)
                 yield where, data
         except BundleError:  # of another kind, or nobody's

@@ -52,6 +52,11 @@ _EVIDENCE: dict[str, command_line.Row] = {
     ),
     "--training-record": ("FILE", "the training.json beside the model"),
     "--vsa": ("FILE", "a summary by a verifier that the policy trusts"),
+    "--attached": (
+        "",
+        "take what was attached to the model in its registry (oci://): provenance, where a source "
+        "or builder is expected; summaries, where the policy trusts a verifier",
+    ),
     "--base-model": (
         "MODEL...",
         "a model this one starts from, with its .sig and provenance beside it; repeatable",
@@ -255,6 +260,7 @@ def verified(
         provenance=args.provenance,
         training_record=args.training_record,
         vsa=args.vsa,
+        attached=args.attached,
         base_models=list(map(BaseModel.beside, args.base_model, of_bases)),
         trust=trust(args),
         run_conclusion=GitHubApi.from_environment(os.environ) if args.run_conclusion else None,

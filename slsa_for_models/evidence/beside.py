@@ -11,8 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from model_signing.sources import Source, beside, has_signatures, signatures
+from model_signing.errors import UsageError
+from model_signing.sources import Source, beside, can_attach, has_signatures, signatures
 from model_signing.sources.signatures import Where
+from slsa_for_models.evidence import statement_names
+from slsa_for_models.evidence.provenance import PREDICATE_V02, PREDICATE_V1
 
 PROVENANCE = (".provenance.sigstore.json", ".intoto.jsonl", ".attestation.sigstore.json")
 
@@ -48,6 +51,40 @@ class Fetched(NamedTuple):
 
     path: Path | None
     inside: tuple[str, ...] = ()
+
+
+class Attached(NamedTuple):
+    """Files with what was attached to a model in its registry: one of all provenance; summaries."""
+
+    provenance: tuple[Path, ...] = ()
+    vsa: tuple[Path, ...] = ()
+
+
+@contextmanager
+def attached(model: Source, *, provenance: bool, vsa: bool) -> Iterator[Attached]:
+    """What was attached to a model in its registry, as files for as long as the context lasts.
+
+    Args:
+        model: The model.
+        provenance: Whether provenance is wanted.
+        vsa: Whether verification summaries are.
+
+    Raises:
+        UsageError: Its place attaches nothing. FileError: It does not answer.
+    """
+    if not can_attach(model):
+        raise UsageError("--attached is for a model in a registry", found=str(model))
+    kinds = {PREDICATE_V02, PREDICATE_V1} if provenance else set()
+    provenances = [data for _, data in model.attached(kinds)] if kinds else []
+    summaries = [data for _, data in model.attached({statement_names.VSA})] if vsa else []
+    with TemporaryDirectory(prefix="attached-") as folder:
+        together = Path(folder, "attached provenance")
+        if provenances:
+            together.write_bytes(b"[%s]" % b",".join(provenances))
+        files = [Path(folder, f"attached summary {n}") for n in range(1, len(summaries) + 1)]
+        for path, data in zip(files, summaries, strict=True):
+            path.write_bytes(data)
+        yield Attached((together,) if provenances else (), tuple(files))
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Evidence:
         model: Where it lies.
         provenance: Provenance files.
         signature: The OMS signature.
-        vsa: A verification summary by a trusted verifier.
+        vsa: Verification summaries, of which one by a trusted verifier has to hold.
         training_record: The record that came beside the model.
         inside: Names in the model of what the signature was fetched from, which it cannot cover.
         trust: The Sigstore instance.
@@ -47,7 +47,7 @@ class Evidence:
     model: Source
     provenance: tuple[Path, ...] = ()
     signature: Path | None = None
-    vsa: Path | None = None
+    vsa: tuple[Path, ...] = ()
     training_record: Path | None = None
     inside: tuple[str, ...] = ()
     trust: SigstoreTrust = OFFLINE

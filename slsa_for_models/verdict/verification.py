@@ -13,7 +13,7 @@ E. `base_models`, F. `run_conclusion`, G. `contents`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +26,7 @@ from model_signing.safe_files import read_bounded
 from model_signing.sources import AnyPath, Source, open_source
 from model_signing.sources.local import LocalSource
 from model_signing.sources.signatures import where
+from slsa_for_models.evidence import beside
 from slsa_for_models.evidence.beside import fetched
 from slsa_for_models.verdict import base_models as lineage
 from slsa_for_models.verdict import (
@@ -65,6 +66,7 @@ def verify(
     copy_to: AnyPath | Copy | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
+    attached: bool = False,
 ) -> Verdict:
     """One verdict over a model and all that came with it. Refusals are in it, not raised.
 
@@ -85,23 +87,26 @@ def verify(
             hashed, and appears when the model is verified.
         jobs: Threads for hashing; by default as many cores as this process may use.
         executor: See `model_signing.hashing.hash_model`.
+        attached: Take what was attached to a model in its registry, too: its signature; provenance,
+            where a source or builder is expected; summaries, where a verifier is trusted.
 
     Raises:
-        UsageError: Nothing to verify against; the copy would lie in the model.
+        UsageError: Nothing to verify against; nothing can be attached there; the copy would lie in
+            the model.
         FileError: A file or the trust root cannot be read, or the copy not written. That is no
             verdict.
         BundleError: A base model's signature cannot be read, so that nobody knows which it is of.
         LineageError: Two of `base_models` are the same model.
     """
     source, place = open_source(model), None if signature is None else where(signature)
-    look = not provenance and vsa is None
-    with fetched(source, place, look=look) as found:
+    look = attached or (not provenance and vsa is None)
+    with fetched(source, place, look=look) as found, _attached(attached, source, expected) as more:
         evidence = Evidence(
             model=source,
-            provenance=tuple(map(Path, provenance)),
+            provenance=(*map(Path, provenance), *more.provenance),
             signature=found.path,
             inside=found.inside,
-            vsa=_path(vsa),
+            vsa=more.vsa if vsa is None else (Path(vsa), *more.vsa),
             training_record=_path(training_record),
             trust=trust,
         )
@@ -150,6 +155,15 @@ def _verify(
     return verdict
 
 
+def _attached(
+    wanted: bool, model: Source, expected: Expectations
+) -> AbstractContextManager[beside.Attached]:
+    if not wanted:
+        return nullcontext(beside.Attached())
+    provenance = expected.source_uri is not None or "builders" in expected.stated
+    return beside.attached(model, provenance=provenance, vsa=bool(expected.verifiers))
+
+
 @contextmanager
 def _copying(evidence: Evidence, copy_to: AnyPath | Copy | None) -> Iterator[Evidence]:
     if copy_to is None:
@@ -181,7 +195,7 @@ def _check_arguments(evidence: Evidence, expected: Expectations) -> None:
     signature_alone = evidence.signature is not None and (
         expected.signer is not None or expected.policy_sha256 is not None
     )
-    if not evidence.provenance and evidence.vsa is None and not signature_alone:
+    if not evidence.provenance and not evidence.vsa and not signature_alone:
         raise UsageError(
             "nothing to verify against",
             fix="give --provenance FILE or --vsa FILE, or --signature with --identity",
@@ -194,7 +208,7 @@ def verify_one(evidence: Evidence, expected: Expectations, means: Means) -> Verd
     Raises:
         FileError: A file or the trust root cannot be read.
     """
-    named = (evidence.signature, evidence.vsa, evidence.training_record)
+    named = (evidence.signature, *evidence.vsa, evidence.training_record)
     model_path = evidence.model.path if isinstance(evidence.model, LocalSource) else None
     for path in (model_path, *evidence.provenance, *named, evidence.trust.trust_config):
         if path is not None and not Path(path).exists():  # before a large model is hashed
@@ -207,9 +221,8 @@ def verify_one(evidence: Evidence, expected: Expectations, means: Means) -> Verd
     # B. Each provenance on its own.
     files, examined = one_provenance.examine_files(evidence.provenance, model, expected, trust)
     # C. A trusted verifier's summary.
-    summary, vsa, vouched = Table(), None, None
-    if evidence.vsa is not None:
-        vsa, vouched = summaries.examine(summary, evidence.vsa, model, expected, trust)
+    summary = Table()
+    vsa, vsa_digest, vouched = summaries.examine_all(summary, evidence.vsa, model, expected, trust)
 
     def found_in(chosen: Choice) -> Found:
         parts = {item.file for item in chosen.relied_on}
@@ -243,7 +256,7 @@ def verify_one(evidence: Evidence, expected: Expectations, means: Means) -> Verd
     read = [(path, sha256) for path, (_, sha256) in zip(evidence.provenance, files, strict=True)]
     read += [
         (path, sha256)
-        for path, sha256 in ((evidence.signature, signature), (evidence.vsa, vsa))
+        for path, sha256 in ((evidence.signature, signature), (vsa, vsa_digest))
         if path
     ]
     return Verdict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,35 @@ from slsa_for_models.verdict.table import Table
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _LEVEL = re.compile(r"SLSA_BUILD_LEVEL_([0-3])")
 """Build levels of SLSA v1.2; no other is known."""
+
+
+def examine_all(
+    table: Table,
+    paths: Sequence[Path],
+    model: ModelDigests,
+    expected: Expectations,
+    trust: SigstoreTrust,
+) -> tuple[Path | None, str | None, Vouched | None]:
+    """Adds the steps for the first summary that holds, or else for the first.
+
+    Returns:
+        Which it is, if there is any, and what `examine` returns.
+
+    Raises:
+        FileError: As `examine`.
+    """
+    first: tuple[Table, tuple[Path, str | None, None]] | None = None
+    for path in paths:
+        tried = Table()
+        digest, vouched = examine(tried, path, model, expected, trust)
+        if vouched is not None:
+            table.steps += tried.steps
+            return path, digest, vouched
+        first = first or (tried, (path, digest, None))
+    if first is None:
+        return None, None, None
+    table.steps += first[0].steps
+    return first[1]
 
 
 def examine(

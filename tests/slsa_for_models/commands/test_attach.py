@@ -14,8 +14,15 @@ from pathlib import Path
 import pytest
 
 from model_signing.oms import bundle
-from model_signing.sources import oci_referrers, open_source
-from tests.slsa_for_models.verdict.test_vsa import ON, PUBLISHER, RESOURCE, VERIFIER, WORKFLOW
+from model_signing.sources import open_source
+from tests.slsa_for_models.verdict.test_vsa import (
+    KEYLESS,
+    ON,
+    PUBLISHER,
+    RESOURCE,
+    VERIFIER,
+    WORKFLOW,
+)
 from tests.support import registries
 from tests.support.crafted import REF, SOURCE, TRAIN, Workshop, new_key, private_pem, refusals
 from tests.support.registries import push, titled
@@ -54,7 +61,7 @@ def keyless(workshop: Workshop) -> tuple[object, ...]:
 
 def in_registry(address: str) -> list[bytes]:
     source = open_source(address)
-    return [data for _, data in oci_referrers.bundles(source.at, source.digest, VSA)]
+    return [data for _, data in source.attached({VSA})]
 
 
 def test_the_verdict_names_the_manifest_and_the_model(
@@ -152,6 +159,40 @@ def test_of_several_signatures_the_expected_one_counts(workshop: Workshop, regis
     assert str(source) in json.dumps(verdict["steps"])  # which is what the tag led to
     code, verdict = workshop.verify(address, *expected[:3], "github.com/octo-org/other")
     assert code == 1
+
+
+def test_what_is_attached_is_relied_on_where_it_is_asked_for(
+    workshop: Workshop, registry: str
+) -> None:
+    """A gate attaches its verdict, consumers demand it; so with provenance, by GitHub's action."""
+    model = workshop.directory(name="loop")
+    pushed(registry, "loop", model)
+    address = f"oci://{registry}/loop:v1"
+    consumer = ("--policy", workshop.write("consumer.toml", KEYLESS.encode()), "--attached")
+    producer = ("--source-uri", SOURCE, "--builder-id", f"{TRAIN}@{REF}", "--attached")
+    for options in (consumer, producer):
+        assert workshop.verify(address, *options)[0] == 2  # nothing is attached
+    # By somebody else: that convinces nobody.
+    other = {**ON, "job_workflow_ref": WORKFLOW.replace("octo-org", "evil")}
+    token = ("--identity-token", workshop.token(**other), "--attest-verdict", "--attach")
+    assert attested(workshop, address, model, *token) == 0
+    source = open_source(address)
+    evil = workshop.train_provenance(model, repository="evil/models")
+    source.attach(evil.read_bytes())
+    for options in (consumer, producer):
+        assert workshop.verify(address, *options)[0] == 1
+    assert attested(workshop, address, model, *keyless(workshop)) == 0
+    code, verdict = workshop.verify(address, *consumer)
+    assert (code, refusals(verdict)) == (0, [])
+    source.attach(workshop.train_provenance(model).read_bytes())
+    code, verdict = workshop.verify(address, *producer)
+    assert (code, refusals(verdict)) == (0, [])
+    # Not asked for, it is not looked at; and here there is none.
+    assert workshop.verify(address, *consumer[:2])[0] == 2
+    assert workshop.verify(model, *consumer)[0] == 2
+    # Of another model under the same tag.
+    push(registry, "loop", titled("w", b"other"), titled("x", b""))
+    assert workshop.verify(address, *consumer)[0] == 2
 
 
 def test_provenance_may_be_about_the_manifest(workshop: Workshop, registry: str) -> None:
