@@ -208,18 +208,30 @@ def temporary_folder(place: Path, *, inherited: bool = False) -> Iterator[Path]:
         place: Where.
         inherited: Whether it is also in use as long as programs run that this process becomes.
     """
-    _remove_leftovers(place)
-    path = place / os.urandom(8).hex().join(_TEMPORARY)
-    path.mkdir(0o700)
-    descriptor = None if os.name == "nt" else os.open(path, os.O_RDONLY)
+    _remove_leftovers(place, folders=True)
+    path, descriptor = _new_folder(place)
     try:
         if descriptor is not None:
-            _lock(descriptor)
             os.set_inheritable(descriptor, inherited)
         yield path
     finally:
         remove_folder(path)
         if descriptor is not None:
+            os.close(descriptor)
+
+
+def _new_folder(place: Path) -> tuple[Path, int | None]:
+    """A new folder, locked: one that nobody has locked was left by a process that was killed."""
+    while True:
+        path = place / os.urandom(8).hex().join(_TEMPORARY)
+        path.mkdir(0o700)
+        if os.name == "nt":
+            return path, None
+        with suppress(FileNotFoundError):  # taken for a leftover before it was locked
+            descriptor = os.open(path, os.O_RDONLY)
+            _lock(descriptor)
+            if path.exists():
+                return path, descriptor
             os.close(descriptor)
 
 
@@ -255,20 +267,21 @@ def _temporary(folder: Path) -> tuple[Path, BinaryIO]:
         file.close()
 
 
-def _remove_leftovers(folder: Path) -> None:
+def _remove_leftovers(folder: Path, *, folders: bool = False) -> None:
+    """Files; `folders` only in a place for copies: anywhere else they may be a part of a model."""
     names: list[str] = []
     with suppress(OSError):
         names = os.listdir(folder)  # noqa: PTH208 - a million names
     for name in filter(is_temporary, names):
         with suppress(OSError):  # what cannot be removed is left out of the model all the same
-            _remove_leftover(folder / name)
+            _remove_leftover(folder / name, folders)
 
 
-def _remove_leftover(leftover: Path) -> None:
+def _remove_leftover(leftover: Path, folders: bool) -> None:
     """Others may write to the same folder, such as /tmp: nothing of theirs is followed."""
     status = leftover.lstat()
     if stat.S_ISDIR(status.st_mode):
-        if os.name == "nt":  # where a folder has no lock, nobody knows that it is one
+        if os.name == "nt" or not folders:  # where a folder has no lock, nobody knows what it is
             return
         descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
         try:

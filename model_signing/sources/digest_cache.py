@@ -54,6 +54,8 @@ class DigestCache:
                 self._check(os.fstat(descriptor))
             finally:
                 os.close(descriptor)
+            # SQLite believes a journal that lies beside its file.
+            self._check_owner(self._path.parent, self._path.parent.stat())
             self._database = sqlite3.connect(self._path, _PATIENCE)
             self._database.execute(_TABLE)
         except (OSError, sqlite3.Error) as error:
@@ -107,16 +109,21 @@ class DigestCache:
         return all(moment + _SETTLED < self._began for moment in times)
 
     def _check(self, status: os.stat_result) -> None:
-        others = stat.S_IMODE(status.st_mode) & 0o022
         if not stat.S_ISREG(status.st_mode):
             raise FileError("the digest cache is no file", where=str(self._path))
-        if os.name == "posix" and (status.st_uid != os.geteuid() or others):
+        self._check_owner(self._path, status)
+
+    def _check_owner(self, path: Path, status: os.stat_result) -> None:
+        if os.name != "posix":
+            return
+        mode = stat.S_IMODE(status.st_mode)
+        if status.st_uid not in (os.geteuid(), 0) or mode & 0o022:
             raise FileError(
                 "the digest cache may be written to by others, who would decide what is signed",
-                where=str(self._path),
-                expected=f"a file of user {os.geteuid()} that nobody else may write to",
-                found=f"user {status.st_uid}, mode {stat.S_IMODE(status.st_mode):o}",
-                fix="remove it, or name another with --digest-cache",
+                where=str(path),
+                expected=f"a file in a folder, both written to by user {os.geteuid()} alone",
+                found=f"user {status.st_uid}, mode {mode:o}",
+                fix="name another with --digest-cache, in a folder of your own",
             )
 
     def _fail(self, error: Exception) -> None:

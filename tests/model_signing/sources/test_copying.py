@@ -331,3 +331,15 @@ def test_the_command_line_says_where_the_copy_is(
     assert contents(copies / "copy") == FILES
     assert main(command) == 1
     assert "the copy would be mixed with what is there already" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_model_is_no_leftover_whatever_it_is_called(
+    model: Path, tmp_path: Path
+) -> None:
+    odd = model / f".model_signing-{'0' * 16}.tmp"
+    odd.mkdir()
+    (odd / "weights.bin").write_bytes(b"mine")
+    signed = model_signing.sign(model, model / "model.sig", SIGN)
+    assert f"{odd.name}/weights.bin" in signed.manifest.files
+    assert (odd / "weights.bin").read_bytes() == b"mine"
+    model_signing.verify(model, model / "model.sig", VERIFY)

@@ -134,6 +134,11 @@ def test_a_cache_that_others_may_write_to_is_refused(model: Path, tmp_path: Path
         with pytest.raises(FileError, match="written to by others"):
             signed(model, cache)
         cache.chmod(0o600)
+        tmp_path.chmod(0o1777)  # as /tmp: a journal could be put beside it
+        with pytest.raises(FileError, match="written to by others") as refusal:
+            signed(model, cache)
+        assert refusal.value.where == str(tmp_path)
+        tmp_path.chmod(0o755)
         (tmp_path / "link").symlink_to(cache)
         with pytest.raises(FileError, match="cannot use the digest cache"):
             signed(model, tmp_path / "link")

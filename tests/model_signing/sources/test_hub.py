@@ -80,6 +80,14 @@ def test_the_same_signature_here_and_there(
     model_signing.verify(tmp_path / "c", tmp_path / "here.sig", VERIFY)
 
 
+def test_verified_files_are_opened_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+    model_signing.sign(ADDRESS, tmp_path / "model.sig", SIGN)
+    verified = model_signing.verify(ADDRESS, tmp_path / "model.sig", VERIFY)
+    for name in ("config.json", "empty.txt", "weights/model.safetensors"):
+        with verified.open(name) as file:
+            assert file.read() == FILES[name]
+
+
 def test_what_its_own_client_downloads_is_what_is_verified(hub: Hub, tmp_path: Path) -> None:
     model_signing.sign(ADDRESS, tmp_path / "model.sig", SIGN)
     (tmp_path / "key.pub").write_bytes(public_pem(KEY))
