@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import requests
 
+from sandbox.services import programs
 from tests.support.limits import limited, until
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -273,9 +274,6 @@ def faulty() -> Iterator[FaultyRegistry]:
 
 def built(name: str) -> Path:
     """A program of `make services`; the test is skipped where it was not built."""
-    reason = "not tested: this checkout builds no services"
-    programs = pytest.importorskip("sandbox.services.programs", reason=reason)
     if programs.missing([name]):
         pytest.skip(f"not tested: no {name} here; `make services` builds it")
-    program: Path = programs.programs([name])[name]
-    return program
+    return programs.programs([name])[name]
