@@ -57,8 +57,12 @@ def load_policy(path: str | os.PathLike[str], *, within: int = MOST_NESTED) -> E
 def _parsed(data: bytes) -> Toml:
     try:
         # A fraction is nothing but a bound of a figure: 1.0 is not 1 in TOML.
-        document: Toml = tomllib.loads(data.decode(), parse_float=Decimal)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        document: Toml = tomllib.loads(data.decode("utf-8-sig"), parse_float=Decimal)
+    except UnicodeDecodeError:
+        raise PolicyError(
+            "the policy is not TOML", expected="text in UTF-8", found="another encoding"
+        ) from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyError("the policy is not TOML", found=str(error)) from None
     _fractions(document)
     json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")

@@ -232,6 +232,17 @@ def test_a_key_that_the_policy_names_and_nobody_has(workshop: Workshop) -> None:
     assert (code, error["error"]) == (1, "FileError")
 
 
+def test_a_policy_as_editors_save_it(workshop: Workshop) -> None:
+    """With a byte order mark and carriage returns; what is not UTF-8 is called so."""
+    text = FULL.replace("\n", "\r\n")
+    path = workshop.write("policy.toml", text.encode("utf-8-sig"))
+    assert policy_file.load_policy(path) == policy_file.load_policy(write(workshop, FULL, "p.toml"))
+    path = workshop.write("policy.toml", text.encode("utf-16"))
+    with pytest.raises(PolicyError, match="not TOML") as refusal:
+        policy_file.load_policy(path)
+    assert (refusal.value.expected, refusal.value.where) == ("text in UTF-8", str(path))
+
+
 def test_defaults(workshop: Workshop) -> None:
     assert policy_file.load_policy(write(workshop, "version = 1")) == Expectations()
     loaded = policy_file.load_policy(
