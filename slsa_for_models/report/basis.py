@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from slsa_for_models.verdict.expectations import Expectations, shown
 from slsa_for_models.verdict.result import Verdict
 
@@ -28,8 +26,7 @@ def basis(verdict: Verdict) -> dict[str, object]:
 
 def expectations(expected: Expectations) -> dict[str, str]:
     """Every expectation that was applied, also by default; what was not expected is left out."""
-    values = {one.name: getattr(expected, one.name) for one in fields(expected) if one.compare}
-    return {name: shown(value) for name, value in values.items() if value}
+    return {name: shown(value) for name, value in expected.applied().items()}
 
 
 def _signed(verdict: Verdict) -> list[dict[str, str]]:

@@ -289,6 +289,11 @@ class Expectations:
         if isinstance(self.source_uri, str):
             object.__setattr__(self, "source_uri", source_uri(self.source_uri))
 
+    def applied(self) -> dict[str, object]:
+        """Every expectation by its attribute, also by default; what is not expected is left out."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.compare}
+        return {name: value for name, value in values.items() if value}
+
     def stating(self, **more: object) -> Expectations:
         """These expectations and more, of what they leave open.
 
@@ -338,7 +343,13 @@ def shown(value: object) -> str:
     if isinstance(value, (Builder, Signer, SummaryVerifier)):
         stated = ((one.name, getattr(value, one.name)) for one in fields(value))
         return " ".join(f"{name} {shown(one)}" for name, one in stated if one not in (None, ()))
-    return str(value)
+    if isinstance(value, Expectations):  # of base models
+        listed = (f"{name}: {shown(one)}" for name, one in value.applied().items())
+        return f"policy SHA-256 {value.policy_sha256}, {'; '.join(listed)}"
+    if isinstance(value, timedelta):
+        hours = value // timedelta(hours=1)
+        return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _key_shown(pem: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from slsa_for_models.verdict.expectations import (
     Expectations,
     Pattern,
     Signer,
+    shown,
     workflow,
 )
 from tests.support.crafted import REF, SOURCE, TRAIN
@@ -83,3 +85,32 @@ def test_a_workflow_that_signs_speaks_for_itself_too() -> None:
 def test_what_is_no_workflow_at_a_reference(identity: str) -> None:
     with pytest.raises(UsageError, match="not a workflow at a git reference"):
         workflow(identity)
+
+
+def test_every_expectation_is_shown_in_the_words_of_policies(tmp_path: Path) -> None:
+    """Never as Python writes its own values."""
+    (tmp_path / "base.toml").write_text('version = 1\n[source]\nbranch = {pattern = "r.*"}\n')
+    (tmp_path / "policy.toml").write_text(
+        """version = 1
+[require]
+base_models = true
+[[base_model]]
+policy = "base.toml"
+[build]
+inputs = {a = {pattern = "b"}}
+metrics = {test_accuracy = {minimum = 0.5}}
+[vsa]
+max_age = "30d"
+[[vsa.verifier]]
+id = "x"
+identity = {pattern = "a.*"}
+issuer = "https://x.example"
+"""
+    )
+    applied = policy_file.load_policy(tmp_path / "policy.toml").applied()
+    said = {name: shown(value) for name, value in applied.items()}
+    assert said["base_models"] == "true"
+    assert said["summary_age"] == "30d"
+    assert said["inputs"] == "a=pattern b"
+    assert "branch: pattern r.*" in said["base_policies"]
+    assert not [text for text in said.values() if re.search(r"\w\(\w+=|None|frozenset", text)]
