@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import oras.client
 import pytest
 
 from model_signing.cli import main
 from sandbox.sigstore import LocalSigstore
+from tests.support import registries
 from tests.support.material import (
     ROOT,
     authority,
@@ -214,3 +216,29 @@ def test_what_the_peer_signed_of_old(capsys: pytest.CaptureFixture[str]) -> None
     assert main([*command, "--allow-legacy-predicate"]) == 0
     assert main(command) == 1
     assert "--allow-legacy-predicate" in capsys.readouterr().err
+
+
+def test_what_lies_in_a_registry_has_the_same_signature(peer: Peer, tmp_path: Path) -> None:
+    """Signed there by us, verified by the peer after a download; and the other way round."""
+    key, files = new_key(), {"config.json": b"{}", "w/0.bin": b"0" * 5000, "w/ü.bin": b""}
+    (tmp_path / "key.pem").write_bytes(private_pem(key))
+    (tmp_path / "key.pub").write_bytes(public_pem(key))
+    layers = [registries.titled(name, data) for name, data in files.items()]
+    with registries.started(registries.docker_registry(), tmp_path) as host:
+        registries.push(host, "org/model", *layers)
+        address, folder = f"oci://{host}/org/model:v1", tmp_path / "model"
+        ours = ["sign", "key", address, "--private-key", str(tmp_path / "key.pem")]
+        assert main([*ours, "--signature", str(tmp_path / "ours.sig")]) == 0
+        client = oras.client.OrasClient(insecure=True)
+        client.pull(target=address.removeprefix("oci://"), outdir=str(folder))
+        verify = ["verify", "key", "--public_key", str(tmp_path / "key.pub"), "--signature"]
+        sign = ["sign", "key", "--private_key", str(tmp_path / "key.pem"), "--signature"]
+        codes, printed = peer.run(
+            [
+                [*verify, str(tmp_path / "ours.sig"), str(folder)],
+                [*sign, str(tmp_path / "theirs.sig"), str(folder)],
+            ],
+            tmp_path,
+        )
+        assert codes == [0, 0], printed
+        assert main([*verify, str(tmp_path / "theirs.sig"), address]) == 0
