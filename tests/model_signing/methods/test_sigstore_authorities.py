@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from model_signing.methods.sigstore import (
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from tests.support import stock
-from tests.support.material import edited, statement
+from tests.support.material import base64_of, edited, statement
 
 Json = dict[str, Any]
 NAMES = {
@@ -113,6 +114,18 @@ class TestVerifying:
         with LocalSigstore() as other:
             self.authorities(kind).append(other.trusted_root()[kind][0])
         assert "had ended" in self.refused(kind).message
+
+    @pytest.mark.parametrize("number", range(3))
+    def test_a_certificate_that_openssl_cannot_read(self, number: int) -> None:
+        """rfc3161-client panics on it, which is no `Exception` (PyO3)."""
+        one = self.authorities("timestampAuthorities")[0]["certChain"]["certificates"][number]
+        data = base64.b64decode(one["rawBytes"])
+        organization = b"\x0c\x0csigstore.dev"  # a UTF8String, as of another class
+        assert data.count(organization) == 2
+        one["rawBytes"] = base64_of(data.replace(organization, b"\x8c" + organization[1:]))
+        with pytest.raises(Error) as refusal:
+            accepted(self.config, self.signed, self.folder)
+        assert refusal.value.message
 
     def test_an_entry_counts_for_the_log_that_it_names(self) -> None:
         with LocalSigstore() as other:

@@ -246,6 +246,7 @@ def trusted_root(workshop: Workshop) -> Path:
     return workshop.write("root.jsonl", f"{root}\n".encode())
 
 
+@pytest.mark.services
 def test_gh_relies_on_it(workshop: Workshop, attached: str) -> None:
     beside = Path(sys.executable).parent / "gh"
     gh = beside if beside.exists() else shutil.which("gh")
@@ -268,6 +269,7 @@ def test_gh_relies_on_it(workshop: Workshop, attached: str) -> None:
     assert verified(attached.replace("model", "unverified"))[0] != 0
 
 
+@pytest.mark.services
 def test_cosign_relies_on_it(workshop: Workshop, attached: str) -> None:
     cosign = registries.built("cosign")
     root = json.dumps(workshop.sigstore.trusted_root()).encode()
