@@ -94,6 +94,10 @@ _OPTIONS: dict[str, command_line.Row] = {
         "takes (default: 512 MiB, as every verifier does)",
     ),
     "--jobs": ("N", "threads for hashing (default: all cores)"),
+    "--executor": (
+        "dask:ADDRESS",
+        "hash on the workers of this Dask cluster, which read the model themselves",
+    ),
     "--quiet": ("", "print nothing when all is well"),
     "--no-progress": ("", "no progress bar"),
     "--format": ("text|json", "print the result as text or JSON"),
@@ -129,7 +133,7 @@ _OPTIONS: dict[str, command_line.Row] = {
     "--timestamp-url": ("URL", "add a timestamp by this RFC 3161 authority"),
     "--tsa-certificate-chain": ("FILE...", "PEM of a trusted timestamp authority"),
 }
-_WALK = "--ignore-paths --ignore-git-paths --allow-symlinks --jobs"
+_WALK = "--ignore-paths --ignore-git-paths --allow-symlinks --jobs --executor"
 _OUTPUT = "--quiet --no-progress --format"
 _HASH = f"{_WALK} {_OUTPUT} --hash-algorithm --shard-size"
 _MODELS = "model_path+ --signature --signature-name"
@@ -192,14 +196,14 @@ def _parser(given: Sequence[str]) -> command_line.Parser:
     for command, methods in _METHODS.items():
         group = _add(commands, command, f"{command} a model. Without METHOD: sigstore")
         choices = group.add_subparsers(metavar="METHOD", dest="method", required=True)
-        run = _sign if command == "sign" else _verify
+        run = _hashing(_sign if command == "sign" else _verify)
         for method, (purpose, options, make, example) in methods.items():
             options = options if command in given and method in given else ""
             example = f"{command} {method} my-model {example}"
             _add(choices, method, purpose, options, example, run=run, make=make)
     purpose = "print the digest that a signature of the model names"
     options = f"model_path {_HASH}"
-    _add(commands, "digest", purpose, options, run=_digest, example="digest my-model")
+    _add(commands, "digest", purpose, options, run=_hashing(_digest), example="digest my-model")
     purpose = "print what a signature claims: UNVERIFIED"
     _add(
         commands,
@@ -255,6 +259,21 @@ def _default_method(argv: list[str]) -> list[str]:
         if near or (rest and not rest[0].startswith("-")):
             return [command, word]  # argparse refuses it, with the suggestion
     return [command, "sigstore", word, *rest]
+
+
+def _hashing(run: Callable[[_Args], int]) -> Callable[[_Args], int]:
+    """A command that hashes, here or on other machines."""
+
+    def command(args: _Args) -> int:
+        args.pool = None
+        if args.executor is None:
+            return run(args)
+        from model_signing import executors
+
+        with executors.opened(args.executor) as args.pool:
+            return run(args)
+
+    return command
 
 
 def _sign(args: _Args) -> int:
@@ -360,7 +379,7 @@ def _signed(
     if signature is None and not args.attach and not isinstance(model, str):
         signature = beside.place(model, args.signature_name)
     options = _hash_options(args, model, jobs)
-    more: dict[str, Any] = {"progress": progress, "attach": args.attach}
+    more: dict[str, Any] = {"progress": progress, "attach": args.attach, "executor": args.pool}
     if args.largest_signature is not None:
         more["largest"] = args.largest_signature
     signed = model_signing.sign(model, signature, signer, options, **more)
@@ -412,6 +431,7 @@ def _verified(
         verified = model_signing.compare_listed(model, given, verifier, **options)
     else:
         options |= _attributes(args, "allow_legacy_predicate allow_symlinks copy_to")
+        options["executor"] = args.pool
         verified = model_signing.verify(model, given, verifier, **options)
     _warn(args, model, verified)
     who, log = verified.authenticated, verified.authenticated.log
@@ -468,7 +488,7 @@ def _digest(args: _Args) -> int:
         resolved = {"resolved": str(model)}
     with _progress(args) as progress:
         options = _hash_options(args, args.model_path, args.jobs)
-        digest = model_signing.digest(model, options, progress=progress)
+        digest = model_signing.digest(model, options, executor=args.pool, progress=progress)
     if args.format == "json":
         fields = {"result": "digest", "algorithm": "sha256", "digest": digest, **resolved}
         return _show(args, fields)

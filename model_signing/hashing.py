@@ -26,6 +26,7 @@ from model_signing.errors import FileError, UsageError
 from model_signing.oms.manifest import Algorithm, Manifest, Serialization, resources
 from model_signing.oms.names import MAX_FILES
 from model_signing.sources import Entry, Source
+from model_signing.sources.local import LocalSource
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -135,6 +136,8 @@ def hash_model(
         jobs_to_do = [_Job(*how, map(part_of, names), cost, note, copy) for cost, names in batches]
         _Crew(jobs_to_do, max(jobs, waits), report).run()
     else:
+        if isinstance(source, LocalSource):
+            how = (source.for_others(), *how[1:])
         _elsewhere(partial(hash_ranges, *how), batches, part_of, executor, note, report)
     return Manifest(serialization, digests, sizes)
 

@@ -9,8 +9,8 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -69,10 +69,12 @@ class LocalSource:
         path: A folder, or a single file.
         allow_symlinks: Follow symbolic links that stay inside the model, or lead from a snapshot
             in Hugging Face's cache to its blobs; otherwise refuse any.
+        same_machine: Whether who reads numbers devices as who enumerated the files did.
     """
 
     path: str
     allow_symlinks: bool = False
+    same_machine: bool = True
 
     def __str__(self) -> str:
         return self.path
@@ -103,6 +105,15 @@ class LocalSource:
         if stat.S_ISREG(status.st_mode):
             return {check_name(self.name): _entry(status)}, []
         return self._walk(selection, (status.st_dev, status.st_ino))
+
+    def for_others(self) -> LocalSource:
+        """The same, for processes that stand elsewhere, perhaps on another machine."""
+        return replace(self, path=os.path.abspath(self.path), same_machine=False)  # noqa: PTH100
+
+    def _differs(self, listed: Hashable, found: tuple[int, ...]) -> bool:
+        if self.same_machine or not isinstance(listed, tuple):
+            return listed != found
+        return listed[1:] != found[1:]
 
     def _status(self) -> os.stat_result:
         """6.1.1 holds for the model's own path too: a link there is as easily exchanged."""
@@ -173,7 +184,7 @@ class LocalSource:
                 os.close(descriptor)
         except (OSError, ValueError) as error:
             failed(path, error)
-        if entry.version is not None and entry.version != _version(status):
+        if entry.version is not None and self._differs(entry.version, _version(status)):
             raise FileError(
                 "the file changed while it was being hashed",
                 where=path,

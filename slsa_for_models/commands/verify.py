@@ -76,6 +76,10 @@ _OUTPUT: dict[str, command_line.Row] = {
         "a new folder; it gets the model's bytes as they are hashed, and is there only if the "
         "model is verified",
     ),
+    "--executor": (
+        "dask:ADDRESS",
+        "hash on the workers of this Dask cluster, which read the model themselves",
+    ),
     "--html": ("FILE", "write it as a page for people, which needs nothing else"),
     "--attest-verdict": (
         "FILE?",
@@ -121,6 +125,13 @@ def add_options(parser: argparse.ArgumentParser, model: str = "model") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
+    from model_signing import executors
+
+    with executors.opened(args.executor) as args.pool:
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from model_signing.safe_files import write_atomic
     from model_signing.sources import open_source, signatures
     from model_signing.terminal import progress
@@ -265,6 +276,7 @@ def verified(
         trust=trust(args),
         run_conclusion=GitHubApi.from_environment(os.environ) if args.run_conclusion else None,
         copy_to=getattr(args, "copy_to", None),  # not of `policy init`
+        executor=getattr(args, "pool", None),
         progress=progress,
         jobs=jobs,
     )
