@@ -12,8 +12,8 @@ import platform
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
-from importlib import import_module
+from contextlib import contextmanager, suppress
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,10 +121,11 @@ def versions() -> dict[str, str]:
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
         code.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
-    import model_signing
-
+    installed = "none installed: a source tree"
+    with suppress(metadata.PackageNotFoundError):
+        installed = metadata.version("model-transparency")
     return {
-        "model-transparency": model_signing.__version__,
+        "model-transparency": installed,
         "its code": code.hexdigest()[:16],
         "Python": ".".join(platform.python_version_tuple()[:2]),
     }

@@ -50,7 +50,7 @@ class Cluster:
         log = self._stack.enter_context((self._folder / f"{kind}-{len(self.workers)}").open("wb"))
         process = subprocess.Popen(
             [*command, *options, "--scheduler-file", str(self._file)],
-            cwd=self._folder,
+            cwd=self._folder,  # away from the model's, as another machine is
             env={**os.environ, "PYTHONPATH": str(code)},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -58,8 +58,6 @@ class Cluster:
         )
         self._stack.enter_context(limited(process, 240))
         return process
-
-    # Away from the folder of the model, as another machine is.
 
     def add(self, *, code: Path = ROOT) -> subprocess.Popen[bytes]:
         """Starts a worker, and waits until the scheduler has it."""
