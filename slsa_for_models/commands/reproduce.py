@@ -1,33 +1,49 @@
-"""`slsa_for_models reproduce`: train again from a record and compare the bytes."""
+"""`slsa_for_models reproduce`: train again and compare the bytes."""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import tempfile
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model_signing.errors import UsageError
 from model_signing.terminal import command_line
+from slsa_for_models.commands import expectation_options
 from slsa_for_models.commands.shared_options import (
     DATA,
     MOST_IMAGES,
+    TRUST,
     UNCONFINED,
     check_data_options,
     images,
     say,
+    trust,
+    verified,
 )
-from slsa_for_models.errors import RecordError
+from slsa_for_models.errors import RecordError, ReproductionError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from slsa_for_models.evidence.training_plan import Pin
     from slsa_for_models.evidence.training_record import TrainingRecord
 
 
 _OPTIONS: dict[str, command_line.Row] = {
     "model": ("FILE", "a file or a directory"),
-    "--training-record": ("FILE!", "the training.json that `train` wrote"),
-    "--data-dir": ("DIR", "CIFAR-10's binary batches or archive on disk"),
+    "--training-record": (
+        "FILE",
+        "the training.json that `train` wrote; enough for a recipe",
+    ),
+    "--provenance": (
+        "FILE...",
+        "provenance of the training, which is verified first; repeatable",
+    ),
+    "--source": ("DIR", "a clone of the repository that has the commit (default: it is fetched)"),
+    "--data": ("DIR", "a folder with inputs, found by their digests"),
+    "--python": ("PATH", "the interpreter that gets the locked packages (default: this one)"),
+    "--data-dir": ("DIR", "of a recipe: CIFAR-10's binary batches or archive on disk"),
     "--dataset-url": DATA["--dataset-url"],
     "--unconfined": UNCONFINED,
 }
@@ -36,14 +52,18 @@ _OPTIONS: dict[str, command_line.Row] = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.description = (
-        "Train again with the data, seed, threads and parameters that the record "
-        "names, and compare the result with the model, byte for byte."
+        "Train again and compare the result with the model, byte for byte: a recipe by its "
+        "record; any command by verified provenance, from its commit, with its lock and its data."
     )
     parser.epilog = (
-        "example:\n"
-        "  slsa_for_models reproduce out/pytorch_model.pth --training-record out/training.json"
+        "examples:\n"
+        "  slsa_for_models reproduce out/pytorch_model.pth --training-record out/training.json\n"
+        "  slsa_for_models reproduce model.pkl --provenance model.pkl.provenance.sigstore.json \\\n"
+        "    --source-uri github.com/ORG/REPO --identity WORKFLOW"
     )
     command_line.add_options(parser, _OPTIONS)
+    command_line.add_options(parser.add_argument_group("Sigstore"), TRUST)
+    expectation_options.add(parser)
     parser.set_defaults(run=run)
 
 
@@ -53,11 +73,91 @@ def run(args: argparse.Namespace) -> int:
     from slsa_for_models.evidence import training_record
     from slsa_for_models.training.reproduce import reproduce
 
-    said = training_record.parse(read_bounded(args.training_record, training_record.MAX_BYTES))
-    confined = not args.unconfined
-    sha256 = reproduce(args.model, said, lambda: _images(args, said), say, confined=confined)
+    if args.provenance:
+        sha256 = _by_provenance(args)
+    elif args.training_record:
+        data = read_bounded(args.training_record, training_record.MAX_BYTES)
+        said = training_record.parse(data)
+        confined = not args.unconfined
+        sha256 = reproduce(args.model, said, lambda: _images(args, said), say, confined=confined)
+    else:
+        raise UsageError("nothing to repeat", expected="--provenance or --training-record")
     print(f"identical: {args.model}  sha256:{sha256}")
     return 0
+
+
+def _by_provenance(args: argparse.Namespace) -> str:
+    """What a verified provenance says, done again."""
+    from slsa_for_models.evidence import training_plan
+    from slsa_for_models.training import reproduce
+    from slsa_for_models.training.inputs import AtHand
+    from slsa_for_models.training.run import Machine
+    from slsa_for_models.verdict.verification import verify
+
+    verdict = verify(
+        args.model,
+        expectation_options.expectations(args),
+        provenance=args.provenance,
+        training_record=args.training_record,
+        trust=trust(args),
+    ).require()
+    said = verdict.record
+    found = [one.provenance for one in verdict.accepted if one.provenance.kind.trains]
+    if said is None or not found:
+        raise ReproductionError("no accepted provenance says how the model was trained")
+    inputs, commit = found[0].inputs or {}, found[0].source_commit
+    if not inputs.get("command"):
+        confined = not args.unconfined
+        find = partial(_images, args, said)
+        return reproduce.reproduce(args.model, said, find, say, confined=confined)
+    with tempfile.TemporaryDirectory(prefix="reproduction-") as folder:
+        source = Path(folder, "source")
+        source.mkdir()
+        _check_out(args.source, found[0].source_uri.removeprefix("git+"), commit, source)
+        plan = training_plan.read(inputs, source)
+        at_hand = AtHand(by_digest=_by_digest(args.data) if args.data else {})
+        reproduce.check_repeatable(plan, at_hand)
+        args.source, args.artifacts = source, args.data
+        bases = {base.path: verified(base, args, Path(folder)) for base in plan.base_models}
+        machine = Machine(
+            source=source,
+            at_hand=at_hand,
+            base_models=bases,
+            python=args.python,
+            confined=not args.unconfined,
+        )
+        return reproduce.repeat(args.model, said, plan, machine, say)
+
+
+def _check_out(clone: Path | None, url: str, commit: str, folder: Path) -> None:
+    """The files of a commit, of a clone on this machine or from its address."""
+    from slsa_for_models.gcp import steps
+
+    if clone is None:
+        steps.clone(url, commit, folder)
+        return
+    git = ["git", "-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null"]
+    for command in (
+        [*git, "clone", "--quiet", "--no-checkout", "--shared", str(clone), str(folder)],
+        [*git, "-C", str(folder), "checkout", "--quiet", "--detach", commit],
+    ):
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            raise ReproductionError(
+                "the source does not have the commit",
+                where=str(clone),
+                expected=commit,
+                found=(lines or ["no message"])[-1],
+            )
+
+
+def _by_digest(folder: Path) -> dict[str, Path]:
+    """SHA-256 -> file, of all files in a folder."""
+    from slsa_for_models.evidence.training_record import describe_file
+
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {describe_file(path, path.name).sha256: path for path in files}
 
 
 def _images(

@@ -18,7 +18,7 @@ from slsa_for_models.cifar10 import archive
 if TYPE_CHECKING:
     from model_signing.methods.sigstore_trust import SigstoreTrust
     from slsa_for_models.cifar10.plan import Files
-    from slsa_for_models.evidence.training_plan import Pin
+    from slsa_for_models.evidence.training_plan import Base, Pin
     from slsa_for_models.training.run import Say
 
 MOST_IMAGES = 1_000_000  # of each split of the synthetic set
@@ -209,6 +209,32 @@ def fetch_archive(target: Path, urls: Sequence[str], say: Say) -> None:
 
     wanted = download.Wanted("CIFAR-10", archive.SHA256, archive.SIZE)
     download.fetch(wanted, urls, target, say, fix=archive.WAYS_OUT)
+
+
+def verified(base: Base, args: argparse.Namespace, folder: Path) -> Path:
+    """A copy of a base model whose every byte its own policy accepts.
+
+    Raises:
+        Error: It is refused, or cannot be had.
+    """
+    from slsa_for_models.verdict.policy_file import load_policy
+    from slsa_for_models.verdict.verification import verify
+
+    source = args.source or Path()
+    kind, _, rest = base.uri.partition(":")
+    local = {"source": source, "artifact": args.artifacts or Path(), "file": Path("/")}
+    model = local[kind] / rest.removeprefix("//") if kind in local else base.uri
+    copy = folder / base.path.replace("/", "-")
+    verdict = verify(
+        model,
+        load_policy(source / base.policy),
+        signature=source / base.signature,
+        trust=trust(args),
+        copy_to=copy,
+    )
+    verdict.require()
+    say(f"base model {base.path}: verified, {verdict.signer}")
+    return copy / verdict.model.name if verdict.model.single else copy
 
 
 def say(line: str) -> None:

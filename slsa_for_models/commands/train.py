@@ -21,12 +21,12 @@ from slsa_for_models.commands.shared_options import (
     images,
     number,
     say,
-    trust,
+    verified,
 )
 from slsa_for_models.models import formats
 
 if TYPE_CHECKING:
-    from slsa_for_models.evidence.training_plan import Base, Plan
+    from slsa_for_models.evidence.training_plan import Plan
     from slsa_for_models.training.run import Machine
 
 _COMMON: dict[str, command_line.Row] = {
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
     plan, machine = _own(args) if args.model or args.workflow_inputs else _recipe(args)
     with tempfile.TemporaryDirectory(prefix="base-models-") as folder:
-        bases = {base.path: _verified(base, args, Path(folder)) for base in plan.base_models}
+        bases = {base.path: verified(base, args, Path(folder)) for base in plan.base_models}
         machine = replace(machine, base_models=bases)
         record = training.train(plan, machine, args.output_dir, say)
     print(f"{args.output_dir / record.model.name}  sha256:{record.model.sha256}")
@@ -150,32 +150,6 @@ def _own(args: argparse.Namespace) -> tuple[Plan, Machine]:
         confined=not args.unconfined,
     )
     return plan, machine
-
-
-def _verified(base: Base, args: argparse.Namespace, folder: Path) -> Path:
-    """A copy of a base model whose every byte its own policy accepts.
-
-    Raises:
-        Error: It is refused, or cannot be had.
-    """
-    from slsa_for_models.verdict.policy_file import load_policy
-    from slsa_for_models.verdict.verification import verify
-
-    source = args.source or Path()
-    kind, _, rest = base.uri.partition(":")
-    local = {"source": source, "artifact": args.artifacts or Path(), "file": Path("/")}
-    model = local[kind] / rest.removeprefix("//") if kind in local else base.uri
-    copy = folder / base.path.replace("/", "-")
-    verdict = verify(
-        model,
-        load_policy(source / base.policy),
-        signature=source / base.signature,
-        trust=trust(args),
-        copy_to=copy,
-    )
-    verdict.require()
-    say(f"base model {base.path}: verified, {verdict.signer}")
-    return copy / verdict.model.name if verdict.model.single else copy
 
 
 _INPUT_OPTIONS = (

@@ -1,4 +1,4 @@
-"""Train again from a record and compare the bytes.
+"""Train again and compare the bytes: a recipe by its record, any command by its provenance.
 
 Equality is proof enough; where it fails, the report says what could have caused it: other data,
 versions, processor features or source, and how far the weights are apart.
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from slsa_for_models.evidence.training_plan import Pin, Plan, Scalar
     from slsa_for_models.evidence.training_record import Environment, TrainingRecord
     from slsa_for_models.models.formats import Format
-    from slsa_for_models.training.inputs import Say
+    from slsa_for_models.training.inputs import AtHand, Say
+    from slsa_for_models.training.run import Machine
 
 
 def reproduce(
@@ -36,7 +37,7 @@ def reproduce(
     *,
     confined: bool = True,
 ) -> str:
-    """Train again and compare.
+    """Run a recipe again and compare.
 
     Args:
         model: The model the record is about.
@@ -53,9 +54,86 @@ def reproduce(
         RecordError: The record is not of this model, or asks for what cannot be done.
         ReproductionError: The data or the result is another; the message says what differs.
     """
+    _check_about(model, said)
+    format, parameters = _recipe(said)
+    pins, files = find_images()
+    plan = recipes.of(format, {**parameters, "minimum-accuracy": 0}, pins)  # bytes are compared
+    return repeat(model, said, plan, machine(files, confined=confined), say)
+
+
+def check_repeatable(plan: Plan, at_hand: AtHand) -> None:
+    """Says before the work that a training cannot be repeated, if that is known.
+
+    Args:
+        plan: By a verified provenance.
+        at_hand: Inputs that need not be fetched.
+
+    Raises:
+        ReproductionError: It cannot.
+    """
+    problems = []
+    if plan.network:
+        problems.append("it had a network, and nobody knows what it read there")
+    if not plan.requirements:
+        problems.append("its packages were not locked")
+    lost = [
+        pin.path
+        for pin in plan.data
+        if pin.sha256 not in at_hand.by_digest
+        and (not pin.uris or pin.uris[0].startswith(("artifact:", "file:")))
+    ]
+    if lost:
+        problems.append(f"inputs are not to be had without --data: {', '.join(lost[:10])}")
+    if problems:
+        raise ReproductionError("this training cannot be repeated", found="; ".join(problems))
+
+
+def repeat(model: Path, said: TrainingRecord, plan: Plan, where: Machine, say: Say) -> str:
+    """Follow a plan again and compare.
+
+    Args:
+        model: The model.
+        said: What training said then; not trusted.
+        plan: What was asked for then.
+        where: This machine.
+        say: Takes progress, a line at a time.
+
+    Returns:
+        The SHA-256 that both have.
+
+    Raises:
+        RecordError: The record is not of this model.
+        ReproductionError: The data or the result is another; the message says what differs.
+    """
+    _check_about(model, said)
+    if plan.dataset_sha256 != said.dataset.sha256:
+        raise ReproductionError(
+            "the data set is another one",
+            expected=f"SHA-256 {said.dataset.sha256}",
+            found=str(plan.dataset_sha256),
+        )
+    with tempfile.TemporaryDirectory(prefix="reproduction-") as scratch:
+        folder = Path(scratch, "out")
+        again = train(plan, where, folder, say)
+        if again.model.sha256 == said.model.sha256:
+            return said.model.sha256
+        format = formats.FORMATS.get(said.model.name)
+        apart = f"; {_weights_apart(model, folder / format.name, format)}" if format else ""
+    differences = _differences(said.environment, again.environment)
+    raise ReproductionError(
+        "the retrained model is not identical",
+        where=str(model),
+        expected=f"SHA-256 {said.model.sha256}",
+        found=f"{again.model.sha256}{apart}{_figures(said, again)}",
+        fix="; ".join(differences)
+        or "versions, threads, source and processor features are those "
+        "of the record: a difference in hardware remains, or the record is not true",
+    )
+
+
+def _check_about(model: Path, said: TrainingRecord) -> None:
     from slsa_for_models.evidence import training_record
 
-    # 1. The record is about these bytes, and of a recipe of ours.
     given = training_record.describe_model(model, said.model.name)
     if given.sha256 != said.model.sha256:
         raise RecordError(
@@ -64,46 +142,17 @@ def reproduce(
             expected=f"SHA-256 {said.model.sha256}",
             found=given.sha256,
         )
-    format, parameters = _recipe(said)
-    # 2. The data are those it names.
-    pins, files = find_images()
-    plan = recipes.of(format, {**parameters, "minimum-accuracy": 0}, pins)  # bytes are compared
-    if plan.dataset_sha256 != said.dataset.sha256:
-        raise ReproductionError(
-            "the data set is another one",
-            expected=f"SHA-256 {said.dataset.sha256}",
-            found=str(plan.dataset_sha256),
-        )
-    # 3. The same run again; what matters and differs here is said if it fails.
-    with tempfile.TemporaryDirectory(prefix="reproduction-") as folder:
-        return _compare(model, said, plan, files, Path(folder, "out"), say, confined=confined)
 
 
-def _compare(
-    model: Path,
-    said: TrainingRecord,
-    plan: Plan,
-    files: Files,
-    folder: Path,
-    say: Say,
-    *,
-    confined: bool,
-) -> str:
-    again = train(plan, machine(files, confined=confined), folder, say)
-    if again.model.sha256 == said.model.sha256:
-        return said.model.sha256
-    differences = _differences(said.environment, again.environment)
-    format = formats.find(plan.model)
-    apart = _weights_apart(model, folder / plan.model, format)
-    raise ReproductionError(
-        "the retrained model is not identical",
-        where=str(model),
-        expected=f"SHA-256 {said.model.sha256}",
-        found=f"{again.model.sha256}; {apart}",
-        fix="; ".join(differences)
-        or "versions, threads, source and processor features are those "
-        "of the record: a difference in hardware remains, or the record is not true",
-    )
+def _figures(said: TrainingRecord, again: TrainingRecord) -> str:
+    """The figures of both, side by side, but those of single epochs."""
+    names = [name for name in said.metrics if not name.startswith("epoch.")]
+    pairs = [
+        f"{name} {said.metrics[name]:.6g}, now {again.metrics[name]:.6g}"
+        for name in names[:10]
+        if name in again.metrics
+    ]
+    return f"; {'; '.join(pairs)}" if pairs else ""
 
 
 def _recipe(said: TrainingRecord) -> tuple[Format, Mapping[str, Scalar]]:
@@ -148,7 +197,10 @@ def _differences(said: Environment, here: Environment) -> list[str]:
             found.append(f"{name} was {versions[0]}, is {versions[1]}")
     found += [
         f"{field} was {then[field]}, is {now[field]}"
-        for field in ("python", "platform", "cpus", "requirements_sha256", "source_sha256")
+        for field in (
+            *("python", "platform", "cpus", "accelerators"),
+            *("requirements_sha256", "source_sha256"),
+        )
         if then[field] != now[field] and None not in (then[field], now[field])
     ]
     for words, features in (

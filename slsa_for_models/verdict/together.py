@@ -205,7 +205,7 @@ def check_inputs(wanted: Mapping[str, Expected], accepted: Sequence[Accepted]) -
                     found=found,
                 )
     lines = {label: _in_words(inputs) for label, inputs in stated.items()}
-    if len(lines) == 1:
+    if len(set(lines.values())) == 1:
         return next(iter(lines.values()))
     return "; ".join(f"{label}: {words}" for label, words in lines.items()) or "none"
 

@@ -1,0 +1,158 @@
+"""A training done again from its signed provenance: commit, lock, data, command, the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slsa_for_models import cli
+from tests.slsa_for_models.training.test_run import make_wheel
+from tests.support.crafted import SOURCE, TRAIN, Workshop
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="confinement is Linux's")
+SCRIPT = """
+import json, small_example
+rows = open("data.csv").read()
+open("model.json", "w").write(json.dumps([rows, small_example.__name__]))
+json.dump({"score": 0.5}, open("metrics.json", "w"))
+"""
+DATA = b"1,2\n"
+DIGEST = hashlib.sha256(DATA).hexdigest()
+
+
+@dataclass
+class Project:
+    """A repository, and what was trained and attested from its commit."""
+
+    workshop: Workshop
+    repository: Path
+
+    def git(self, *arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.test")
+        command = ["git", "-C", str(self.repository), *who, *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=60
+        ).stdout.strip()
+
+    def commit(self) -> str:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message=all")
+        return self.git("rev-parse", "HEAD")
+
+    def train(self, **changes: str) -> None:
+        """Trains and attests, as the jobs of train.yml do."""
+        inputs = {
+            "command": "python train.py",
+            "model": "model.json",
+            "data": f"{DIGEST}  data.csv  artifact:table/data.csv",
+            "requirements": "requirements.lock",
+            "metrics": "metrics.json",
+            "runner": "ubuntu-latest",
+            **changes,
+        }
+        commit, text, folder = self.commit(), json.dumps(inputs), self.workshop.folder
+        common = ["--source", str(self.repository), "--workflow-inputs", text]
+        code = cli.main(
+            ["train", *common, "--artifacts", str(folder / "artifacts"), f"--output-dir={folder}"]
+        )
+        assert code == 0
+        code, _ = self.workshop.run(
+            *("provenance", folder / "model.json", "--training-record", folder / "training.json"),
+            *("--output", folder / "own.json", *common),
+            *("--identity-token", self.workshop.token(sha=commit)),
+        )
+        assert code == 0
+
+    def reproduce(self, *options: object) -> int:
+        folder = self.workshop.folder
+        code, _ = self.workshop.run(
+            *("reproduce", folder / "model.json", "--provenance", folder / "own.json"),
+            *("--source-uri", SOURCE, "--builder-id", TRAIN, "--source", self.repository),
+            *options,
+        )
+        return code
+
+
+@pytest.fixture
+def project(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Project:
+    repository, artifacts = workshop.folder / "repository", workshop.folder / "artifacts" / "table"
+    repository.mkdir()
+    artifacts.mkdir(parents=True)
+    (artifacts / "data.csv").write_bytes(DATA)
+    digest = make_wheel(workshop.folder / "wheels")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(workshop.folder / "wheels"))
+    (repository / "train.py").write_text(SCRIPT)
+    (repository / "requirements.lock").write_text(f"small-example==1.0 --hash=sha256:{digest}\n")
+    made = Project(workshop, repository)
+    made.git("init", "--quiet")
+    return made
+
+
+def test_the_same_bytes(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the clone looks like by now: it is the commit that counts."""
+    project.train()
+    (project.repository / "train.py").write_text("raise SystemExit(1)")
+    project.commit()
+    assert project.reproduce("--data", project.workshop.folder / "artifacts") == 0
+    # What a command prints goes to its standard output, and what it was is said there, too.
+    capsys.readouterr()
+
+
+def test_other_bytes(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (project.repository / "train.py").write_text(
+        SCRIPT + "import os; print(os.urandom(9), file=open('model.json', 'a'))\n"
+    )
+    project.train()
+    assert project.reproduce("--data", project.workshop.folder / "artifacts") == 1
+    error = capsys.readouterr().err
+    assert "not identical" in error and "score 0.5, now 0.5" in error
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"network": "allowed"}, "it had a network"),
+        (
+            {
+                "requirements": "",
+                "command": "sh -c 'cp data.csv model.json; echo {} > metrics.json'",
+            },
+            "not locked",
+        ),
+        ({}, "not to be had without --data: data.csv"),
+    ],
+)
+def test_what_cannot_be_repeated_is_said_before_the_work(
+    project: Project, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
+) -> None:
+    project.train(**changes)
+    capsys.readouterr()
+    assert project.reproduce() == 1
+    error = capsys.readouterr().err
+    assert "cannot be repeated" in error and words in error
+
+
+def test_nothing_is_repeated_of_a_model_that_is_refused(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.train()
+    with (project.workshop.folder / "model.json").open("ab") as file:
+        file.write(b" ")
+    assert project.reproduce("--data", project.workshop.folder / "artifacts") == 1
+    assert "identical" not in capsys.readouterr().out
+
+
+def test_a_clone_without_the_commit(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.train()
+    other = project.workshop.folder / "other"
+    subprocess.run(["git", "init", "--quiet", str(other)], check=True, timeout=60)
+    assert project.reproduce("--source", other) == 1
+    assert "the source does not have the commit" in capsys.readouterr().err
