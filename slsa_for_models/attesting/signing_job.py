@@ -133,7 +133,8 @@ def _asked_for(context: BuildContext, source: Path | None) -> tuple[Plan | None,
         )
     if source is None or not plan.requirements:
         return plan, None
-    data = read_bounded(source / plan.requirements, training_plan.MAX_LOCK_BYTES)
+    lock = training_plan.in_source(source, plan.requirements)
+    data = read_bounded(lock, training_plan.MAX_LOCK_BYTES)
     digest = training_plan.check_lock(data, plan.requirements)
     return plan, Lock(plan.requirements, digest, in_source=True)
 
@@ -141,7 +142,7 @@ def _asked_for(context: BuildContext, source: Path | None) -> tuple[Plan | None,
 def _started_from(plan: Plan | None, source: Path | None) -> Iterator[BaseModel]:
     """The models that the inputs name by signatures in the caller's commit."""
     for base in plan.base_models if plan is not None and source is not None else ():
-        found = _base_model((source or Path()) / base.signature)
+        found = _base_model(training_plan.in_source(source or Path(), base.signature))
         yield replace(found, in_source=True, uri=base.uri)
 
 

@@ -217,18 +217,19 @@ def verified(base: Base, args: argparse.Namespace, folder: Path) -> Path:
     Raises:
         Error: It is refused, or cannot be had.
     """
+    from slsa_for_models.evidence.training_plan import in_source
     from slsa_for_models.verdict.policy_file import load_policy
     from slsa_for_models.verdict.verification import verify
 
     source = args.source or Path()
     kind, _, rest = base.uri.partition(":")
     local = {"source": source, "artifact": args.artifacts or Path(), "file": Path("/")}
-    model = local[kind] / rest.removeprefix("//") if kind in local else base.uri
-    copy = folder / base.path.replace("/", "-")
+    model = in_source(local[kind], rest.lstrip("/")) if kind in local else base.uri
+    copy = folder / f"model-{len(list(folder.iterdir()))}"
     verdict = verify(
         model,
-        load_policy(source / base.policy),
-        signature=source / base.signature,
+        load_policy(in_source(source, base.policy)),
+        signature=in_source(source, base.signature),
         trust=trust(args),
         copy_to=copy,
     )

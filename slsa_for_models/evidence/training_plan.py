@@ -184,12 +184,30 @@ def read(inputs: Mapping[str, object], source: Path | None = None) -> Plan:
     return plan
 
 
+def in_source(source: Path, name: str) -> Path:
+    """A file that a plan names, where no link leads out of the source.
+
+    A commit is the caller's: in the job that signs, a link could lead to what nobody may read.
+
+    Args:
+        source: The source, or another folder that a plan names files in.
+        name: The file's path in it.
+
+    Raises:
+        UsageError: One does.
+    """
+    path = source / name
+    if not path.resolve().is_relative_to(source.resolve()):
+        raise UsageError("a link leads out of the source", where=name, found=ascii(name))
+    return path
+
+
 def _with_pins(plan: Plan, source: Path) -> Plan:
     from dataclasses import replace
 
     from model_signing.safe_files import read_bounded
 
-    data = read_bounded(source / plan.data_file, 1 << 20)
+    data = read_bounded(in_source(source, plan.data_file), 1 << 20)
     try:
         text = data.decode()
     except UnicodeDecodeError:

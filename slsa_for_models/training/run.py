@@ -19,7 +19,7 @@ from model_signing.errors import Error, FileError
 from model_signing.oms import strict_json
 from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import TrainingError
-from slsa_for_models.evidence.training_plan import RECORD, Plan
+from slsa_for_models.evidence.training_plan import RECORD, Plan, in_source
 from slsa_for_models.evidence.training_record import (
     MAX_BYTES,
     MOST_METRICS,
@@ -119,7 +119,7 @@ def train(plan: Plan, machine: Machine, output: Path, say: Say) -> TrainingRecor
     lock_name = plan.requirements or (machine.lock.name if machine.lock else "")
     lock = machine.lock
     if plan.requirements:
-        lock = (machine.source or Path()) / plan.requirements
+        lock = in_source(machine.source or Path(), plan.requirements)
     lock_sha256 = packages.lock_digest(lock, lock_name) if lock else None
     with staging(output) as staged:
         folder = staged.resolve()  # the command starts elsewhere

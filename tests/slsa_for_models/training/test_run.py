@@ -501,6 +501,12 @@ def test_requirements_that_cannot_be_read(bench: Bench) -> None:
     assert "the requirements cannot be read" in said
 
 
+def test_requirements_that_are_a_link_elsewhere(bench: Bench) -> None:
+    (bench.source / "r.txt").symlink_to("/etc/passwd")
+    said = bench.refused(*COPY, options=("--requirements", "r.txt"), code=2)
+    assert "a link leads out of the source" in said and "root" not in said
+
+
 def test_locked_packages_are_installed_for_the_command(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -314,6 +314,20 @@ def test_inputs_that_cannot_be(workshop: Workshop, change: dict[str, str], code:
     assert (found, made.exists()) == (code, False)
 
 
+@pytest.mark.parametrize("name", ["requirements", "data-file"])
+def test_a_link_out_of_the_commit_shows_nothing_of_the_signing_job(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    model, secret = workshop.model(), workshop.write("environment", b"TOKEN=theirs\n")
+    (workshop.folder / "source").mkdir()
+    (workshop.folder / "source" / "link").symlink_to(secret)
+    inputs = {**INPUTS, name: "link"}
+    code, made = attest(workshop, model, inputs, told(model, INPUTS))
+    assert (code, made.exists()) == (2, False)
+    error = capsys.readouterr().err
+    assert "a link leads out of the source" in error and "theirs" not in error
+
+
 def test_pins_in_a_file_of_the_commit(workshop: Workshop) -> None:
     model = workshop.model()
     (workshop.folder / "source").mkdir()
