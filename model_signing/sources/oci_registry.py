@@ -6,6 +6,7 @@ the tokens that they buy. What is tried again, and for how long, is that of `rem
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from functools import cached_property, partial
 from hashlib import sha256
 from http import HTTPStatus
 from ipaddress import ip_address
+from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -289,9 +291,11 @@ class Repository:
         host = self._address.host
         container = oras.container.Container(self._address.repository)
         container.registry = _HUB_CREDENTIALS if host in _HUB else host
-        folder = os.environ.get("DOCKER_CONFIG")  # docker's, and not known to oras
+        folder = os.environ.get("DOCKER_CONFIG")
         try:
-            client.auth.load_configs(container, [f"{folder}/config.json"] if folder else None)
+            if folder:  # in place of the one at home, which oras would mix with it
+                client.auth._auth_config = _docker_config(Path(folder, "config.json"))
+            client.auth.load_configs(container)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise FileError(
                 "docker's credentials cannot be read",
@@ -300,6 +304,16 @@ class Repository:
                 fix=f"log in again: docker login {host}",
             ) from None
         return client
+
+
+def _docker_config(path: Path) -> dict[str, Any]:
+    """What oras takes from docker's configuration; no file is one without credentials."""
+    found = json.loads(path.read_bytes()) if path.exists() else {}
+    return {
+        "auths": found.get("auths", {}),
+        "credsStore": found.get("credsStore"),
+        "credHelpers": found.get("credHelpers", {}),
+    }
 
 
 class _Adapter(HTTPAdapter):

@@ -592,6 +592,16 @@ def test_credentials_are_those_of_docker_login(
             open_source(address)
         log_in(tmp_path, host, monkeypatch, PASSWORD)
         assert files_of(pickle.loads(pickle.dumps(open_source(address)))) == FILES
+        # Those at home count where no other folder is named, and are not mixed with it.
+        home = tmp_path / "home"
+        (home / ".docker").mkdir(parents=True)
+        (tmp_path / "config.json").rename(home / ".docker/config.json")
+        monkeypatch.setenv("HOME", str(home))
+        with pytest.raises(FileError, match="asks for a credential"):
+            open_source(address)
+        monkeypatch.delenv("DOCKER_CONFIG")
+        assert files_of(open_source(address)) == FILES
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
         (tmp_path / "config.json").write_text("junk")
         with pytest.raises(FileError, match="credentials cannot be read"):
             open_source(address)
