@@ -191,13 +191,15 @@ class OciSource:
         layers = list(self.layers())
         image = image and not any(layer.name for layer in layers)
         found: dict[str, Entry] = {}
+        left = remote.MAX_LISTED_BYTES
         for layer in layers:
             for name, entry in self._in_tar(layer) if layer.is_tar else self._as_file(layer):
                 if name in found and not image:  # a layer of an image is laid over those below
                     self._refuse("a name is listed twice", name)
                 found[name] = entry
-            if len(found) > remote.MAX_LISTED:
-                self._refuse("the place lists too many files")
+                left -= len(name)
+                if len(found) > remote.MAX_LISTED or left < 0:
+                    self._refuse("the place lists too many files")
         if image:
             found = self._modelcar(found)
         unusable = next((name for name, entry in found.items() if entry.version is None), None)

@@ -9,14 +9,16 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from itertools import chain
 from typing import NamedTuple
 
 from model_signing.sources import Buffer
 
 WHITEOUT = ".wh."  # image-spec, "Whiteouts": a file of a layer below is removed
-_MAX_HEADER = 128 << 10  # bytes; of long names
+_MAX_HEADER = 128 << 10  # bytes of all headers of a member; of long names
 _PIECE = 1 << 20
 _GZIP = 31  # zlib: with the header of gzip, the largest window
+_MALFORMED = (tarfile.TarError, EOFError, zlib.error, RecursionError, OverflowError, IndexError)
 
 
 class Member(NamedTuple):
@@ -41,6 +43,7 @@ class Layer:
         noted = self._noting(pieces)
         self._pieces: Iterator[Buffer] = _inflated(noted) if gzipped else noted
         self._rest, self._at = memoryview(b""), 0
+        self._header, self._header_bytes = b"", 0  # the last block of one; of one member
 
     def members(self) -> Iterator[Member]:
         """What it has; folders are left out.
@@ -50,20 +53,32 @@ class Layer:
         """
         try:
             with tarfile.TarFile(fileobj=self, mode="r") as archive:  # type: ignore[arg-type]
-                while (member := archive.next()) is not None:
+                while (member := self._next(archive)) is not None:
                     # It would keep all that it has read.
                     archive.members.clear()  # type: ignore[attr-defined]
                     archive.pax_headers.clear()  # type: ignore[attr-defined]
                     if not member.isdir():
                         yield self._read(member)
-            for _ in self._take(None):  # what follows the end of the archive
-                pass
-        except (tarfile.TarError, EOFError, zlib.error, RecursionError, OverflowError) as error:
+            self._check_end()
+        except _MALFORMED as error:
             raise ValueError(str(error)) from error
 
     def digest(self) -> str:
         """The SHA-256, hexadecimal, of what has come."""
         return self._digest.hexdigest()
+
+    def _next(self, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+        self._header_bytes = 0
+        member = archive.next()
+        if archive.pax_headers.keys() - {"comment"}:  # which readers do not take alike
+            raise tarfile.ReadError("a header is for all files that follow")
+        return member
+
+    def _check_end(self) -> None:
+        """What follows is empty: other programs go on behind what `tarfile` takes for the end."""
+        for piece in chain([self._header], self._take(None)):
+            if bytes(piece).strip(b"\0"):
+                raise tarfile.ReadError("something follows the end of the archive")
 
     def _read(self, member: tarfile.TarInfo) -> Member:
         name, start = member.name, member.offset_data
@@ -115,9 +130,11 @@ class Layer:
 
     def read(self, size: int) -> bytes:
         """See `io.IOBase`."""
-        if not 0 <= size <= _MAX_HEADER:
+        self._header_bytes += size
+        if size < 0 or self._header_bytes > _MAX_HEADER:
             raise tarfile.ReadError("a header is too large")
-        return b"".join(self._take(size))
+        self._header = b"".join(self._take(size))
+        return self._header
 
 
 def unpacked(pieces: Iterable[Buffer], start: int, stop: int) -> Iterator[Buffer]:

@@ -11,6 +11,7 @@ import pickle
 import socket
 import tarfile
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -402,6 +403,73 @@ def test_a_tar_with_an_endless_header_is_refused_in_bounded_memory(faulty: Fault
     push(faulty.host, "m", Layer(header.tobuf(tarfile.PAX_FORMAT) + b"x" * 5000, KITOPS))
     with pytest.raises(FileError, match="no tar archive"):
         model_signing.digest(f"oci://{faulty.host}/m:v1")
+
+
+def header(name: str, kind: bytes = tarfile.REGTYPE, **bytes_at: bytes) -> bytes:
+    """A header of an empty file, with other bytes at some offsets."""
+    data = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    data[156:157] = kind
+    for at, value in bytes_at.items():
+        data[int(at[1:]) : int(at[1:]) + len(value)] = value
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [header("x")[:148] + b"7777777\0" + header("x")[156:], b"\0" * 512],
+    ids=["a header that is none", "an empty block"],
+)
+def test_nothing_is_passed_over_behind_what_looks_like_the_end_of_a_tar(
+    faulty: FaultyRegistry, between: bytes
+) -> None:
+    seen = tar(("a", b"1"))[:1024]
+    push(faulty.host, "m", Layer(seen + between + tar(("evil.py", b"2")), KITOPS))
+    with pytest.raises(FileError, match="no tar archive") as refused:
+        model_signing.digest(f"oci://{faulty.host}/m:v1")
+    assert refused.value.found == "something follows the end of the archive"
+
+
+def test_a_tar_whose_headers_go_on_and_on_is_refused_in_bounded_memory(
+    faulty: FaultyRegistry,
+) -> None:
+    sparse = header("s", tarfile.GNUTYPE_SPARSE, _482=b"\1")
+    more = b"00000000001\0" * 42 + b"\1" + b"\0" * 7
+    data = gzip.compress(sparse + more * 20_000, 1)
+    push(faulty.host, "m", Layer(data, f"{KITOPS}+gzip"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileError, match="no tar archive"):
+            model_signing.digest(f"oci://{faulty.host}/m:v1")
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_name_for_all_files_that_follow_is_refused(faulty: FaultyRegistry) -> None:
+    for_all = tarfile.TarInfo.create_pax_global_header({"path": "z"})
+    push(faulty.host, "m", Layer(for_all + tar(("a", b"1"), ("b", b"2")), KITOPS))
+    with pytest.raises(FileError, match="no tar archive"):
+        model_signing.digest(f"oci://{faulty.host}/m:v1")
+
+
+def test_a_tar_of_too_many_files_is_refused_before_all_of_them_are_kept(
+    faulty: FaultyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    member_of = oci.oci_tar.Member
+
+    def noted(name: str, start: int, size: int, sha256: str | None) -> oci.oci_tar.Member:
+        read.append(name)
+        return member_of(name, start, size, sha256)
+
+    monkeypatch.setattr(remote, "MAX_LISTED", 10)
+    monkeypatch.setattr(oci.oci_tar, "Member", noted)
+    push(faulty.host, "m", Layer(tar(*((f"{n}", b"") for n in range(1000))), KITOPS))
+    with pytest.raises(FileError, match="too many files"):
+        model_signing.digest(f"oci://{faulty.host}/m:v1")
+    assert len(read) < 20
 
 
 def test_a_registry_without_ranges_is_read_all_the_same(
