@@ -146,6 +146,8 @@ def _run(args: argparse.Namespace) -> int:
     if found := look_beside(args):
         print(f"slsa_for_models: {found}", file=sys.stderr)
     source = open_source(args.model)
+    if isinstance(args.model, str):
+        args.model = str(source)  # what it led to is what is repeated
     registry = signatures.attaching(source) if args.attach else None
     with progress.bar(shown=not args.no_progress) as shown:
         verdict = verified(args, expected, progress=shown, source=source)

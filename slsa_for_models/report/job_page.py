@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from model_signing.errors import printable
+from model_signing.sources import PLACES
 from slsa_for_models.evidence.training_record import TrainingRecord
 from slsa_for_models.report.markdown import markdown, run_on_github
 from slsa_for_models.report.plain import chain_of
@@ -78,7 +79,8 @@ def at_home(model: Path | str, options: Mapping[str, object], run: tuple[str, st
         joint = "=" if text.startswith("-") else " "
         words.append(option if value is True else f"{option}{joint}{shlex.quote(text)}")
     command = " \\\n  ".join(words)
-    get = ["pip install model-transparency"]
+    extra = f"[{PLACES[model.partition('://')[0]][1]}]" if isinstance(model, str) else ""
+    get = [f"pip install {shlex.quote(f'model-transparency{extra}')}"]
     if run is not None:
         get += [f"gh run download {run[1]} --repo {run[0]} --dir artifacts", _gather(model)]
     return "\n".join(["### Verify it yourself", "", "```shell", *get, command, "```", ""])

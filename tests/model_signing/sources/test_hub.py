@@ -307,7 +307,12 @@ def test_a_verdict_is_of_what_it_was_read_from(
     evidence = {"model.sig": stranger.bundle, "my-model.sig": signed.bundle}
     hub.commit(NAME, {**FILES, **evidence})
     verify = ["verify", ADDRESS, "--public-key", str(tmp_path / "key.pub")]
-    assert slsa.main([*verify, "--copy-to", str(tmp_path / "copy")]) == 0
+    summary = tmp_path / "summary.md"
+    options = ["--copy-to", str(tmp_path / "copy"), "--summary", str(summary)]
+    assert slsa.main([*verify, *options]) == 0
+    page = summary.read_text()
+    assert "pip install 'model-transparency[huggingface]'\n" in page
+    assert f"slsa_for_models verify \\\n  {ADDRESS}@{commit_of(hub)} \\" in page
     said = capsys.readouterr().out
     assert f"{ADDRESS}@{commit_of(hub)}" in said
     assert said.splitlines()[-1].startswith("VERIFIED my-model")
