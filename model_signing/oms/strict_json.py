@@ -201,7 +201,16 @@ def _narrow(data: bytes, refusal: type[Error], what: str, most_wide: int) -> byt
     others = 0 if data.isascii() else len(data) - len(data.translate(None, _OTHERS))
     if not 0 < others <= len(data) // 16:  # an escape is twice as long as what it stands for
         return data
-    return _BEYOND_ASCII.sub(lambda match: json.dumps(match[0].decode())[1:-1].encode(), data)
+    return _BEYOND_ASCII.sub(_escaped, data)
+
+
+def _escaped(match: re.Match[bytes]) -> bytes:
+    start = end = match.start()
+    while start and match.string[start - 1] == ord("\\"):
+        start -= 1
+    if (end - start) % 2:  # it would become part of an escape
+        raise ValueError("an escape that JSON does not have")
+    return json.dumps(match[0].decode())[1:-1].encode()
 
 
 def _wide(data: bytes, most: int) -> int:

@@ -16,7 +16,7 @@ import referencing
 
 import model_signing
 from model_signing.errors import ManifestError, StatementError
-from model_signing.oms import statement
+from model_signing.oms import statement, strict_json
 from model_signing.oms.manifest import Manifest, Serialization
 from tests.support.material import key_bundle, new_key, public_pem, shared
 
@@ -402,3 +402,16 @@ def test_validly_signed_and_refused(case: str, tmp_path: Path) -> None:
     verifier = model_signing.key_verifier(public_pem(KEY))
     with pytest.raises(StatementError):
         model_signing.verify(tmp_path, signature, verifier, ignore_unsigned_files=True)
+
+
+def test_an_escape_that_json_does_not_have_is_none_in_a_long_text_either() -> None:
+    """Long texts are parsed with their characters escaped, which must not mend anything."""
+    for size in (0, 2 << 20):
+        for count in (0, 1, 2, 3, 64, 65, 100, 101):
+            text, accepted = "\\" * count + "é", count % 2 == 0
+            payload = f'{{"a":"{text}","b":"{"x" * size}"}}'.encode()
+            try:
+                found = strict_json.loads(payload, StatementError, "it")["a"]
+            except StatementError:
+                found = None
+            assert (found == text.replace("\\\\", "\\")) is accepted, (count, size)
