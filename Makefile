@@ -118,7 +118,7 @@ lock: ## Resolve the requirements again and write the hash-locked files
 			$(COMPILE) --output-file "$$1.txt" "$$2.in" "$${@:3}"; }; \
 	for name in bootstrap base peer kubeflow; do compile $$name $$name; done; \
 	compile dev dev --constraint base.txt; \
-	for name in test gcp demo lint tensorflow; do compile $$name $$name --constraint dev.txt; done; \
+	for name in test verifier gcp demo lint tensorflow; do compile $$name $$name --constraint dev.txt; done; \
 	compile pytorch-cuda pytorch --constraint dev.txt; \
 	compile pytorch pytorch --constraint dev.txt --torch-backend cpu
 

@@ -75,6 +75,7 @@ ROLES = {
     ),
     "tensorflow": Role(("tensorflow",), (*OURS, "tensorflow"), ours=True, compiled=False),
     "gcp": Role(("gcp",), (*OURS, "google.cloud.storage"), ours=True),
+    "verifier": Role(("verifier",), (*OURS, "sigstore.verify", "obstore", "oras"), ours=True),
     "demo": Role(("demo",), ("sigstore.sign", "jwt", "yaml", "rfc8785")),
     "lint": Role(("lint",), ("mypy", "check_jsonschema")),
     "test": Role(("test",), TESTS),
