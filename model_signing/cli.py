@@ -155,6 +155,7 @@ _OF_ANOTHER_METHOD = {  # option -> method, of which the first that is given tel
     "--public-key": "key",
     "--certificate-chain": "certificate",
 }
+_AS_LISTED = "as listed"  # which is said even when all is well: nothing was verified
 _SHOWN_FILES = 10
 _AT_ONCE = 10_000  # entries of a manifest that are printed together
 _SIGNED_AT_ONCE = 16  # models, of which most wait for services
@@ -437,7 +438,7 @@ def _verified(
     who, log = verified.authenticated, verified.authenticated.log
     found = {"signature": str(verified.signature)} if given is None else {}
     return {
-        "result": "as listed" if args.use_listed_digests else "verified",
+        "result": _AS_LISTED if args.use_listed_digests else "verified",
         **_attributes(who, "method identity issuer"),
         "signed_at": who.signed_at and who.signed_at.isoformat(),
         "time_source": who.time_source,
@@ -741,7 +742,7 @@ def _show(args: _Args, fields: dict[str, Any], file: TextIO | None = None) -> in
 
     if args.format == "json":
         print(json.dumps(fields))
-    elif not getattr(args, "quiet", False):
+    elif not getattr(args, "quiet", False) or fields["result"] == _AS_LISTED:
         file = file or sys.stdout
         print(fields.pop("result"), file=file)
         shown = {name: value for name, value in fields.items() if value not in (None, [], "")}

@@ -85,10 +85,14 @@ class HubSource:
 
     def _files(self) -> Iterator[tuple[str, Entry]]:
         url: str | None = f"{_api(self.kind, self.repository)}/tree/{self.commit}?recursive=true"
+        left = 2 * remote.MAX_LISTED  # with folders, which are no files
         while url is not None:
             page, url = _json(url, str(self))
             if not isinstance(page, list):
                 raise _not_understood(str(self))
+            left -= len(page) or 1000  # a page of nothing, as if it were full
+            if left < 0:
+                raise FileError("the place lists too many files", where=str(self))
             for item in page:
                 if (file := self._file(item)) is not None:
                     yield file
@@ -285,7 +289,7 @@ def _request(
         ) as response:
             if response.status_code not in (200, 206):
                 raise _failed(response, where)
-            return response, list(remote.bounded(response.iter_bytes(), most, where))
+            return response, list(remote.bounded(response.iter_raw(), most, where))
     except OfflineModeIsEnabled as error:
         fix = "unset HF_HUB_OFFLINE"
         raise FileError("the hub's client is set to be offline", where=where, fix=fix) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import os
@@ -9,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from hashlib import sha1
 from pathlib import Path
@@ -296,6 +298,32 @@ def test_a_file_that_changes_between_listing_and_reading_is_refused(hub: Hub, na
     hub.fault = swap
     with pytest.raises(FileError, match="another version of the file than it listed"):
         model_signing.digest(source)
+
+
+def test_a_listing_without_end_is_refused(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MAX_LISTED", 3000)
+    again = (("Link", f'<{hub.endpoint}/api/models/{NAME}/tree/main?cursor=1>; rel="next"'),)
+    folder = {"type": "directory", "path": "f", "oid": "0" * 40}
+    for page in ([], [folder] * 1000):
+        reply = Reply(200, json.dumps(page).encode(), headers=again)
+        hub.fault = lambda one, reply=reply: reply if "/tree/" in one.target else None
+        with pytest.raises(FileError, match="too many files"):
+            model_signing.digest(ADDRESS)
+        with pytest.raises(FileError, match="too many files"):
+            model_signing.verify(ADDRESS, None, VERIFY)
+
+
+def test_what_was_compressed_unasked_is_not_unpacked(hub: Hub) -> None:
+    data = gzip.compress(bytes(100 << 20), 1)
+    headers = (("X-Repo-Commit", commit_of(hub)), ("Content-Encoding", "gzip"))
+    hub.fault = lambda one: Reply(200, data, headers=headers) if "/resolve/" in one.target else None
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileError):
+            model_signing.digest(ADDRESS)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_verdict_is_of_what_it_was_read_from(

@@ -109,6 +109,8 @@ def test_the_command_line_never_calls_it_verified(
         said = capsys.readouterr().out
         assert said.startswith("as listed\n")
         assert "verified" not in said.lower()
+        assert main([*verify, "--use-listed-digests", "--quiet"]) == 0
+        assert capsys.readouterr().out.startswith("as listed\n")  # silence would say verified
         assert main([*verify, "--use-listed-digests", "--format", "json"]) == 0
         said = json.loads(capsys.readouterr().out)
         assert (said["result"], said["unread"]) == ("as listed", 2)
