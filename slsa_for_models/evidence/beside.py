@@ -80,7 +80,7 @@ def attached(model: Source, *, provenance: bool, vsa: bool) -> Iterator[Attached
     with TemporaryDirectory(prefix="attached-") as folder:
         together = Path(folder, "attached provenance")
         if provenances:
-            together.write_bytes(b"[%s]" % b",".join(provenances))
+            together.write_bytes(_in_one(provenances))
         files = [Path(folder, f"attached summary {n}") for n in range(1, len(summaries) + 1)]
         for path, data in zip(files, summaries, strict=True):
             path.write_bytes(data)
@@ -113,5 +113,10 @@ def fetched(model: Source, signature: Where | None, *, look: bool) -> Iterator[F
     data = [content for _, content in found]
     with TemporaryDirectory(prefix="signature-") as folder:
         path = Path(folder, found[0][0].rpartition("/")[2] or "signature")
-        path.write_bytes(data[0] if len(data) == 1 else b"[%s]" % b",".join(data))
+        path.write_bytes(_in_one(data))
         yield Fetched(path, tuple(sorted(names)))
+
+
+def _in_one(bundles: list[bytes]) -> bytes:
+    """One file with several attestations, or the only one as it is."""
+    return bundles[0] if len(bundles) == 1 else b"[%s]" % b",".join(bundles)

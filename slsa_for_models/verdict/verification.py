@@ -27,7 +27,6 @@ from model_signing.sources import AnyPath, Source, open_source
 from model_signing.sources.local import LocalSource
 from model_signing.sources.signatures import where
 from slsa_for_models.evidence import beside
-from slsa_for_models.evidence.beside import fetched
 from slsa_for_models.verdict import base_models as lineage
 from slsa_for_models.verdict import (
     contents,
@@ -100,7 +99,10 @@ def verify(
     """
     source, place = open_source(model), None if signature is None else where(signature)
     look = attached or (not provenance and vsa is None)
-    with fetched(source, place, look=look) as found, _attached(attached, source, expected) as more:
+    with (
+        beside.fetched(source, place, look=look) as found,
+        _attached(attached, source, expected) as more,
+    ):
         evidence = Evidence(
             model=source,
             provenance=(*map(Path, provenance), *more.provenance),
