@@ -92,7 +92,7 @@ class HubSource:
                 raise _not_understood(str(self))
             left -= len(page) or 1000  # a page of nothing, as if it were full
             if left < 0:
-                raise FileError("the place lists too many files", where=str(self))
+                raise remote.too_many(str(self))
             for item in page:
                 if (file := self._file(item)) is not None:
                     yield file
@@ -157,10 +157,11 @@ class _File:
     def _check(self, response: httpx2.Response) -> None:
         """The hub says what it redirects to, or sends: it has to be what was listed."""
         for answer in (*response.history, response):
-            commit = answer.headers.get("X-Repo-Commit")
-            if commit is None:
+            commit, etag = map(answer.headers.get, ("X-Repo-Commit", "X-Linked-Etag"))
+            if etag is None and answer.is_success:  # that of a redirection is its own
+                etag = answer.headers.get("ETag")
+            if commit is None or etag is None:
                 continue
-            etag = answer.headers.get("X-Linked-Etag") or answer.headers.get("ETag") or ""
             found = (commit, etag.removeprefix("W/").strip('"'))
             expected = (self._source.commit, self._entry.version or found[1])
             if found == expected:

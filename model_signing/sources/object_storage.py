@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import obstore
@@ -105,14 +106,14 @@ class BucketSource:
     def _below(self) -> Iterator[tuple[str, Entry]]:
         where = str(self)
         try:
-            for chunk in obstore.list(_store(self.bucket), self._prefix or None):
-                for item in chunk:
-                    key = item["path"]
-                    # Consoles mark a folder by an empty object whose key ends with a slash, which
-                    # the client takes away.
-                    if key == self.key or not (item["size"] or _exists(self.bucket, key)):
-                        continue
-                    yield key.removeprefix(self._prefix), _entry(item, f"{self.bucket}/{key}")
+            chunks = obstore.list(_store(self.bucket), self._prefix or None)
+            for item in remote.counted(chain.from_iterable(chunks), where):
+                key = item["path"]
+                # Consoles mark a folder by an empty object whose key ends with a slash, which the
+                # client takes away.
+                if key == self.key or not (item["size"] or _exists(self.bucket, key)):
+                    continue
+                yield key.removeprefix(self._prefix), _entry(item, f"{self.bucket}/{key}")
         except (BaseError, OSError, ValueError) as error:
             raise _failed(error, where) from error
 

@@ -185,6 +185,27 @@ def changed(where: str, expected: str, found: str) -> FileError:
     )
 
 
+def counted(items: Iterable[_Result], where: str) -> Iterator[_Result]:
+    """What a server lists, files or not, as long as it comes to an end.
+
+    Raises:
+        FileError: There are too many.
+    """
+    for count, item in enumerate(items, 1):
+        if count > MAX_LISTED:
+            raise too_many(where)
+        yield item
+
+
+def too_many(where: str) -> FileError:
+    """A listing has no end, or none that we wait for."""
+    return FileError(
+        "the place lists too many files",
+        where=where,
+        expected=f"at most {MAX_LISTED}, with names of {MAX_LISTED_BYTES} bytes in all",
+    )
+
+
 def listed(
     found: Iterable[tuple[str, Entry]], selection: Selection, where: str
 ) -> tuple[dict[str, Entry], list[str]]:
@@ -203,11 +224,7 @@ def listed(
             raise FileError("a name is listed twice", where=where, found=name)
         seen.add(name)
         if len(seen) > MAX_LISTED or total > MAX_LISTED_BYTES:
-            raise FileError(
-                "the place lists too many files",
-                where=where,
-                expected=f"at most {MAX_LISTED}, with names of {MAX_LISTED_BYTES} bytes in all",
-            )
+            raise too_many(where)
         left_out = _left_out(name, selection)
         if left_out is None:
             files[name] = entry

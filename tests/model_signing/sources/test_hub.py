@@ -400,6 +400,32 @@ def test_a_revision_that_leads_to_no_commit_is_refused(hub: Hub, commit: object)
         open_source(ADDRESS)
 
 
+def test_a_repository_without_files_is_no_model(hub: Hub) -> None:
+    hub.commit("org/empty", {})
+    with pytest.raises(FileError, match="the model has no files"):
+        model_signing.digest("hf://org/empty")
+
+
+def test_the_version_that_counts_is_not_that_of_a_redirection(hub: Hub) -> None:
+    """The hub answers for small files by way of a cache of its own, on the same host."""
+    commit = commit_of(hub)
+
+    def fault(one: Request) -> Reply | None:
+        if not one.target.endswith("/config.json") or "/moved/" in one.target:
+            return None
+        headers = (("X-Repo-Commit", commit), ("ETag", 'W/"of the redirection"'))
+        return Reply(
+            307, b"", location=f"/{NAME}/resolve/{commit}/moved/config.json", headers=headers
+        )
+
+    hub.repositories["models", NAME].commits[commit] = {
+        **FILES,
+        "moved/config.json": b'{"layers": 3}',
+    }
+    hub.fault = fault
+    assert model_signing.digest(ADDRESS)
+
+
 def test_a_listing_goes_on_at_the_hub_only(hub: Hub) -> None:
     link = (("Link", '<http://evil.example/next>; rel="next"'),)
     hub.fault = lambda one: Reply(200, b"[]", headers=link) if "/tree/" in one.target else None
