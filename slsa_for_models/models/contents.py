@@ -7,6 +7,7 @@ runs, unpickles or imports anything of the model.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from slsa_for_models.models.safety import keras_config, weights, zips
 _MOST_CONFIG = 64 * 1024 * 1024  # bytes of a configuration
 _CONFIGURATIONS = ("config.json", "modules.json", "model_index.json")
 _WEIGHTS = (".weights.h5", ".weights.hdf5")  # Keras' alone
+_PICKLES = "bin pt pth ckpt pkl pickle p joblib dill sav pdparams pdopt"
+# joblib unpacks what it loads; and many a checkpoint of PyTorch is called .pth.tar, and is none.
+_PACKED = re.compile(
+    rf"(.*\.(?:{_PICKLES.replace(' ', '|')}))(?:\.(?:gz|bz2|xz|lzma|z|lz4|zst|tar))+"
+)
 _ELSEWHERE = "--"  # between repository and module in transformers' auto_map
 _INDEX = (".safetensors.index.json", ".bin.index.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -61,6 +67,7 @@ def code(names: Iterable[str], path_of: Callable[[str], Path] | None) -> list[Co
 
 def _of_file(name: str, path_of: Callable[[str], Path] | None) -> Iterator[Code]:
     base = name.rpartition("/")[2].lower()
+    base = _PACKED.sub(r"\1", base)
     _, dot, suffix = base.rpartition(".")
     suffix = "so" if ".so." in base else dot and suffix
     if suffix in _KINDS and not base.endswith(_WEIGHTS):
@@ -100,7 +107,7 @@ def _kinds(names: str, what: str, harmless: Callable[[Path], None] | None = None
 _KINDS: _Kinds = {
     **_kinds("py pyw pyc pyo ipy", "Python code"),
     **_kinds("so dll dylib pyd exe llamafile jar class", "machine code"),
-    **_kinds("bin pt pth ckpt pkl pickle joblib dill", "a pickle", _check_weights),
+    **_kinds(_PICKLES, "a pickle", _check_weights),
     **_kinds("pt2 nemo mar", "an archive that can bring code"),
     **_kinds("h5 hdf5", "a Keras model in HDF5, whose layers can be code"),
     **_kinds("keras", "a Keras model", _check_keras),

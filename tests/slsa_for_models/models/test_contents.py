@@ -37,6 +37,7 @@ def archive(path: Path, **members: bytes) -> None:
         *("modeling_tiny.py", "sub/tokenization.PY", "cache.pyc", "lib.so", "lib.so.1.2", "a.dll"),
         *("pytorch_model.bin", "model.pt", "model.pth", "optimizer.pkl", "a.joblib", "last.ckpt"),
         *("model.h5", "saved_model.pb", "model.nemo", "model.pt2", "model.keras", "a.llamafile"),
+        *("checkpoint.pth.tar", "pipe.pkl.gz", "a.joblib.z", "a.tar.pt.gz.tar", "svm.sav", "a.p"),
     ],
 )
 @pytest.mark.parametrize("look", [True, False])
@@ -51,6 +52,7 @@ def test_a_name_that_loaders_take_for_code(tmp_path: Path, name: str, look: bool
     [
         *("model.safetensors", "model.gguf", "model.onnx", "tokenizer.json", "vocab.txt"),
         *("README.md", "py", "so", "model.weights.h5", "merges.txt", "spiece.model", ".gitignore"),
+        *("corpus.tar", "corpus.txt.gz", "stub.py.gz", "tar", ".tar.gz"),
     ],
 )
 def test_a_name_that_is_no_code(tmp_path: Path, name: str) -> None:
