@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import os
 import re
 import shutil
 import socket
@@ -21,6 +20,7 @@ import pytest
 import requests
 
 from sandbox.services import programs
+from tests.support import debian
 from tests.support.limits import limited, until
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -119,20 +119,7 @@ def docker_registry() -> Path:
     installed = shutil.which("docker-registry")
     if installed:
         return Path(installed)
-    cache = Path(os.environ.get("MODEL_TRANSPARENCY_CACHE") or "~/.cache/model-transparency")
-    folder = cache.expanduser() / "docker-registry"
-    if not folder.exists() and shutil.which("apt-get") and shutil.which("dpkg"):
-        work = folder.with_name(f"docker-registry.{os.getpid()}")
-        work.mkdir(parents=True)
-        fetch = ["apt-get", "download", "-qq", "docker-registry"]
-        done = subprocess.run(fetch, cwd=work, capture_output=True, check=False, timeout=300)
-        if done.returncode == 0:
-            for package in work.glob("*.deb"):
-                subprocess.run(["dpkg", "-x", package, work], check=True, timeout=300)
-            with contextlib.suppress(OSError):  # another process was faster
-                work.rename(folder)
-        shutil.rmtree(work, ignore_errors=True)
-    program = folder / "usr/bin/docker-registry"
+    program = debian.unpacked("docker-registry") / "usr/bin/docker-registry"
     if not program.exists():
         pytest.skip("not tested: docker-registry is not installed and apt-get cannot download it")
     return program

@@ -25,6 +25,7 @@ from model_signing.methods import pkcs11 as ours
 from model_signing.methods.certificate import certificate_verifier
 from model_signing.methods.key import key_verifier
 from model_signing.methods.pkcs11 import pkcs11_certificate_signer, pkcs11_key_signer
+from tests.support import debian
 from tests.support.material import (
     CODE_SIGNING,
     NOT_CA,
@@ -127,33 +128,7 @@ def _softhsm() -> tuple[str, str]:
     tool = shutil.which("softhsm2-util")
     if module.exists() and tool:
         return str(module), tool
-    cache = Path(
-        os.environ.get("MODEL_TRANSPARENCY_CACHE", Path.home() / ".cache" / "model-transparency")
-    )
-    folder = cache / "softhsm2"
-    if not folder.exists() and shutil.which("apt-get") and shutil.which("dpkg"):
-        work = folder.with_name(f"softhsm2.{os.getpid()}")
-        work.mkdir(parents=True)
-        fetch = ["apt-get", "download", "-qq", "softhsm2", "libsofthsm2"]
-        if (
-            subprocess.run(
-                fetch,
-                cwd=work,
-                capture_output=True,
-                check=False,
-                timeout=300,
-            ).returncode
-            == 0
-        ):
-            for package in work.glob("*.deb"):
-                subprocess.run(
-                    ["dpkg", "-x", package, work],
-                    check=True,
-                    timeout=300,
-                )
-            if not folder.exists():
-                work.rename(folder)
-        shutil.rmtree(work, ignore_errors=True)
+    folder = debian.unpacked("softhsm2", "libsofthsm2")
     found = [next(folder.rglob(name), None) for name in ("libsofthsm2.so", "softhsm2-util")]
     if None in found:
         pytest.skip("not tested: SoftHSM is not installed and apt-get cannot download it")
