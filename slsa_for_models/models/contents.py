@@ -62,7 +62,16 @@ def code(names: Iterable[str], path_of: Callable[[str], Path] | None) -> list[Co
     Raises:
         OSError: A file cannot be read.
     """
-    return [one for name in sorted(names) for one in _of_file(name, path_of)]
+    return [one for name in _looked_at(names) for one in _of_file(name, path_of)]
+
+
+def _looked_at(names: Iterable[str]) -> list[str]:
+    """The few of a million files whose names say that there may be something."""
+    return sorted(
+        name
+        for name in names
+        if name.rpartition(".")[2].lower() in _SUFFIXES or ".so." in name.lower()
+    )
 
 
 def _of_file(name: str, path_of: Callable[[str], Path] | None) -> Iterator[Code]:
@@ -114,6 +123,8 @@ _KINDS: _Kinds = {
     **_kinds("pb pbtxt", "a TensorFlow graph, which can read and write files"),
 }
 
+_SUFFIXES = {*_KINDS, "json", "gguf", "safetensors", "model", "txt"}
+
 
 def _configuration(path: Path) -> Any:  # noqa: ANN401 - JSON, as its readers take it
     """What the libraries that read it would see; nothing of what they could not."""
@@ -160,7 +171,8 @@ def statements(names: Collection[str], path_of: Callable[[str], Path]) -> list[s
     """
     said: list[str] = []
     tensors: dict[str, dict[str, str]] = {}
-    for name in sorted(names):
+    looked = _looked_at(names)
+    for name in looked:
         base = name.rpartition("/")[2]
         if base == "config.json":
             said += _architecture(name, _configuration(path_of(name)))
@@ -168,14 +180,14 @@ def statements(names: Collection[str], path_of: Callable[[str], Path]) -> list[s
             said.append(f"{name}: {gguf.read(path_of(name))}")
         elif base.endswith(".safetensors"):
             tensors[name] = weights.safetensors(path_of(name), later_types=True)
-    for name in names:
+    for name in looked:
         if name.endswith(_INDEX):
             _check_index(name, _configuration(path_of(name)), names, tensors)
     if tensors:
         types = Counter(kind for one in tensors.values() for kind in one.values())
         kinds = ", ".join(f"{count} {kind}" for kind, count in types.most_common(4))
         said.append(f"{len(tensors)} safetensors: {sum(types.values())} tensors: {kinds}")
-    tokenizers = [name for name in sorted(names) if name.rpartition("/")[2] in _TOKENIZERS]
+    tokenizers = [name for name in looked if name.rpartition("/")[2] in _TOKENIZERS]
     return said + ([f"tokenizer: {', '.join(tokenizers[:4])}"] if tokenizers else [])
 
 

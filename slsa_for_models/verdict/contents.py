@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from model_signing.errors import FileError
 from model_signing.safe_files import failed
 from model_signing.sources.local import LocalSource, on_disk
 from slsa_for_models.errors import UnsafeModelError
@@ -73,7 +74,14 @@ def _paths(lies: object) -> Callable[[str], Path] | None:
     if not isinstance(lies, LocalSource):
         return None
     root, single = Path(lies.path), lies.single
-    return lambda name: root if single else root / on_disk(name)
+
+    def path(name: str) -> Path:
+        found = root if single else root / on_disk(name)
+        if not found.is_file():  # a FIFO, put there since it was hashed, would block us
+            raise FileError("the file changed after it was verified", where=str(found))
+        return found
+
+    return path
 
 
 def _check(code: list[Code], expected: str | None) -> None:

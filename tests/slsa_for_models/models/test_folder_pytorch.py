@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +20,8 @@ from model_signing.errors import Error
 from slsa_for_models import Expectations, Signer, load_model, verified
 from slsa_for_models.cli import main
 from slsa_for_models.errors import UnsafeModelError
-from tests.support.material import new_key, private_pem, public_pem
+from tests.support.limits import limited
+from tests.support.material import ROOT, new_key, private_pem, public_pem
 
 KEY = new_key()
 VERIFY = model_signing.key_verifier(public_pem(KEY))
@@ -113,3 +118,51 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     model_signing.sign(one, tmp_path / "s", model_signing.key_signer(private_pem(KEY)))
     with pytest.raises(UnsafeModelError, match="not of its format"):
         load_model(one, tmp_path / "s", VERIFY, format="safetensors_folder")
+
+
+# A server in small that loads by safetensors' own library when it starts, as inference servers do.
+SERVER = """
+import http.server, pathlib, sys
+import safetensors.torch
+weights = dict()
+for shard in pathlib.Path(sys.argv[1]).glob("*.safetensors"):
+    weights |= safetensors.torch.load_file(shard)
+total = sum(float(one.sum()) for one in weights.values())
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(str(total).encode())
+    def log_message(self, *_):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="not tested: exec is for Linux")
+def test_a_server_starts_with_the_signed_weights_and_not_with_others(
+    folder: Path, tmp_path: Path
+) -> None:
+    signature = sign(folder)
+    (tmp_path / "key.pub").write_bytes(public_pem(KEY))
+    command = [sys.executable, "-m", "slsa_for_models", "exec", str(folder), "--offline"]
+    command += ["--signature", str(signature), "--public-key", str(tmp_path / "key.pub")]
+    command += ["--", sys.executable, "-c", SERVER, "{}"]
+    start = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with limited(subprocess.Popen(command, **start), 120) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.stderr.read() if process.stderr else ""
+        port = int(line)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+            total = float(answer.read())
+    assert total == pytest.approx(sum(float(one.sum()) for one in STATE.values()))
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with limited(subprocess.Popen(command, **start), 120) as process:
+        said, why = process.communicate(timeout=100)
+    assert (process.returncode, said) == (1, "")
+    assert "the model is not what was signed" in why
