@@ -99,6 +99,12 @@ def test_the_server_sees_the_model_that_was_verified_or_none(root: Path, name: s
     done = contained(root, command)
     assert done.returncode == 0, done.stderr
     assert contents(root / "verified") == FILES
+    again = contained(root, command)  # init containers are: when a node is started again
+    assert again.returncode == 0, again.stderr
+    assert contents(root / "verified") == FILES
+    (model / "config.json").write_bytes(b"[]")
+    assert contained(root, command).returncode == 1
+    assert contents(root / "verified") == {}
 
 
 def test_the_pod_gives_nobody_more_than_it_needs() -> None:
