@@ -106,6 +106,7 @@ def test_the_same_bytes(project: Project, capsys: pytest.CaptureFixture[str]) ->
     capsys.readouterr()
 
 
+@pytest.mark.full
 def test_other_bytes(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     (project.repository / "train.py").write_text(
         SCRIPT + "import os; print(os.urandom(9), file=open('model.json', 'a'))\n"
@@ -140,6 +141,7 @@ def test_what_cannot_be_repeated_is_said_before_the_work(
     assert "cannot be repeated" in error and words in error
 
 
+@pytest.mark.full
 def test_nothing_is_repeated_of_a_model_that_is_refused(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +152,7 @@ def test_nothing_is_repeated_of_a_model_that_is_refused(
     assert "identical" not in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_a_clone_without_the_commit(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.train()
     other = project.workshop.folder / "other"
