@@ -164,9 +164,11 @@ def _problem(tried: Confinement, outside: Path) -> str:
 
 def _end(process: subprocess.Popen[bytes], *, whole_group: bool) -> None:
     """Ends what is left; in a namespace of its own everything has ended with its first process."""
-    if whole_group:
+    if whole_group and os.name == "posix":
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+    elif whole_group:
+        process.kill()
     elif process.poll() is None:
         try:
             process.kill()  # `unshare` takes the others with it
