@@ -93,6 +93,11 @@ bench: ## Measure signing and verifying beside the peer and the machine's limits
 bench-elsewhere: ## Measure hashing a model in a bucket on this machine beside the same files here
 	@bin=$(call environment,dev); "$$bin/python" bench/elsewhere.py $(ARGS)
 
+.PHONY: bench-fleet
+bench-fleet: ## Measure many models, a million files, a service and a cluster (ARGS=; about 10 minutes)
+	@bin=$(call environment,dev); "$$bin/python" bench/fleet.py --ours "$(call environment,base)" \
+		--peer "$(call environment,peer)" --dask "$$bin" $(ARGS)
+
 .PHONY: bench-accuracy
 bench-accuracy: ## Train on real photographs beside the tutorial recipes (DATA_DIR=; about 30 minutes)
 	@bin=$(call environment,pytorch); "$$bin/python" bench/accuracy.py --data-dir "$(DATA_DIR)" \

@@ -1,9 +1,11 @@
-"""Measures a fleet: many models in one command, very many files, and verification as a service.
+"""Measures a fleet: many models in one command, very many files, a service, a cluster.
 
-usage: python bench/fleet.py --ours BIN [--peer BIN] [--only many|files|service]
-                             [--models N] [--files N] [--verifications N]
+usage: python bench/fleet.py --ours BIN [--peer BIN] [--dask BIN]
+                             [--only many|files|service|cluster]
+                             [--models N] [--files N] [--verifications N] [--gigabytes N]
 
-BIN is the folder of an environment's programs, as for `speed.py`. Whatever is compared runs in
+BIN is the folder of an environment's programs, as for `speed.py`; that of `--dask` has the extra of
+that name, and `cluster` is measured with it only. Whatever is compared runs in
 turns, in each round: what else the machine does meets all. The memory of a process is the kernel's
 figure (wait4), of one that goes on what /proc says.
 """
@@ -11,6 +13,7 @@ figure (wait4), of one that goes on what /proc says.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -68,6 +71,45 @@ with concurrent.futures.ThreadPoolExecutor(4) as pool:
     for begin in range(0, number, number // 10):
         sum(pool.map(verify, range(begin, begin + number // 10)))
         report(begin + number // 10)
+"""
+
+
+CLUSTER = """
+import subprocess, sys, time, json, statistics
+from pathlib import Path
+import model_signing
+from model_signing import executors
+folder, model = Path(sys.argv[1]), sys.argv[2]
+scheduler = folder / "scheduler.json"
+main = "import sys; from distributed.cli.dask_%s import main; main()"
+common = ["--scheduler-file", str(scheduler), "--no-dashboard", "--host", "127.0.0.1"]
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+start = lambda kind, *more: subprocess.Popen(
+    [sys.executable, "-c", main % kind, *common, *more], cwd=folder, **quiet)
+started = [start("scheduler", "--port", "0")]
+try:
+    while not scheduler.exists() or not scheduler.read_text():
+        time.sleep(0.1)
+    started += [start("worker", "--nthreads", "1", "--no-nanny") for _ in range(2)]
+    address = json.loads(scheduler.read_text())["address"]
+    from distributed import Client
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+    began = time.perf_counter()
+    with executors.opened(f"dask:{address}") as executor:
+        opened = time.perf_counter() - began
+        times, digests = {"here": [], "cluster": []}, set()
+        for _ in range(5):
+            for name, pool in (("here", None), ("cluster", executor)):
+                began = time.perf_counter()
+                options = model_signing.HashOptions(jobs=2)
+                digests.add(model_signing.digest(model, options, executor=pool))
+                times[name].append(time.perf_counter() - began)
+    assert len(digests) == 1
+    print(json.dumps({"opened": opened, **{k: statistics.median(v) for k, v in times.items()}}))
+finally:
+    for process in started:
+        process.kill()
 """
 
 
@@ -170,19 +212,43 @@ def service(args: argparse.Namespace, folder: Path) -> bool:
     return float(last[1]) <= float(first[1]) * 1.05 + 2 and first[3:7:2] == last[3:7:2]
 
 
+def cluster(args: argparse.Namespace, folder: Path) -> bool:
+    """One model of ten equal files: two threads here, and two workers of a cluster."""
+    model = folder / "model"
+    model.mkdir()
+    for index in range(10):
+        with (model / f"part-{index}").open("wb") as file:
+            file.write(bytes([index]))
+            file.truncate(args.gigabytes * 10**8)  # sparse, and read as any other
+    script = [args.dask / "python", "-c", CLUSTER, folder, model]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    said = subprocess.run(script, stdout=subprocess.PIPE, text=True, check=True, env=env).stdout
+    found = json.loads(said)
+    ratio = found["cluster"] / found["here"]
+    print(
+        f"{args.gigabytes} GB in 10 files, medians of 5 rounds: two threads {found['here']:.2f} s"
+    )
+    print(
+        f"  two workers {found['cluster']:.2f} s, {ratio:.2f}; connected in {found['opened']:.2f}"
+    )
+    return bool(ratio <= 1.15)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--ours", type=Path, required=True, metavar="BIN")
     parser.add_argument("--peer", type=Path, metavar="BIN")
-    parser.add_argument("--only", choices=("many", "files", "service"))
+    parser.add_argument("--dask", type=Path, metavar="BIN")
+    parser.add_argument("--only", choices=("many", "files", "service", "cluster"))
     parser.add_argument("--models", type=int, default=1000, metavar="N")
     parser.add_argument("--files", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--verifications", type=int, default=100_000, metavar="N")
+    parser.add_argument("--gigabytes", type=int, default=15, metavar="N")
     args = parser.parse_args(argv)
     reached = True
-    for part in (many, service, files):
-        if args.only in (None, part.__name__):
+    for part in (many, service, cluster, files):
+        if args.only in (None, part.__name__) and (args.dask or part is not cluster):
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch)
                 key = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
