@@ -36,29 +36,33 @@ class Listing(Mapping[str, Entry]):
     """
 
     def __init__(self) -> None:
-        self._versions: dict[str, bytes] = {}
+        self._numbers: dict[str, int] = {}
+        # In one piece: a million small objects between the names would leave holes when they go.
+        self._versions = bytearray()
 
     def add(self, name: str, status: os.stat_result) -> None:
         """Notes a file."""
-        self._versions[name] = _VERSION.pack(*_version(status))
+        self._numbers[name] = len(self._numbers)
+        self._versions += _VERSION.pack(*_version(status))
 
     def use_names(self, names: Iterable[str]) -> None:
         """Takes these, which are the same, so that nobody keeps each of them twice."""
-        before = self._versions
-        self._versions = {name: before.pop(name) for name in names}
+        before = self._numbers
+        self._numbers = {name: before.pop(name) for name in names}
 
     def __getitem__(self, name: str) -> Entry:
-        version = _VERSION.unpack(self._versions[name])
+        at = self._numbers[name] * _VERSION.size
+        version = _VERSION.unpack_from(self._versions, at)
         return Entry(version[2], version)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._versions
+        return name in self._numbers
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._versions)
+        return iter(self._numbers)
 
     def __len__(self) -> int:
-        return len(self._versions)
+        return len(self._numbers)
 
 
 @dataclass(frozen=True)
