@@ -25,7 +25,7 @@ from model_signing.errors import Error, FileError, MismatchError
 from model_signing.hashing import hash_model
 from model_signing.oms.manifest import Serialization
 from model_signing.oms.names import Selection
-from model_signing.sources import Source, oci, open_source, remote
+from model_signing.sources import Source, oci, oci_referrers, open_source, remote
 from tests.support import registries
 from tests.support.material import new_key, private_pem, public_pem
 from tests.support.registries import FaultyRegistry, Handler, Layer, push, titled
@@ -35,7 +35,7 @@ SIGN = model_signing.key_signer(private_pem(KEY))
 VERIFY = model_signing.key_verifier(public_pem(KEY))
 FILES = {"config.json": b'{"layers": 3}', "w/0.bin": b"0" * 50_000, "w/1.bin": b"", "é.txt": b"e"}
 LAYERS = [titled(name, data) for name, data in FILES.items()]
-SHARDS = HashOptions(method="shards", shard_size=1000)
+SHARDS = HashOptions(method="shards", shard_size=9000)
 BLAKE3 = HashOptions(algorithm="blake3")
 USER, PASSWORD = "tester", "for tests only"
 PASSWORD_HASH = "$2b$04$qMrejqaQQoyNGTeX0EM3buXDtG5785li4bDjobT9eZmGqHQLXf4cy"
@@ -983,6 +983,8 @@ def test_a_list_that_lies_does_no_harm(faulty: FaultyRegistry, here: Path) -> No
 def test_a_list_without_end_is_refused(
     faulty: FaultyRegistry, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(oci_referrers, "_MAX_REFERRERS", 20)
+    monkeypatch.setattr(oci_referrers, "_MAX_PAGES", 20)
     push(faulty.host, "m", *LAYERS)
     source = open_source(f"oci://{faulty.host}/m:v1")
     source.attach(signature_of(here))
@@ -990,7 +992,7 @@ def test_a_list_without_end_is_refused(
         (tag, found) for tag, found in faulty.manifests.items() if tag.startswith("sha256-")
     )
     (one,) = json.loads(data)["manifests"]
-    many = [{**one, "digest": f"sha256:{number:064x}"} for number in range(1200)]
+    many = [{**one, "digest": f"sha256:{number:064x}"} for number in range(30)]
     faulty.manifests[tag] = (kind, json.dumps({"manifests": many}).encode())
     with pytest.raises(FileError, match="more lies with the model"):
         list(source.signatures())
