@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,21 @@ def test_a_training_that_reports_another_command(sandbox: Sandbox) -> None:
         sandbox.product = given  # type: ignore[method-assign]
     assert run.jobs["model/sign"].conclusion == "failure"
     assert "something else than it was asked for" in said(run)
+
+
+@pytest.mark.full
+def test_the_example_of_the_documents(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A scikit-learn script with its lock, whose packages come from the package index."""
+    workflow = (ROOT / "examples/train-your-own.yml").read_text(encoding="utf-8")
+    consumer = sandbox.consumer(workflow)
+    shutil.copytree(ROOT / "examples/scikit-learn", consumer.path, dirs_exist_ok=True)
+    run = sandbox.run("consume.yml", consumer, others=[sandbox.product()], event_name="push")
+    assert run.conclusion == "success", said(run)
+    assert run.jobs["model"].outputs["verdict"] == "verified"
+    assert "checked before the command started" in run.summaries["model/verify"]
+    run.extract("model.skops", tmp_path)
+    record = json.loads((tmp_path / "training.json").read_bytes())
+    assert record["metrics"]["accuracy.test"] > 0.8
+    assert "scikit-learn" in record["environment"]["packages"]
+    lock = (ROOT / "examples/scikit-learn/requirements.lock").read_bytes()
+    assert record["environment"]["requirements_sha256"] == hashlib.sha256(lock).hexdigest()
