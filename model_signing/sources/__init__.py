@@ -100,6 +100,9 @@ class AttachingSource(RemoteSource, Protocol):
     def known_as(self) -> tuple[str, str]:
         """The name of the model there, and the SHA-256, hexadecimal, by which it is known."""
 
+    def around(self, files: Collection[str]) -> Collection[str]:
+        """What that digest covers beside these files of the model: nobody has verified that."""
+
     def attached(self, predicate_types: Collection[str]) -> Iterable[tuple[str, bytes]]:
         """The bundles about it that hold statements of these types: address and content of each.
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from model_signing.errors import FileError
 from model_signing.oms import strict_json
-from model_signing.oms.names import Selection
+from model_signing.oms.names import GIT_PATHS, HUB_PATH, Selection, covered
 from model_signing.sources import Buffer, Entry, oci_referrers, oci_tar, remote
 from model_signing.sources.oci_registry import DIGEST, Address, Repository
 
@@ -183,9 +183,20 @@ class OciSource:
             self._refuse("the manifest is no JSON object")
         return document
 
-    @cached_property
+    def around(self, files: Collection[str]) -> list[str]:
+        """What the manifest brings beside these files; see `AttachingSource`."""
+        model, around = self._found
+        notes = (*GIT_PATHS, HUB_PATH)
+        return [*around, *(one for one in model if one not in files and not covered(one, notes))]
+
+    @property
     def _files(self) -> dict[str, Entry]:
         """Name -> file. Names were not looked at yet, but no two files have one."""
+        return self._found[0]
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, Entry], list[str]]:
+        """The files of the model, and what an image has around them."""
         config = self._document.get("config")
         image = isinstance(config, dict) and config.get("mediaType") in _IMAGES
         layers = list(self.layers())
@@ -200,12 +211,15 @@ class OciSource:
                 left -= len(name)
                 if len(found) > remote.MAX_LISTED or left < 0:
                     self._refuse("the place lists too many files")
+        around: list[str] = []
         if image:
-            found = self._modelcar(found)
+            everything, found = found, self._modelcar(found)
+            if len(found) < len(everything):
+                around = [name for name in everything if not name.startswith(_MODELCAR)]
         unusable = next((name for name, entry in found.items() if entry.version is None), None)
         if unusable is not None:
             self._refuse("a link, a device or a removal in a tar layer is no file", unusable)
-        return found
+        return found, around
 
     def _modelcar(self, found: dict[str, Entry]) -> dict[str, Entry]:
         """Of an image with such a folder, what is in it; else all there is.

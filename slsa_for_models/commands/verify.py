@@ -8,7 +8,7 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from model_signing.errors import UsageError, printable
+from model_signing.errors import FileError, UsageError, printable
 from model_signing.terminal import command_line
 from slsa_for_models.commands import expectation_options
 from slsa_for_models.commands.shared_options import (
@@ -318,6 +318,8 @@ def _attest_verdict(
     from slsa_for_models.attesting import signing_job, train_statement, vsa_statement
     from slsa_for_models.verdict.expectation_table import read_key
 
+    if can_attach(source):
+        _check_all_verified(source, verdict)
     if args.private_key is not None:
         sign = model_signing.key_signer(read_key(args.private_key))
     else:
@@ -339,3 +341,23 @@ def _attest_verdict(
         write_atomic(args.attest_verdict, data, over_bundles_only=True)
     if registry is not None:
         print(f"slsa_for_models: attached: {registry.attach(data)}", file=sys.stderr)
+
+
+def _check_all_verified(source: AttachingSource, verdict: Verdict) -> None:
+    """A verdict about a manifest is about all that whoever mounts or runs it gets.
+
+    Raises:
+        FileError: It brings more than was verified, and no accepted provenance is about it.
+    """
+    from model_signing.comparison import some
+
+    _, manifest = source.known_as
+    subjects = (one for item in verdict.accepted for one in item.provenance.subjects)
+    more = source.around(verdict.model.files)
+    if more and all(one.sha256 != manifest for one in subjects):
+        raise FileError(
+            "the manifest brings more than the model that was verified",
+            where=str(source),
+            found=some(list(more)),
+            fix="push the model alone, or give provenance that is about the manifest",
+        )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +27,7 @@ from tests.slsa_for_models.verdict.test_vsa import (
 )
 from tests.support import registries
 from tests.support.crafted import REF, SOURCE, TRAIN, Workshop, new_key, private_pem, refusals
-from tests.support.registries import push, titled
+from tests.support.registries import Layer, push, titled
 
 VSA = "https://slsa.dev/verification_summary/v1"
 
@@ -212,6 +214,45 @@ def test_provenance_may_be_about_the_manifest(workshop: Workshop, registry: str)
     pushed(registry, "by-manifest", workshop.model(b"other"))
     assert workshop.verify(address, *options)[0] == 1
     assert workshop.verify(f"oci://{registry}/by-manifest@{digest}", *options)[0] == 0
+
+
+def test_a_verdict_about_a_manifest_is_about_all_that_it_brings(
+    workshop: Workshop, registry: str
+) -> None:
+    model = workshop.directory(name="car")
+
+    def push_image(more: bytes) -> str:
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w") as archive:
+            archive.add(model, "models")
+            if more:
+                program = tarfile.TarInfo("bin/sh")
+                program.size = len(more)
+                archive.addfile(program, io.BytesIO(more))
+        kinds = [f"application/vnd.oci.image.{kind}" for kind in ("layer.v1.tar", "config.v1+json")]
+        return push(registry, "car", Layer(data.getvalue(), kinds[0]), config_kind=kinds[1])
+
+    address = f"oci://{registry}/car:v1"
+    about_files = workshop.train_provenance(model)
+    gate = ("--verifier-id", VERIFIER, "--resource-uri", RESOURCE, *keyless(workshop))
+
+    def verify(provenance: Path, *options: object) -> tuple[int, str]:
+        policy = workshop.write("publisher.toml", PUBLISHER.encode())
+        options = ("--provenance", provenance, "--policy", policy, *options)
+        code, said = workshop.verify(address, *options)
+        return code, said.get("found", "")
+
+    push_image(b"")
+    assert verify(about_files, *gate) == (0, "")
+    digest = push_image(b"evil")
+    assert verify(about_files) == (0, "")  # the model is what it was
+    assert verify(about_files, *gate) == (1, "bin/sh")
+    assert in_registry(address) == []
+    statement = workshop.train_statement(model, workshop.record(model))
+    statement["subject"] = [{"name": "car", "digest": {"sha256": digest.partition(":")[2]}}]
+    about_all = workshop.write("p.json", workshop.sign(statement, workshop.token()))
+    assert verify(about_all, *gate) == (0, "")
+    assert len(in_registry(address)) == 1
 
 
 # Others who rely on it
