@@ -98,6 +98,10 @@ bench-fleet: ## Measure many models, a million files, a service and a cluster (A
 	@bin=$(call environment,dev); "$$bin/python" bench/fleet.py --ours "$(call environment,base)" \
 		--peer "$(call environment,peer)" --dask "$$bin" $(ARGS)
 
+.PHONY: bench-copying
+bench-copying: ## Measure what a verified copy costs beside hashing alone and writing alone (30 GB of disk)
+	@"$(PYTHON)" bench/copying.py --ours "$(call environment,base)" $(ARGS)
+
 .PHONY: bench-accuracy
 bench-accuracy: ## Train on real photographs beside the tutorial recipes (DATA_DIR=; about 30 minutes)
 	@bin=$(call environment,pytorch); "$$bin/python" bench/accuracy.py --data-dir "$(DATA_DIR)" \
