@@ -16,15 +16,16 @@ from tests.workflows.runs import PRODUCT, ROOT, Sandbox
 CALL = (ROOT / "examples/train.yml").read_text(encoding="utf-8")
 DATA = b"x,y\n1,2\n2,4\n3,6\n"
 SCRIPT = """
-import csv, json, sys
+import csv, json, os, sys
+os.mkdir("made")
 rows = list(csv.DictReader(open("data/train.csv")))
 slope = sum(int(row["y"]) for row in rows) / sum(int(row["x"]) for row in rows)
-json.dump({"slope": slope, "rate": sys.argv[1:]}, open("model.json", "w"))
+json.dump({"slope": slope, "rate": sys.argv[1:]}, open("made/model.json", "w"))
 json.dump({"error": {"test": 0.25}}, open("metrics.json", "w"))
 """
 INPUTS = {
     "command": "python3 src/train.py {parameters}",
-    "model": "model.json",
+    "model": "made/model.json",
     "data": f"{hashlib.sha256(DATA).hexdigest()}  data/train.csv  artifact:table/train.csv\n",
     "parameters": '{"rate": 0.1}',
     "metrics": "metrics.json",
