@@ -206,7 +206,11 @@ def _variables(
 ) -> dict[str, str]:
     """All variables that the command has: none of the caller's but PATH."""
     home = workspace / ".home"
-    home.mkdir(exist_ok=True)
+    if home.is_symlink() or home.exists():  # a link there would lead what we write out of it
+        raise TrainingError(
+            "the source has something in the place of the command's home", where=home.name
+        )
+    home.mkdir()
     path = os.environ.get("PATH", os.defpath)
     variables = {
         "PATH": os.pathsep.join([*([str(programs.resolve())] if programs else []), path]),

@@ -407,6 +407,15 @@ def test_a_model_that_was_committed(bench: Bench) -> None:
     assert "there before training" in bench.refused("true")
 
 
+def test_a_home_that_was_committed_leads_nowhere(bench: Bench) -> None:
+    """What is written there before the command starts is written without its confinement."""
+    (bench.folder / "outside").mkdir()
+    (bench.source / ".home").symlink_to(bench.folder / "outside")
+    said = bench.refused(*COPY, options=("--parameters", '{"a": 1}'))
+    assert "in the place of the command's home" in said
+    assert list((bench.folder / "outside").iterdir()) == []
+
+
 def test_a_program_that_is_not_there(bench: Bench) -> None:
     assert "the training command failed" in bench.refused("no-such-program")
     assert "folder is not in the source" in bench.refused("true", options=("--directory", "none"))
