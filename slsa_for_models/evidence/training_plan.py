@@ -50,6 +50,7 @@ _LOCKED = re.compile(
     r"[A-Za-z0-9][\w.\-]*(\[[\w.\-, ]*\])?\s*==\s*[^\s;*,]+(\s*;[^#]*?)?"
     r"(\s+--hash=sha256:[0-9a-f]{64})+"
 )
+_ODD_REMARK = re.compile(r"\s*#(.*\\$|.*coding[:=]\s*(?!utf-?8\b)[-\w.])", re.IGNORECASE)
 _INDEX = re.compile(r"--(extra-)?index-url[ =]\S+|--find-links[ =]\S+")
 
 
@@ -354,6 +355,15 @@ def check_lock(data: bytes, name: str) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         raise TrainingError("the requirements are not text in UTF-8", where=name) from None
+    # `pip` ends a remark with its line, whatever stands there, and reads by the encoding in one.
+    odd = next((line for line in text.splitlines() if _ODD_REMARK.match(line)), None)
+    if odd is not None:
+        raise TrainingError(
+            "a remark in the requirements could hide an entry",
+            where=name,
+            expected="no \\ at the end of a remark, and no encoding but UTF-8",
+            found=odd[:200],
+        )
     for entry in text.replace("\\\r\n", " ").replace("\\\n", " ").splitlines():
         entry = " ".join(re.sub(r"(^|\s)#.*", "", entry).split())
         if entry and not _LOCKED.fullmatch(entry) and not _INDEX.fullmatch(entry):

@@ -505,6 +505,22 @@ def test_requirements_that_are_not_locked(bench: Bench, lock: str) -> None:
     assert "not locked" in said and lock.split()[0] in said
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# a remark \\\n-r https://example.test/more.txt\n",
+        "  # a remark \\\r\n-r https://example.test/more.txt\r\n",
+        "# coding: utf-7 +AAo-numpy\n",
+        "#\n# Encoding=utf_16\n",
+    ],
+)
+def test_entries_that_a_remark_hides(bench: Bench, text: str) -> None:
+    """As `pip` reads requirements, which is not by lines that go on, or UTF-8, alone."""
+    (bench.source / "r.txt").write_text(text, newline="")
+    said = bench.refused(*COPY, options=("--requirements", "r.txt"))
+    assert "could hide an entry" in said
+
+
 def test_requirements_that_cannot_be_read(bench: Bench) -> None:
     said = bench.refused(*COPY, options=("--requirements", "none.txt"))
     assert "the requirements cannot be read" in said
