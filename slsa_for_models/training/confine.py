@@ -4,10 +4,10 @@ usage: python -I confine.py JOB
 
 The last program of ours before the command. It imports nothing of ours, as it may run with another
 user's rights, and runs inside the namespaces that it was started in. JOB is a JSON file: `command`,
-`directory`, `workspace`, `read_only` (files), `environment`, `network`, `user` (uid and gid, or
-null).
+`directory`, `workspace`, `read_only` (files), `sockets` (of services, files too), `environment`,
+`network`, `user` (uid and gid, or null).
 
-1. The inputs become read-only mounts; `/run` (the sockets of services) is hidden.
+1. The inputs become read-only mounts; `/run` and all other sockets of services are hidden.
 2. Landlock lets the command and all its children write below the workspace only, and mount nothing.
 3. No rights are left: no capabilities, no other user, and no program can give any back.
 4. This process stays as the first of its namespace: when the command ends, all others are ended.
@@ -23,6 +23,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import struct
 import sys
 from contextlib import suppress
@@ -82,6 +83,14 @@ def hide_services(*, network: bool) -> None:
         resolver.write_bytes(known)
     if SHARED_MEMORY.is_dir():
         mount("tmpfs", str(SHARED_MEMORY), "tmpfs", NOSUID | NODEV, "mode=1777")
+
+
+def hide_sockets(paths: list[str]) -> None:
+    """No service answers: those that listen at a file are reached without any network."""
+    for path in paths:
+        with suppress(OSError):  # it is hidden already, or out of reach anyway
+            if stat.S_ISSOCK(os.lstat(path).st_mode):
+                mount(os.devnull, path, None, BIND)
 
 
 def bring_up_loopback() -> None:
@@ -147,6 +156,7 @@ def main() -> None:
     for path in job["read_only"]:
         make_read_only(path)
     hide_services(network=job["network"])
+    hide_sockets(job["sockets"])
     if not job["network"]:
         bring_up_loopback()
     os.chdir(job["directory"])

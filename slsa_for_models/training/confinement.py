@@ -85,6 +85,7 @@ class Confinement:
                 "directory": str(directory),
                 "workspace": str(self.workspace),
                 "read_only": list(map(str, self.read_only)),
+                "sockets": _sockets(),
                 "environment": dict(environment),
                 "network": self.network,
                 "user": user,
@@ -160,6 +161,13 @@ def _problem(tried: Confinement, outside: Path) -> str:
         return str(error)
     said = done.stderr.decode(errors="replace").strip().splitlines()
     return "" if done.returncode == 0 else (said or [f"exit code {done.returncode}"])[-1]
+
+
+def _sockets() -> list[str]:
+    """The files at which anybody on this machine listens, or did."""
+    lines = Path("/proc/net/unix").read_bytes().splitlines()[1:]
+    paths = (os.fsdecode(line.split(maxsplit=7)[-1]) for line in lines)
+    return sorted({path for path in paths if path.startswith("/")})
 
 
 def _end(process: subprocess.Popen[bytes], *, whole_group: bool) -> None:

@@ -12,8 +12,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -312,6 +314,20 @@ def test_a_command_sees_no_service_and_no_process(bench: Bench) -> None:
     script = 'test -z "$(ls -A /run)"; ls -d /proc/[0-9]* | wc -l > m'
     assert bench.train("sh", "-ec", script)[0] == 0
     assert int((bench.out / "m").read_text()) < 8
+
+
+@pytest.mark.parametrize("network", ["none", "allowed"])
+def test_a_command_reaches_no_service_that_listens_at_a_file(bench: Bench, network: str) -> None:
+    """A socket's path is short, so this one is in no folder of the test's."""
+    connect = "socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    script = f"import socket, sys; {connect}; open('m', 'w')"
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as service:
+        service.bind(f"{folder}/a service")
+        service.listen()
+        command = ("python3", "-c", script, f"{folder}/a service")
+        assert subprocess.run(command, cwd=folder, check=False).returncode == 0
+        said = bench.refused(*command, options=("--network", network))
+    assert "the training command failed" in said
 
 
 FETCH = "import urllib.request as u, sys; u.urlopen(sys.argv[1], timeout=5); open('m', 'w')"
