@@ -146,15 +146,25 @@ def _of_config(name: str, config: object) -> Iterator[Code]:
             kind = entry.get("type") if isinstance(entry, dict) else None
             if isinstance(kind, str) and not kind.startswith(_OWN_MODULES):
                 yield Code(name, f"imports {kind[:80]}")
-    if not isinstance(config, dict):
-        return
-    for table in ("auto_map", "custom_pipelines"):
-        for value in _texts(config.get(table)):
-            repository, separator, module = value.rpartition(_ELSEWHERE)
-            if separator:
-                yield Code(name, f"{table}: {module[:80]} of {repository[:80]}", repository[:80])
-            elif table == "auto_map":
-                yield Code(name, f"auto_map: {value[:80]}")
+    for table, value in _named(config, ("auto_map", "custom_pipelines")):
+        repository, separator, module = value.rpartition(_ELSEWHERE)
+        if separator:
+            yield Code(name, f"{table}: {module[:80]} of {repository[:80]}", repository[:80])
+        elif table == "auto_map":
+            yield Code(name, f"auto_map: {value[:80]}")
+
+
+def _named(config: object, tables: Collection[str]) -> Iterator[tuple[str, str]]:
+    """All texts in these tables, which a part of a model has in a configuration of its own."""
+    pending = [config]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, Mapping):
+            for table in tables:
+                yield from ((table, text) for text in _texts(one.get(table)))
+            pending += [value for key, value in one.items() if key not in tables]
+        elif isinstance(one, list):
+            pending += one
 
 
 def statements(names: Collection[str], path_of: Callable[[str], Path]) -> list[str]:

@@ -86,6 +86,8 @@ def test_a_pickle_is_code_and_is_not_run(
             {"custom_pipelines": {"x": {"impl": "a/b--m.Evil"}}},
             "custom_pipelines: m.Evil of a/b a/b",
         ),
+        ({"text_config": {"auto_map": {"A": "a/b--m.Evil"}}}, "auto_map: m.Evil of a/b a/b"),
+        ({"parts": [{"auto_map": {"A": "m.Tiny"}}]}, "auto_map: m.Tiny"),
         ([{"type": "custom_st.Evil"}], "imports custom_st.Evil"),
     ],
 )
