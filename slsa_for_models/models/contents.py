@@ -23,8 +23,9 @@ _CONFIGURATIONS = ("config.json", "modules.json", "model_index.json")
 _WEIGHTS = (".weights.h5", ".weights.hdf5")  # Keras' alone
 _PICKLES = "bin pt pth ckpt pkl pickle p joblib dill sav pdparams pdopt"
 # joblib unpacks what it loads; and many a checkpoint of PyTorch is called .pth.tar, and is none.
+_PACKINGS = "gz bz2 xz lzma z lz4 zst tar"
 _PACKED = re.compile(
-    rf"(.*\.(?:{_PICKLES.replace(' ', '|')}))(?:\.(?:gz|bz2|xz|lzma|z|lz4|zst|tar))+"
+    rf"(.*\.(?:{_PICKLES.replace(' ', '|')}))(?:\.(?:{_PACKINGS.replace(' ', '|')}))+"
 )
 _ELSEWHERE = "--"  # between repository and module in transformers' auto_map
 _INDEX = (".safetensors.index.json", ".bin.index.json")
@@ -123,7 +124,7 @@ _KINDS: _Kinds = {
     **_kinds("pb pbtxt", "a TensorFlow graph, which can read and write files"),
 }
 
-_SUFFIXES = {*_KINDS, "json", "gguf", "safetensors", "model", "txt"}
+_SUFFIXES = {*_KINDS, *_PACKINGS.split(), "json", "gguf", "safetensors", "model", "txt"}
 
 
 def _configuration(path: Path) -> Any:  # noqa: ANN401 - JSON, as its readers take it
