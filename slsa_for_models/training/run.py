@@ -111,6 +111,7 @@ def train(plan: Plan, machine: Machine, output: Path, say: Say) -> TrainingRecor
     Raises:
         TrainingError: The command failed, or what it wrote is no model; or it cannot be confined.
         DatasetError: An input cannot be had, or is another one, or was changed.
+        RecordError: The command or its metrics are beyond what a record can say.
         FileError: The output cannot be written.
     """
     # 1. Everything that can be refused is refused before the work.
@@ -171,7 +172,9 @@ def train(plan: Plan, machine: Machine, output: Path, say: Say) -> TrainingRecor
             started=started,
             finished=finished,
         )
-        (private / RECORD).write_bytes(encode(result))
+        encoded = encode(result)
+        parse(encoded)  # whoever signs would refuse it
+        (private / RECORD).write_bytes(encoded)
         publish(private, output, [name, RECORD])
     return result
 

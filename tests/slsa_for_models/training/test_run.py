@@ -135,7 +135,9 @@ open("m", "w").write(json.dumps(given))
     assert json.loads((bench.out / "m").read_text()) == parameters
 
 
-@pytest.mark.parametrize("content", ["", "[", '{"a": NaN}', '{"a": 1, "a": 2}', " " * 65537, None])
+@pytest.mark.parametrize(
+    "content", ["", "[", '{"a": NaN}', '{"a": 1e301}', '{"a": 1, "a": 2}', " " * 65537, None]
+)
 def test_metrics_that_are_none(bench: Bench, content: str | None) -> None:
     (bench.source / "given").write_text(content or "")
     write = "cp given x.json" if content is not None else "ln -s /etc/passwd x.json"
