@@ -82,6 +82,10 @@ def assert_refused_first(run: Run, title: str, message: str) -> None:
     [
         ({"model": "pytorch_model"}, "Unknown model format", "pytorch_model.safetensors"),
         ({"provenance": "none"}, "Unknown provenance", "slsa-github-generator"),
+        ({"requirements": "r.txt"}, "No command", "leave them out"),
+        pytest.param(
+            {"network": "allowed"}, "No command", "leave them out", marks=pytest.mark.full
+        ),
         pytest.param(
             *({"model": ""}, "Unknown model format", "tensorflow_model.keras"),
             marks=pytest.mark.full,
@@ -95,7 +99,7 @@ def assert_refused_first(run: Run, title: str, message: str) -> None:
             marks=pytest.mark.full,
         ),
     ],
-    ids=["unknown", "provenance", "empty", "other case", "two lines"],
+    ids=["unknown", "provenance", "of a command", "network", "empty", "other case", "two lines"],
 )
 def test_a_bad_choice(sandbox: Sandbox, inputs: dict[str, str], title: str, message: str) -> None:
     run = sandbox.consume(call(**{"model": "pytorch_model.pth", **inputs}))
