@@ -162,7 +162,11 @@ def test_dependabot_watches_everything_that_is_pinned() -> None:
         for folder in item.get("directories") or [item["directory"]]
     }
     pinned = {("github-actions", "/"), ("github-actions", "/actions/*"), ("uv", "/requirements")}
-    for name, ecosystem in (("package-lock.json", "npm"), ("Dockerfile", "docker")):
+    for name, ecosystem in (
+        ("package-lock.json", "npm"),
+        ("Dockerfile", "docker"),
+        ("Containerfile", "docker"),
+    ):
         files = [Path(file) for file in git_files() if Path(file).name == name]
         assert files
         pinned |= {(ecosystem, f"/{file.parent.as_posix()}") for file in files}
