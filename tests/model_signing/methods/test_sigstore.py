@@ -306,7 +306,8 @@ class TestSigningFailures:
             token = sigstore.oidc.token(PERSON)
             assert isinstance(self.refusal(config, identity_token=token), FileError | SigningError)
         assert isinstance(self.refusal(tmp_path / "absent", identity_token="x"), FileError)
-        assert isinstance(self.refusal(config, staging=True, identity_token="x"), UsageError)
+        with pytest.raises(UsageError):
+            sigstore_signer(SigstoreTrust(config, staging=True), identity_token="x")(statement())
 
 
 class TestIdentity:
