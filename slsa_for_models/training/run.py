@@ -140,9 +140,7 @@ def train(plan: Plan, machine: Machine, output: Path, say: Say) -> TrainingRecor
             )
         placed = inputs.place(plan.data, workspace, machine.at_hand, say)
         bases = inputs.place_models(machine.base_models, workspace)
-        made = workspace / plan.model
-        if made.is_symlink() or made.exists():
-            raise TrainingError("the model is there before training", where=plan.model)
+        _clear_results(plan, workspace)
 
         # 3. The first line of the caller's code; when this returns, no process of it is left.
         variables = _variables(plan, machine, programs, workspace)
@@ -202,6 +200,15 @@ def _copy_source(machine: Machine, workspace: Path, output: Path) -> str:
         for path in files
         if not path.is_symlink()
     )
+
+
+def _clear_results(plan: Plan, workspace: Path) -> None:
+    """What is there before training did not come from it: no model, and no metrics."""
+    made, metrics = workspace / plan.model, workspace / plan.metrics
+    if made.is_symlink() or made.exists():
+        raise TrainingError("the model is there before training", where=plan.model)
+    if inputs.inside(metrics, workspace) and (metrics.is_symlink() or metrics.is_file()):
+        metrics.unlink()
 
 
 def _variables(

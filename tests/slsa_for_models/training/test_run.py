@@ -145,6 +145,13 @@ def test_metrics_that_are_none(bench: Bench, content: str | None) -> None:
     bench.refused("sh", "-c", script, options=("--metrics", "x.json"))
 
 
+def test_metrics_that_were_committed_are_not_those_of_this_training(bench: Bench) -> None:
+    (bench.source / "x.json").write_text('{"accuracy": 1}')
+    said = bench.refused(*COPY, options=("--metrics", "x.json"))
+    assert "wrote no metrics file" in said
+    assert (bench.source / "x.json").exists()
+
+
 def test_the_whole_of_several_inputs_is_what_sha256sum_prints(bench: Bench) -> None:
     (bench.folder / "b").write_bytes(b"b")
     second = hashlib.sha256(b"b").hexdigest()
