@@ -156,6 +156,7 @@ def _check_done(plan: Plan, lock: Lock | None, record: TrainingRecord) -> None:
     for what, expected, found in (
         ("model.name", PurePosixPath(plan.model).name, record.model.name),
         ("command", shlex.join(plan.words), shlex.join(record.command)),
+        ("parameters", dict(plan.parameters), dict(record.parameters)),
         ("dataset.sha256", plan.dataset_sha256, record.dataset.sha256 if plan.data else None),
         ("environment.network", network, environment.network),
         (

@@ -43,6 +43,7 @@ def told(model: Path, inputs: dict[str, Any], **changes: Any) -> record.Training
         model=record.Model(model.name, 7, sha256(model.read_bytes()).hexdigest()),
         dataset=record.Dataset(plan.dataset_sha256, files),
         command=plan.words,
+        parameters=plan.parameters,
         environment=replace(ENVIRONMENT, network=network, requirements_sha256=lock),
         **changes,
     )
@@ -283,11 +284,12 @@ def test_policy_init(workshop: Workshop) -> None:
     "change",
     [
         {"command": ("python", "other.py")},
+        {"parameters": {"rate": 0.5}},
         {"dataset": record.Dataset(FIRST, ())},
         {"environment": replace(ENVIRONMENT, network="allowed")},
         {"environment": replace(ENVIRONMENT, requirements_sha256=FIRST)},
     ],
-    ids=["command", "data", "network", "packages"],
+    ids=["command", "parameters", "data", "network", "packages"],
 )
 def test_training_that_says_it_did_something_else(
     workshop: Workshop, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
@@ -366,6 +368,7 @@ def test_the_archive_of_a_recipe_is_pinned_by_the_workflow(workshop: Workshop) -
     said = replace(
         told(model, {"command": "x", "model": model.name}),
         command=asked.words,
+        parameters=asked.parameters,
         dataset=record.Dataset(archive.SHA256, files),
     )
     code, made = attest(workshop, model, inputs, said)
