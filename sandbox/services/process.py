@@ -61,7 +61,7 @@ class Service:
             ServiceError: It ended, or does not answer.
         """
         self.launch()
-        self.wait()
+        self.wait_until_ready()
 
     def launch(self) -> None:
         """Starts it, without waiting."""
@@ -77,7 +77,7 @@ class Service:
                 start_new_session=True,  # Ctrl-C is for us: then the supervisor ends it
             )
 
-    def wait(self) -> None:
+    def wait_until_ready(self) -> None:
         """Returns when it answers.
 
         Raises:

@@ -108,9 +108,9 @@ class RealSigstore(LocalSigstore):
             for service in (self._tesseract(), self._rekor(), self._timestamps()):
                 self._begin(service)
             for service in list(self.services.values()):
-                service.wait()
+                service.wait_until_ready()
             self._begin(self._fulcio(issuers))  # it asks for the log's roots
-            self.services["fulcio"].wait()
+            self.services["fulcio"].wait_until_ready()
         except BaseException:
             self._exits.close()
             super().__exit__(None, None, None)

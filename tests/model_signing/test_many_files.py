@@ -55,7 +55,7 @@ def test_memory_for_each_file(tmp_path: Path, keys: tuple[Path, Path]) -> None:
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         with limited(process, 120):
-            out, err = process.communicate()
+            out, err = process.communicate(timeout=120)
         code, before, peak = map(int, err.split())
         assert code == 0, err
         # What the program itself takes is some 25 MB, here spread over few files.

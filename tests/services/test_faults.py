@@ -106,7 +106,7 @@ def test_a_service_that_is_slow(name: str, bench: Bench, own: RealSigstore) -> N
     try:
         code, said, _ = bench.sign(60)
     finally:
-        resume.join()
+        resume.join(60)
     assert code == 0, said
     bench.signs_and_verifies()
 
@@ -133,7 +133,7 @@ def test_a_restart_in_the_middle(name: str, bench: Bench, own: RealSigstore) -> 
             assert code in (0, 1), said
             outcomes.append((code, bench.signature.exists()))
     finally:
-        crash.join()
+        crash.join(60)
     assert set(outcomes) <= {(0, True), (1, False)}
     bench.signs_and_verifies()
 

@@ -41,11 +41,14 @@ def test_every_command_has_a_sentence_and_an_example(
     assert COMMANDS[path].description
     assert cli.main([*path, "--help"]) == 0
     _, _, example = capsys.readouterr().out.rpartition("example")
-    program, *words = shlex.split(example.split(":\n", 1)[1].replace("\\\n", ""))
-    assert program == "slsa_for_models"
-    assert words[: len(path)] == list(path)
-    if "--help" not in words:
-        cli.build_parser().parse_args(words)
+    lines = example.split(":\n", 1)[1].replace("\\\n", "").strip().splitlines()
+    assert lines
+    for line in lines:
+        program, *words = shlex.split(line)
+        assert program == "slsa_for_models"
+        assert words[: len(path)] == list(path)
+        if "--help" not in words:
+            cli.build_parser().parse_args(words)
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

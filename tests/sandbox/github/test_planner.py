@@ -203,7 +203,7 @@ def test_in_train_yml_only_the_jobs_that_sign_have_an_identity(tmp_path):
         *("attest/attest", "sign"),
     }
     assert {"train", "verify"} <= set(jobs)
-    assert jobs["train"].permissions == {}
+    assert jobs["train"].permissions == {"contents": "read"}  # the caller's commit
 
 
 def test_a_called_workflow_gets_no_more_of_the_cache_than_its_caller_has(tmp_path):

@@ -334,7 +334,7 @@ def test_a_command_reaches_no_service_that_listens_at_a_file(bench: Bench, netwo
         service.bind(f"{folder}/a service")
         service.listen()
         command = ("python3", "-c", script, f"{folder}/a service")
-        assert subprocess.run(command, cwd=folder, check=False).returncode == 0
+        assert subprocess.run(command, cwd=folder, check=False, timeout=60).returncode == 0
         said = bench.refused(*command, options=("--network", network))
     assert "the training command failed" in said
 
