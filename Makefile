@@ -13,8 +13,9 @@ OUTPUT ?= out
 SIGSTORE ?= stand-in
 # Of those that `make services` builds, the ones that are wanted; none: all.
 SERVICES ?=
-# Two processes: the tests wait for training and hashing, which use every core themselves.
-WORKERS ?= 2
+# On two cores: many tests wait for a server or a limit, the others use a core or both.
+WORKERS ?= 3
+parallel = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Settings of Python's are not for what runs here; -I keeps them from the first process, too.
 unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONSTARTUP PYTHONUSERBASE PYTHONPLATLIBDIR
@@ -42,15 +43,15 @@ tests = $(PYTHON) -I tests/run.py
 
 .PHONY: test
 test: ## Run the tests (every area, quick cases)
-	@$(tests) -n $(WORKERS) --dist loadscope -m "not full" $(ARGS)
+	@$(tests) $(parallel) -m "not full" $(ARGS)
 
 .PHONY: test-full
 test-full: ## Run all tests, with every format through the workflow
-	@$(tests) -n $(WORKERS) --dist loadscope $(ARGS)
+	@$(tests) $(parallel) $(ARGS)
 
 .PHONY: test-base
 test-base: ## Run the tests that need no framework, on this Python and system
-	@$(tests) --roles test -n $(WORKERS) --dist loadscope -m "not full" tests/model_signing tests/slsa_for_models $(ARGS)
+	@$(tests) --roles test $(parallel) -m "not full" tests/model_signing tests/slsa_for_models $(ARGS)
 
 .PHONY: services
 services: ## Build the real Sigstore, cosign, a registry and Kyverno, once (SERVICES=; needs Go)
@@ -58,7 +59,7 @@ services: ## Build the real Sigstore, cosign, a registry and Kyverno, once (SERV
 
 .PHONY: test-services
 test-services: ## Run the tests of all that meets Sigstore on the real services (needs Go)
-	@$(MAKE) services >/dev/null; $(tests) --roles dev -n $(WORKERS) --dist loadscope --sigstore=real $(ARGS)
+	@$(MAKE) services >/dev/null; $(tests) --roles dev $(parallel) --sigstore=real $(ARGS)
 
 .PHONY: lint
 lint: ## Check style, types, workflows and actions

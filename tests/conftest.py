@@ -51,6 +51,8 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 # The framework of this environment, if it has one.
 HERE = next((name for name, module in FRAMEWORKS.items() if find_spec(module)), "")
+# Whole runs. A worker that began one of these last would be the only one at the end.
+LONG = ("docs", "workflows", "gcp", "kubeflow")
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
@@ -59,11 +61,14 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps the tests that are for this environment and this Sigstore."""
+    """Keeps the tests that are for this environment and this Sigstore; the longest come first."""
     real = config.getoption("--sigstore") == "real"
     elsewhere = [item for item in items if not (_framework(item) == HERE and _meets(item, real))]
     config.hook.pytest_deselected(items=elsewhere)
-    items[:] = [item for item in items if item not in elsewhere]
+    items[:] = sorted(
+        (item for item in items if item not in elsewhere),
+        key=lambda item: not any(item.path.is_relative_to(ROOT / "tests" / part) for part in LONG),
+    )
 
 
 def _meets(item: pytest.Item, real: bool) -> bool:
