@@ -388,9 +388,9 @@ def test_without_a_network_every_way_out_is_named(capsys, tmp_path: Path, monkey
 
 
 @pytest.mark.pytorch
-def test_training_takes_it_from_the_mirror(small, serve, tmp_path, capsys):
+def test_training_takes_it_from_the_mirror(small, serve, tmp_path, capfd):
     command = ["train", "pytorch_model.pth", f"--output-dir={tmp_path / 'out'}"]
     assert cli.main([*command, "--dataset-url", serve().url]) == 1
-    error = capsys.readouterr().err
+    error = capfd.readouterr().err
     assert "downloading CIFAR-10 from 127.0.0.1" in error
     assert "the archive is" in error  # damaged, or by its digest another one
