@@ -421,7 +421,10 @@ def _said(data: bytes) -> str:
 
 def _is_host(text: str) -> bool:
     try:
-        return urlsplit(f"//{text}").port != 0
+        parts = urlsplit(f"//{text}")
+        if text.startswith("["):
+            ip_address(parts.hostname or "")  # urlsplit itself asks from Python 3.11 on
+        return parts.port != 0
     except ValueError:  # no such port, or no IPv6 address
         return False
 
