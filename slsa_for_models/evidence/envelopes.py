@@ -182,11 +182,14 @@ def _documents(path: Path, data: bytes) -> list[tuple[bytes, Any]]:
         label = path.name if len(lines) == 1 else f"{path.name}, line {number}"
         try:
             found.append((line, strict_json.loads(line, BundleError, f"The attestation {label}")))
-        except BundleError:
-            pieces = _one_behind_the_other(line)
-            if not pieces:
-                raise
-            found += pieces
+            continue
+        except BundleError as error:
+            refusal = error.with_traceback(None)  # which keeps all that was decoded, as its
+            refusal.__cause__ = refusal.__context__ = None  # causes do
+        pieces = _one_behind_the_other(line)
+        if not pieces:
+            raise refusal
+        found += pieces
     return found
 
 
