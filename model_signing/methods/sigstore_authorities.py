@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from model_signing import errors
-from model_signing.methods import x509
+from model_signing.methods import timestamps, x509
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -114,7 +114,7 @@ def _verified(root: TrustedRoot, signed: Bundle) -> bytes:
     """The payload, verified by sigstore-python; raises what it does."""
     from sigstore.verify.verifier import Verifier
 
-    with x509.no_panic():
+    with timestamps.no_panic():
         return Verifier(trusted_root=root).verify_dsse(signed, _AnyIdentity())[1]
 
 
@@ -150,7 +150,7 @@ def _proven_times(root: TrustedRoot, signed: Bundle) -> list[datetime]:
     """
     from sigstore.verify.verifier import Verifier
 
-    with x509.no_panic():
+    with timestamps.no_panic():
         established = Verifier(trusted_root=root)._establish_time(signed)
     return [result.time for result in established]
 
@@ -215,7 +215,7 @@ def require_timestamp(root: TrustedRoot, response: TimeStampResponse, signature:
     """Raises a `SigningError` unless a timestamp authority that is valid then made `response`."""
     from sigstore.verify.verifier import Verifier
 
-    with x509.no_panic():
+    with timestamps.no_panic():
         when = Verifier(trusted_root=root)._verify_signed_timestamp(response, signature)
     if when is None:
         raise errors.SigningError(

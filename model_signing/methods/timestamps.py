@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from model_signing.errors import LogError, SigningError, innermost
-from model_signing.methods.x509 import no_panic
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -118,6 +118,20 @@ def _encoded(tag: int, *contents: bytes) -> bytes:
     size = len(content)
     length = size.to_bytes((size.bit_length() + 7) // 8, "big")
     return bytes([tag, size] if size < 0x80 else [tag, 0x80 + len(length), *length]) + content
+
+
+@contextmanager
+def no_panic() -> Iterator[None]:
+    """Makes a `ValueError` of a panic in a library's Rust: no handler of `Exception` meets one.
+
+    Such as rfc3161-client's, where OpenSSL cannot read what cryptography can.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError("a library could not read what it was given") from None
 
 
 def trusted_time(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[str, Any]:

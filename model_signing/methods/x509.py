@@ -1,7 +1,6 @@
 """Certificates and their chains (RFC 5280)."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import TypeVar
 
@@ -31,20 +30,6 @@ def parse(der: bytes) -> x509.Certificate:
     if not der.endswith(b"\0" + certificate.signature):  # RFC 5280 4.1.1.3: no unused bits
         raise CertificateError("the certificate is malformed", where="signatureValue")
     return certificate
-
-
-@contextmanager
-def no_panic() -> Iterator[None]:
-    """Makes a `ValueError` of a panic in a library's Rust: no handler of `Exception` meets one.
-
-    Such as rfc3161-client's, where OpenSSL cannot read what cryptography can.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise ValueError("a library could not read what it was given") from None
 
 
 def holder(leaf: x509.Certificate) -> str:
