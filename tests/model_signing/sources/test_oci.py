@@ -943,8 +943,9 @@ def test_a_list_that_somebody_else_writes_at_once_is_written_again(
         if handler.command != "PUT" or not handler.path.endswith(tag) or not left:
             return False
         left -= 1
-        faulty.answer(handler)
-        faulty.manifests[tag] = (registries.MANIFEST, other)
+        handler.rfile.read(int(handler.headers["content-length"]))
+        faulty.manifests[tag] = (registries.MANIFEST, other)  # before it hears that it was written
+        registries.send(handler, 201, b"")
         return True
 
     faulty.fault = overwritten
