@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import datetime, timezone
 from hashlib import sha256
 from typing import Any, overload
 
@@ -106,6 +105,8 @@ def _resource(claimed: dict[str, Any]) -> dict[str, Any]:
 
 def _logged(parsed: bundle.Bundle) -> Iterator[str]:
     """When logs say that they had it; newer ones leave the time to timestamp authorities."""
+    from datetime import datetime, timezone  # takes time to import: not to sign with a key
+
     for entry in parsed.log_entries:
         with suppress(ValueError, TypeError, OverflowError, OSError):
             seconds = int(entry.get("integratedTime") or 0)

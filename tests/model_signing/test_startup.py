@@ -26,7 +26,7 @@ print(code, *sys.modules, file=sys.stderr)
 SIGSTORE = {"sigstore", "sigstore_models", "tuf", "requests", "urllib3", "pydantic", "id", "rich"}
 NETWORK = {"http", "ssl", "asyncio"}
 POOLS = {"concurrent", "multiprocessing", "logging"}
-RARE = {"blake3", "rfc3161_client", "pkcs11", "tempfile", "getpass"}
+RARE = {"blake3", "datetime", "rfc3161_client", "pkcs11", "tempfile", "getpass"}
 MODULES = {
     "--help": SIGSTORE | NETWORK | POOLS | RARE | {"cryptography", "hashlib", "json", "email"},
     "sign key": SIGSTORE | NETWORK | POOLS | RARE,
