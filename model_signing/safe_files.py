@@ -16,7 +16,7 @@ from model_signing.errors import BundleError, FileError
 from model_signing.oms.bundle import MAX_BUNDLE_SIZE, is_bundle
 
 _TEMPORARY = (".model_signing-", ".tmp")  # around 16 hexadecimal digits
-_TEMPORARY_NAME = re.compile("[0-9a-f]{16}".join(map(re.escape, _TEMPORARY)))
+_TEMPORARY_NAME = "[0-9a-f]{16}".join(map(re.escape, _TEMPORARY))
 _IN_PYTHON = (
     "to verify, export the public key to a file; to sign, do it in Python, with "
     "model_signing.digest_signer around that service's client"
@@ -125,7 +125,7 @@ def is_stdout(path: Path) -> bool:
 
 def is_temporary(name: str) -> bool:
     """Whether a file of this name is one that `write_atomic` writes before it has its own name."""
-    return name.startswith(_TEMPORARY[0]) and bool(_TEMPORARY_NAME.fullmatch(name))
+    return name.startswith(_TEMPORARY[0]) and bool(re.fullmatch(_TEMPORARY_NAME, name))
 
 
 def _place(path: Path) -> Path | int:

@@ -23,7 +23,8 @@ MEDIA_TYPES = (MEDIA_TYPE, _OLDER + "1", _OLDER + "2", _OLDER + "3")
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_BUNDLE_SIZE = 512 * 1024 * 1024
 _MAX_PARTS = 100_000  # objects, lists and commas, each of 25 times its size; payloads are texts
-_LONG_PAYLOAD = re.compile(rb'"payload"[ \t\r\n]*:[ \t\r\n]*"([A-Za-z0-9+/=]{65536,})"')
+_LONG = 1 << 16  # characters of base64
+_LONG_PAYLOAD = rb'"payload"[ \t\r\n]*:[ \t\r\n]*"([A-Za-z0-9+/=]{%d,})"' % _LONG
 _APART = b"(the payload is read apart)"
 _PIECE = 1 << 20  # characters of base64, a multiple of four
 _MAX_CHAIN = 32
@@ -188,7 +189,9 @@ def _document(data: bytes) -> tuple[dict[str, Any], bytes | None]:
 
 def _apart(data: bytes) -> tuple[bytes, memoryview | None]:
     """A bundle with something else in the place of a long payload, and that payload."""
-    found = None if _APART in data else _LONG_PAYLOAD.search(data)
+    found = None
+    if len(data) > _LONG and _APART not in data:
+        found = re.search(_LONG_PAYLOAD, data)
     if found is None:
         return data, None
     start, end = found.span(1)

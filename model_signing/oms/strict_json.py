@@ -24,7 +24,7 @@ _SMALL = 1 << 20  # bytes; below, nothing costs much
 _MAX_ESCAPES = 1_000_000  # in larger texts; base64 may have `\\/`, one in 64 characters
 _MAX_WIDE = 4 << 20  # bytes
 _OTHERS = bytes(range(128, 256))
-_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
+_BEYOND_ASCII = rb"[\x80-\xff]+"
 _WINDOW = 1 << 20  # bytes
 _APART = "(the list is taken apart)"
 _MAX_NUMBER_LENGTH = 40  # characters; every number OMS and Sigstore use fits into 64 bits
@@ -201,7 +201,7 @@ def _narrow(data: bytes, refusal: type[Error], what: str, most_wide: int) -> byt
     others = 0 if data.isascii() else len(data) - len(data.translate(None, _OTHERS))
     if not 0 < others <= len(data) // 16:  # an escape is twice as long as what it stands for
         return data
-    return _BEYOND_ASCII.sub(_escaped, data)
+    return re.sub(_BEYOND_ASCII, _escaped, data)
 
 
 def _escaped(match: re.Match[bytes]) -> bytes:
@@ -217,9 +217,10 @@ def _wide(data: bytes, most: int) -> int:
     """The bytes of all texts with something that is not ASCII; counted until there are `most`."""
     total = at = 0
     character = escape = -1  # where the next one is
+    beyond = re.compile(_BEYOND_ASCII)
     while total <= most:
         if character < at:
-            found = _BEYOND_ASCII.search(data, at)
+            found = beyond.search(data, at)
             character = found.start() if found else len(data)
         if escape < at:
             escape = data.find(b"\\u", at)

@@ -13,14 +13,14 @@ _MAX_POINTER_BYTES = 200  # without extensions
 _MAX_KEY_BYTES = 16 << 10
 _MAX_FILES = 1000  # small ones that are all looked into; of more, those that are likely
 _KEY_NAMES = (".pem", ".key", ".p8", ".pk8", ".pkcs8", ".priv", ".private", "_rsa", "_ecdsa")
-_PRIVATE_KEY = re.compile(
-    rb"^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----\s+(?:[A-Za-z-]+:.*\s+)*[A-Za-z0-9+/=]{40}",
-    re.MULTILINE,
+# Both are compiled where a model has something like them.
+_PRIVATE_KEY = (
+    rb"(?m)^-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----\s+(?:[A-Za-z-]+:.*\s+)*[A-Za-z0-9+/=]{40}"
 )
 _FOLDERS = (".ipynb_checkpoints", "__pycache__")
 _FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 _PARTS = (*_FOLDERS, *_FILES, "~", ".swp", ".#", "#", "._", ".bak")  # each is in every such name
-_LEFTOVER = re.compile(
+_LEFTOVER = (
     rf"((?:.*/)?(?:{'|'.join(map(re.escape, _FOLDERS))}))/"
     rf"|(?:.*/)?(?:{'|'.join(map(re.escape, _FILES))}|\._.*|\.#.*|#.*#|.*~|.*\.swp|.*\.bak)$"
 )
@@ -31,7 +31,7 @@ def leftovers(names: Collection[str]) -> list[str]:
     together = "\n".join(names)
     if not any(part in together for part in _PARTS):
         return []
-    matches = filter(None, map(_LEFTOVER.match, names))
+    matches = filter(None, map(re.compile(_LEFTOVER).match, names))
     return sorted({match[1] or match.string for match in matches})
 
 
@@ -49,7 +49,7 @@ def inspected(source: Source, entries: Mapping[str, Entry]) -> list[str]:
         if likely and entry.size > _MAX_POINTER_BYTES and not name.endswith(_KEY_NAMES):
             continue
         data = b"".join(source.read(name, entry, 0, entry.size))
-        if b"PRIVATE KEY-----" in data and _PRIVATE_KEY.search(data):
+        if b"PRIVATE KEY-----" in data and re.search(_PRIVATE_KEY, data):
             raise FileError(
                 "a private key is in the model, and would be published with it",
                 where=name,
