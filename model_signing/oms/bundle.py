@@ -10,7 +10,6 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from model_signing.errors import BundleError
@@ -44,8 +43,7 @@ _LOG_BYTES = ("keyId", "signedEntryTimestamp", "rootHash", "hashes", "canonicali
 _MATERIAL_FIELDS = f"{' '.join(_METHODS)} tlogEntries timestampVerificationData"
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NamedTuple):
     """A parsed, not yet verified bundle."""
 
     method: Method  # how it claims to be signed (OMS 4.1)

@@ -11,10 +11,9 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from json.encoder import encode_basestring
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from model_signing.errors import Error, ManifestError, StatementError
 from model_signing.oms import strict_json
@@ -35,8 +34,7 @@ _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _SHARD_NAME = r"(?s)(.+):(0|[1-9][0-9]{0,18}):([1-9][0-9]{0,18})"
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(NamedTuple):
     """What an OMS signature states."""
 
     model_name: str  # the signer's name for the model; informational (OMS 6.5)
