@@ -31,12 +31,12 @@ demo: ## Train, prove, sign and verify a model by train.yml on this machine (MOD
 	"$$bin/python" -m sandbox demo --model "$(MODEL)" --dataset "$(DATA)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") --output "$(OUTPUT)" --sigstore "$(SIGSTORE)"
 
 .PHONY: demo-tekton
-demo-tekton: ## Run the Tekton pipeline of slsa_for_models/gcp on this machine (MODEL=, OUTPUT=)
-	@bin=$(call environment,dev); "$$bin/python" -m sandbox.clusters.tekton_demo --model "$(MODEL)" --output "$(OUTPUT)/tekton"
+demo-tekton: ## Run the Tekton pipeline of slsa_for_models/gcp on this machine (MODEL=, PROJECT=, OUTPUT=)
+	@bin=$(call environment,dev); "$$bin/python" -m sandbox.clusters.tekton_demo --model "$(MODEL)" $(if $(PROJECT),--project "$(PROJECT)") --output "$(OUTPUT)/tekton"
 
 .PHONY: demo-kubeflow
-demo-kubeflow: ## Run the Kubeflow pipeline of slsa_for_models/kubeflow on this machine (MODEL=, OUTPUT=)
-	@bin=$(call environment,dev); "$$bin/python" -m sandbox.clusters.kubeflow_demo --model "$(MODEL)" --output "$(OUTPUT)/kubeflow"
+demo-kubeflow: ## Run the Kubeflow pipeline of slsa_for_models/kubeflow on this machine (MODEL=, PROJECT=, OUTPUT=)
+	@bin=$(call environment,dev); "$$bin/python" -m sandbox.clusters.kubeflow_demo --model "$(MODEL)" $(if $(PROJECT),--project "$(PROJECT)") --output "$(OUTPUT)/kubeflow"
 
 # Each test in the environment that it needs. ARGS goes to pytest; the last line counts them all.
 tests = $(PYTHON) -I tests/run.py

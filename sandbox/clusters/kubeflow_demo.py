@@ -12,12 +12,22 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.checkout import ROOT, SetupError, programs_of
-from sandbox.clusters.tekton_demo import IDENTITY, ISSUER, NAMESPACE, TRUST
+from sandbox.clusters.tekton_demo import (
+    IDENTITY,
+    ISSUER,
+    NAMESPACE,
+    REPOSITORY,
+    TRUST,
+    add_choices,
+    plan_of,
+    redirect_git,
+    training_role,
+)
+from sandbox.github import repositories
 from sandbox.sigstore import LocalSigstore
 
 
@@ -30,29 +40,30 @@ class Outcome:
     """What a finished run left: the artifacts of its components."""
 
     model: Path
+    record: Path
     signature: Path
     metrics: dict[str, float]
 
 
 def run(
-    model_format: str,
+    model: str,
     output: Path,
     *,
     sigstore: LocalSigstore,
     kubeflow: Path,
     programs: Path,
-    training_options: Sequence[str] = (),
-    **parameters: str | int,
+    project: Path | None = None,
+    **parameters: str,
 ) -> Outcome:
     """Runs the pipeline.
 
     Args:
-        model_format: The format.
+        model: Its file name; of a recipe, its format.
         output: Where the artifacts are left.
         sigstore: Signs and vouches.
         kubeflow: The folder of programs of the environment with KFP.
         programs: That of the environment with `slsa_for_models` and the framework.
-        training_options: Of `slsa_for_models train`.
+        project: Files of a repository that the pipeline clones.
         **parameters: Of the pipeline.
 
     Raises:
@@ -67,12 +78,17 @@ def run(
         "identity_provider": ISSUER,
         # KFP's runner takes no other image than one that says it has a Python.
         "image": "python",
-        "model_format": model_format,
-        "training_options": list(training_options),
+        "model_name": model,
+        "training_options": [trust],
         "signing_options": [f"--identity-token-file={token.resolve()}", trust],
         "verifying_options": [trust],
         **parameters,
     }
+    variables = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    if project is not None:
+        commit = repositories.snapshot(project, output / "repository")
+        given |= {"repository": REPOSITORY, "revision": commit}
+        variables |= redirect_git(REPOSITORY, (output / "repository").resolve())
     done = subprocess.run(
         [
             kubeflow / "python",
@@ -82,7 +98,7 @@ def run(
             json.dumps(given),
         ],
         cwd=ROOT,
-        env={**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
+        env=variables,
         check=False,
         timeout=3600,
     )
@@ -92,7 +108,8 @@ def run(
     (root,) = (output / "root").iterdir()
     report = json.loads((root / "train" / "executor_output.json").read_text())
     return Outcome(
-        model=root / "train" / "model" / model_format,
+        model=root / "train" / "model" / model,
+        record=root / "train" / "model" / "training.json",
         signature=root / "sign" / "signature",
         metrics=report["artifacts"]["metrics"]["artifacts"][0]["metadata"],
     )
@@ -103,9 +120,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.clusters.kubeflow_demo", description=__doc__
     )
-    parser.add_argument("--model", default="pytorch_model.pth", help="the format")
-    parser.add_argument("--epochs", type=int, default=3, metavar="N")
-    parser.add_argument("--processes", type=int, default=1, metavar="N")
+    add_choices(parser)
+    parser.add_argument("--processes", type=int, metavar="N", help="of a recipe")
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "kubeflow", metavar="DIR")
     args = parser.parse_args(argv)
     shutil.rmtree(args.output, ignore_errors=True)
@@ -116,10 +132,9 @@ def main(argv: list[str] | None = None) -> int:
                 args.output,
                 sigstore=sigstore,
                 kubeflow=programs_of("kubeflow"),
-                programs=programs_of(args.model.partition("_")[0]),
-                dataset="synthetic",
-                epochs=args.epochs,
-                processes=args.processes,
+                programs=programs_of(training_role(args.model)),
+                project=args.project,
+                plan=plan_of(args, **({"processes": args.processes} if args.processes else {})),
             )
         except (KubeflowError, SetupError) as error:
             print(f"demo-kubeflow: {error}", file=sys.stderr)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from sandbox.checkout import ROOT, SetupError, programs_of
+from sandbox.checkout import ROOT, SetupError, framework_of, programs_of
 from sandbox.clusters import chains, tekton
 from sandbox.github import repositories
 from sandbox.sigstore import LocalSigstore
@@ -41,12 +41,12 @@ IDENTITY = f"https://kubernetes.io/namespaces/{NAMESPACE}/serviceaccounts/model-
 REGISTRY = "europe-west4-docker.pkg.dev/octo/models"
 BUCKET = "octo-models"
 TRUST = "trust-config.json"
+FOLDER = Path("slsa_for_models/gcp")
 # Variables of pipelinerun.yaml.
 DEFAULTS = {
     "NAMESPACE": NAMESPACE,
     "REPOSITORY": REPOSITORY,
-    "DATASET": "synthetic",
-    "EPOCHS": "3",
+    "PLAN": '{"dataset": "synthetic", "epochs": 3}',
     "BUCKET": BUCKET,
     "CLUSTER_ISSUER": ISSUER,
     "CPU": "2",
@@ -89,18 +89,18 @@ def run(
     *,
     sigstore: LocalSigstore,
     programs: Programs,
-    training_options: Sequence[str] = (),
+    project: Path | None = None,
     say: tekton.Say = print,
     **variables: str,
 ) -> Outcome:
-    """Runs pipelinerun.yaml for a model format, then does what Chains does.
+    """Runs pipelinerun.yaml for a model, then does what Chains does.
 
     Args:
-        model: The format.
+        model: Its file name; of a recipe, its format.
         output: Where the files are left; must not hold any.
         sigstore: Signs and vouches.
         programs: What stands for the images.
-        training_options: Of `slsa_for_models train`, such as a smaller data set.
+        project: Files that the repository has besides the pipeline's, such as a training script.
         say: Takes the steps' output.
         **variables: Of pipelinerun.yaml, instead of the defaults here.
 
@@ -112,17 +112,16 @@ def run(
     images = _images(programs)
     with tempfile.TemporaryDirectory() as scratch, bucket_server() as storage:
         repository = Path(scratch) / "repository"
-        commit = repositories.snapshot(ROOT, repository)
+        commit = snapshot(project, Path(scratch) / "files", repository)
         document = pipeline_run(
             {
                 **DEFAULTS,
                 "REVISION": commit,
                 "MODEL": model,
                 "IMAGE": images["gcp"],
-                "TRAINING_IMAGE": images[model.partition("_")[0]],
+                "TRAINING_IMAGE": images[training_role(model)],
                 **variables,
-            },
-            training_options,
+            }
         )
         cluster = tekton.Cluster(
             repositories={REPOSITORY: repository},
@@ -173,21 +172,36 @@ def _images(programs: Programs) -> dict[str, str]:
     }
 
 
-def pipeline_run(
-    variables: Mapping[str, str], training_options: Sequence[str] = ()
-) -> dict[str, Any]:
+def training_role(model: str) -> str:
+    """The role of the image that trains a model: that of a format's framework, or any."""
+    return framework_of(model) or "gcp"
+
+
+def snapshot(project: Path | None, files: Path, repository: Path) -> str:
+    """A repository with the pipeline's folder and a project's files; returns its commit.
+
+    Args:
+        project: The project; without one, this checkout is the repository.
+        files: A folder for them, to be made.
+        repository: Where the repository is made.
+    """
+    if project is None:
+        return repositories.snapshot(ROOT, repository)
+    shutil.copytree(project, files)
+    shutil.copytree(ROOT / FOLDER, files / FOLDER)
+    return repositories.snapshot(files, repository)
+
+
+def pipeline_run(variables: Mapping[str, str]) -> dict[str, Any]:
     """pipelinerun.yaml with its variables filled in, as `envsubst` does it, for a private Sigstore.
 
     Raises:
         KeyError: A variable is missing.
     """
-    text = (ROOT / "slsa_for_models/gcp/pipelinerun.yaml").read_text(encoding="utf-8")
+    text = (ROOT / FOLDER / "pipelinerun.yaml").read_text(encoding="utf-8")
     document: dict[str, Any] = yaml.safe_load(string.Template(text).substitute(variables))
     option = f"--trust-config=/etc/sigstore/{TRUST}"
-    document["spec"]["params"] += [
-        {"name": "sigstore-options", "value": [option]},
-        {"name": "training-options", "value": list(training_options)},
-    ]
+    document["spec"]["params"].append({"name": "sigstore-options", "value": [option]})
     document["spec"]["workspaces"].append({"name": "sigstore", "configMap": {"name": "sigstore"}})
     return document
 
@@ -256,21 +270,48 @@ def _request(url: str, body: bytes, content_type: str) -> None:
     urllib.request.urlopen(request, timeout=300).close()
 
 
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """The options that both clusters' demonstrations have."""
+    parser.add_argument("--model", default="pytorch_model.pth", help="its file name, or a format")
+    parser.add_argument("--epochs", default="3", metavar="N", help="of a recipe")
+    parser.add_argument(
+        "--project", type=Path, metavar="DIR", help="a project to train, which has a plan.json"
+    )
+
+
+def plan_of(args: argparse.Namespace, **more: object) -> str:
+    """The plan that those options ask for, in one line.
+
+    Raises:
+        SetupError: The project has none.
+    """
+    if args.project is None:
+        return json.dumps({"dataset": "synthetic", "epochs": args.epochs, **more})
+    try:
+        return json.dumps(json.loads((args.project / "plan.json").read_bytes()))
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{args.project / 'plan.json'} is no plan: {error}") from error
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the demonstration; 0 if everything verified."""
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.clusters.tekton_demo", description=__doc__
     )
-    parser.add_argument("--model", default="pytorch_model.pth", help="the format")
-    parser.add_argument("--epochs", default="3", metavar="N")
+    add_choices(parser)
     parser.add_argument("--output", type=Path, default=ROOT / "out" / "tekton", metavar="DIR")
     args = parser.parse_args(argv)
     shutil.rmtree(args.output, ignore_errors=True)
     with LocalSigstore() as sigstore:
         try:
-            programs = {role: programs_of(role) for role in ("gcp", args.model.partition("_")[0])}
+            programs = {role: programs_of(role) for role in ("gcp", training_role(args.model))}
             outcome = run(
-                args.model, args.output, sigstore=sigstore, programs=programs, EPOCHS=args.epochs
+                args.model,
+                args.output,
+                sigstore=sigstore,
+                programs=programs,
+                project=args.project,
+                PLAN=plan_of(args),
             )
         except (tekton.TektonError, SetupError) as error:
             print(f"demo-tekton: {error}", file=sys.stderr)

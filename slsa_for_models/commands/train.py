@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from model_signing.errors import UsageError
@@ -53,8 +54,19 @@ _OWN: dict[str, command_line.Row] = {
     "--metrics": ("NAME", "the JSON file of numbers that it writes"),
     "--network": ("none|allowed", "while it runs (default: none)"),
     "--python": ("PATH", "the interpreter that gets the locked packages (default: this one)"),
-    "--workflow-inputs": ("JSON", "all of this as toJSON(inputs) of a workflow gives it"),
 }
+_INPUTS: dict[str, command_line.Row] = {
+    "--workflow-inputs": (
+        "JSON",
+        "all of this, or of a recipe, as toJSON(inputs) of a workflow gives it",
+    ),
+}
+# Options that would be ignored beside it; and inputs of `actions/train` that say where, not what.
+_STATED = (
+    *("words", "--directory", "--data", "--base-model", "--parameters", "--metrics", "--network"),
+    "--requirements",
+)
+_OF_THE_ACTION = ("source", "output-dir", "data-artifact")
 _LOCK: dict[str, command_line.Row] = {
     "--requirements": (
         "FILE",
@@ -98,7 +110,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "    --requirements requirements.lock --output-dir out -- python train.py data model.pkl\n"
         "  slsa_for_models train pytorch_model.pth --dataset synthetic --output-dir out"
     )
-    command_line.add_options(parser, {**_COMMON, **_LOCK})
+    command_line.add_options(parser, {**_COMMON, **_INPUTS, **_LOCK})
     command_line.add_options(parser.add_argument_group("of a command"), _OWN)
     command_line.add_options(parser.add_argument_group("Sigstore, for base models"), TRUST)
     command_line.add_options(parser.add_argument_group("of a recipe"), _RECIPE)
@@ -109,7 +121,13 @@ def run(args: argparse.Namespace) -> int:
     """The command."""
     from slsa_for_models.training import run as training
 
-    plan, machine = _own(args) if args.model or args.workflow_inputs else _recipe(args)
+    inputs = _inputs(args)
+    is_recipe = inputs is not None and not inputs.get("command")
+    if inputs is not None and is_recipe:
+        args = _as_options(args, inputs)
+    elif args.model and inputs is None:
+        inputs = _own_inputs(args)
+    plan, machine = _recipe(args) if inputs is None or is_recipe else _own(args, inputs)
     with tempfile.TemporaryDirectory(prefix="base-models-") as folder:
         bases = {base.path: verified(base, args, Path(folder)) for base in plan.base_models}
         machine = replace(machine, base_models=bases)
@@ -118,30 +136,85 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _own(args: argparse.Namespace) -> tuple[Plan, Machine]:
-    """A command of the caller's own."""
+def _inputs(args: argparse.Namespace) -> dict[str, object] | None:
+    """What `--workflow-inputs` has, each of them something that decides a training here."""
     from slsa_for_models.attesting.build_context import parse_inputs
+    from slsa_for_models.evidence import training_plan
+
+    if not args.workflow_inputs:
+        return None
+    _refuse(args, (*_STATED, *_RECIPE), "an input already")
+    given: dict[str, object] = dict(parse_inputs(args.workflow_inputs))
+    inputs = {name: value for name, value in given.items() if value != ""}
+    known = {*training_plan.INPUTS, *_OF_THE_ACTION, *(name[2:] for name in _RECIPE)}
+    if odd := sorted({*inputs} - known):
+        raise UsageError(
+            "the inputs have one that is not known",
+            where="--workflow-inputs",
+            found=odd[0],
+            fix=command_line.suggestion(odd[0], known),
+        )
+    if args.model and PurePosixPath(str(inputs.setdefault("model", args.model))).name != args.model:
+        raise UsageError(
+            "the inputs name another model",
+            where="--workflow-inputs",
+            expected=args.model,
+            found=str(inputs["model"]),
+        )
+    return inputs
+
+
+def _as_options(args: argparse.Namespace, inputs: Mapping[str, object]) -> argparse.Namespace:
+    """The inputs of a recipe as the options that they stand for, read as those are."""
+    from slsa_for_models.evidence import training_plan
+
+    given = {name: str(value) for name, value in inputs.items()}
+    for name, value in given.items():
+        training_plan.check_no_secret(value, f"input {name}")
+    of_commands = training_plan.INPUTS - {"model", "runner", "python-version"}
+    usual = {"directory": ".", "network": "none"}
+    if odd := sorted(name for name in of_commands & {*given} if given[name] != usual.get(name)):
+        raise UsageError(
+            "without a command a recipe is trained, and these inputs are a command's",
+            where="--workflow-inputs",
+            found=", ".join(odd),
+            fix="leave them out, or give the input command",
+        )
+    words = [f"--{name}={value}" for name, value in given.items() if f"--{name}" in _RECIPE]
+    if "data-artifact" in given:
+        words.append(f"--data-dir={args.artifacts}")
+        if found := sorted({"data-dir", "dataset-url"} & {*given}):
+            expected = "one of data-artifact, data-dir and dataset-url"
+            raise UsageError("more than one data set", expected=expected, found=", ".join(found))
+    words += [f"--output-dir={args.output_dir}", *(["--unconfined"] if args.unconfined else [])]
+    parser = command_line.Parser(prog="slsa_for_models train")
+    configure(parser)
+    return parser.parse_args([*words, "--", *([given["model"]] if "model" in given else [])])
+
+
+def _own_inputs(args: argparse.Namespace) -> dict[str, object]:
+    """The options of a command, as the inputs of a workflow that they stand for."""
+    return {
+        "command": shlex.join(args.words),
+        "model": args.model,
+        "directory": args.directory,
+        "data": _text(args.data) if args.data else "",
+        "base-model": "\n".join(args.base_model),
+        "parameters": args.parameters,
+        "requirements": args.requirements and str(args.requirements),
+        "metrics": args.metrics,
+        "network": args.network,
+    }
+
+
+def _own(args: argparse.Namespace, inputs: Mapping[str, object]) -> tuple[Plan, Machine]:
+    """A command of the caller's own."""
     from slsa_for_models.evidence import training_plan
     from slsa_for_models.training.inputs import AtHand
     from slsa_for_models.training.run import Machine
 
     _refuse(args, _RECIPE, "a recipe's, and a command is given")
     source = args.source or Path()
-    if args.workflow_inputs:
-        _refuse(args, {name: _OWN[name] for name in _INPUT_OPTIONS}, "an input already")
-        inputs: dict[str, object] = dict(parse_inputs(args.workflow_inputs))
-    else:
-        inputs = {
-            "command": shlex.join(args.words),
-            "model": args.model,
-            "directory": args.directory,
-            "data": _text(args.data) if args.data else "",
-            "base-model": "\n".join(args.base_model),
-            "parameters": args.parameters,
-            "requirements": args.requirements and str(args.requirements),
-            "metrics": args.metrics,
-            "network": args.network,
-        }
     plan = training_plan.read(inputs, source)
     machine = Machine(
         source=source,
@@ -150,11 +223,6 @@ def _own(args: argparse.Namespace) -> tuple[Plan, Machine]:
         confined=not args.unconfined,
     )
     return plan, machine
-
-
-_INPUT_OPTIONS = (
-    *("--model", "--directory", "--data", "--base-model", "--parameters", "--metrics"),
-)
 
 
 def _text(path: Path) -> str:
@@ -198,7 +266,7 @@ def _recipe(args: argparse.Namespace) -> tuple[Plan, Machine]:
     return plan, machine(at_hand, args.requirements, confined=not args.unconfined)
 
 
-def _refuse(args: argparse.Namespace, table: dict[str, command_line.Row], why: str) -> None:
+def _refuse(args: argparse.Namespace, table: Iterable[str], why: str) -> None:
     """Options that would be ignored."""
     defaults = {"--dataset": "cifar10", "--train-images": 6000, "--test-images": 1000}
     defaults["--network"] = "none"

@@ -27,43 +27,48 @@ _component = dsl.component(base_image="python", install_kfp_package=False)
 def train(
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
-    model_format: str,
-    dataset: str,
-    epochs: int,
-    seed: int,
-    processes: int,
+    model_name: str,
+    plan: str,
+    repository: str,
+    revision: str,
     options: list,
 ) -> None:
     """Trains; the artifact is a folder that holds the model and its training record."""
     import json
     import pathlib
     import subprocess
+    import tempfile
 
-    # The pod is what confines it: nobody may make namespaces in one.
-    command = ["slsa_for_models", "train", model_format, "--unconfined"]
-    if processes > 1:
-        command += [f"--processes={processes}"]
-    command += [f"--output-dir={model.path}", f"--dataset={dataset}"]
-    command += [f"--epochs={epochs}", f"--seed={seed}", *options]
-    subprocess.run(command, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        source = pathlib.Path(folder, "source")
+        source.mkdir()
+        if repository:
+            command = ["slsa_for_models", "gcp", "clone", repository, f"--revision={revision}"]
+            command += [f"--output-dir={source}", f"--source-result={folder}/source.json"]
+            subprocess.run(command, check=True)
+            model.metadata["source"] = json.loads(pathlib.Path(folder, "source.json").read_text())
+        # The pod is what confines it: nobody may make namespaces in one.
+        command = ["slsa_for_models", "train", f"--workflow-inputs={plan}", "--unconfined"]
+        command += [f"--model={model_name}", f"--source={source}", f"--output-dir={model.path}"]
+        subprocess.run([*command, *options], check=True)
 
     record = json.loads((pathlib.Path(model.path) / "training.json").read_text())
-    model.metadata.update(format=model_format, sha256=record["model"]["sha256"])
-    for name in ("test_accuracy", "test_loss"):
-        metrics.log_metric(name, record["metrics"][name])
+    model.metadata.update(name=model_name, sha256=record["model"]["sha256"])
+    for name, value in record["metrics"].items():
+        metrics.log_metric(name, value)
 
 
 @_component
 def sign(
     model: dsl.Input[dsl.Model],
     signature: dsl.Output[dsl.Artifact],
-    model_format: str,
+    model_name: str,
     options: list,
 ) -> None:
     """Signs with the identity of the service account that the pod runs as."""
     import subprocess
 
-    command = ["model_signing", "sign", "sigstore", f"{model.path}/{model_format}"]
+    command = ["model_signing", "sign", "sigstore", f"{model.path}/{model_name}"]
     subprocess.run([*command, f"--signature={signature.path}", *options], check=True)
 
 
@@ -71,7 +76,7 @@ def sign(
 def verify(
     model: dsl.Input[dsl.Model],
     signature: dsl.Input[dsl.Artifact],
-    model_format: str,
+    model_name: str,
     identity: str,
     identity_provider: str,
     options: list,
@@ -79,7 +84,7 @@ def verify(
     """Verifies the artifacts as they were stored."""
     import subprocess
 
-    command = ["model_signing", "verify", "sigstore", f"{model.path}/{model_format}"]
+    command = ["model_signing", "verify", "sigstore", f"{model.path}/{model_name}"]
     command += [f"--identity={identity}", f"--identity-provider={identity_provider}"]
     subprocess.run([*command, f"--signature={signature.path}", *options], check=True)
 
@@ -101,11 +106,10 @@ def build(image: str | None = None, accelerator: tuple[str, int] | None = None) 
         identity: str,
         identity_provider: str,
         image: str = fixed_image or "",
-        model_format: str = "pytorch_model.pth",
-        dataset: str = "cifar10",
-        epochs: int = 6,
-        seed: int = 0,
-        processes: int = 1,
+        model_name: str = "pytorch_model.pth",
+        plan: str = "{}",
+        repository: str = "",
+        revision: str = "",
         accelerator_type: str = "nvidia.com/gpu",
         accelerator_count: str = "0",
         training_options: list = [],  # noqa: B006 - KFP writes the default down
@@ -113,19 +117,18 @@ def build(image: str | None = None, accelerator: tuple[str, int] | None = None) 
         verifying_options: list = [],  # noqa: B006
     ) -> None:
         trained = train(
-            model_format=model_format,
-            dataset=dataset,
-            epochs=epochs,
-            seed=seed,
-            processes=processes,
+            model_name=model_name,
+            plan=plan,
+            repository=repository,
+            revision=revision,
             options=training_options,
         )
         model = trained.outputs["model"]
-        signed = sign(model=model, model_format=model_format, options=signing_options)
+        signed = sign(model=model, model_name=model_name, options=signing_options)
         verified = verify(
             model=model,
             signature=signed.outputs["signature"],
-            model_format=model_format,
+            model_name=model_name,
             identity=identity,
             identity_provider=identity_provider,
             options=verifying_options,

@@ -1,7 +1,9 @@
-"""One run of the Tekton pipeline for all tests here, on a data set too small to learn from."""
+"""One run of the Tekton pipeline for all tests here: a command of a project's own."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from functools import cache
@@ -12,7 +14,20 @@ import pytest
 from sandbox.checkout import ROOT, programs_of
 from sandbox.clusters import tekton_demo
 
-TINY = ("--train-images=320", "--test-images=100", "--minimum-accuracy=0")
+DATA = b"x,y\n1,2\n2,4\n3,6\n"
+SCRIPT = """
+import csv, json, sys
+rows = list(csv.DictReader(open("data/train.csv")))
+slope = sum(int(row["y"]) for row in rows) / sum(int(row["x"]) for row in rows)
+json.dump({"slope": slope, "options": sys.argv[1:]}, open("model.json", "w"))
+json.dump({"error": {"test": 0.25}}, open("metrics.json", "w"))
+"""
+PLAN = {
+    "command": "python train.py {parameters}",
+    "data": f"{hashlib.sha256(DATA).hexdigest()}  data/train.csv  source:",
+    "parameters": '{"rate": 0.1}',
+    "metrics": "metrics.json",
+}
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +40,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         for name in ("slsa_for_models", "model_signing"):
             line = f'PYTHONPATH="{ROOT}" exec "{python}" -m {name} "$@"'
             _script(folder / name, line)
-        # Without PYTHONPATH: the train step takes the package of the clone that it is started in.
         _script(folder / "python", f'exec "{python}" "$@"')
         return folder
 
@@ -33,14 +47,24 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def outcome(sigstore, image, tmp_path_factory) -> tekton_demo.Outcome:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a training script and its data."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "data").mkdir()
+    (folder / "data/train.csv").write_bytes(DATA)
+    (folder / "train.py").write_text(SCRIPT)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def outcome(sigstore, image, project, tmp_path_factory) -> tekton_demo.Outcome:
     return tekton_demo.run(
-        "pytorch_model.pth",
+        "model.json",
         tmp_path_factory.mktemp("run"),
         sigstore=sigstore,
-        programs={role: image(role) for role in ("gcp", "pytorch")},
-        training_options=TINY,
-        EPOCHS="1",
+        programs={"gcp": image("gcp")},
+        project=project,
+        PLAN=json.dumps(PLAN),
     )
 
 

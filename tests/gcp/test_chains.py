@@ -25,9 +25,10 @@ from sandbox.checkout import ROOT
 from sandbox.clusters import chains, tekton_demo
 from slsa_for_models.cli import main
 from slsa_for_models.models.formats import FORMATS
+from tests.gcp.conftest import PLAN
 from tests.support.commands import Block, blocks
 
-TINY = ("--train-images=320", "--test-images=100", "--minimum-accuracy=0")
+TINY = {"dataset": "synthetic", "epochs": 1, "train-images": 320, "test-images": 100}
 OTHER_BUILDER = "https://tekton.example.test/chains"
 CHAINS = "https://kubernetes.io/namespaces/tekton-chains/serviceaccounts/tekton-chains-controller"
 
@@ -80,22 +81,26 @@ def test_the_run_verifies(outcome, verify):
     found = {step["check"]: step["found"] for step in verdict["steps"]}
     assert found["Builder"] == "https://tekton.dev/chains/v2, Build L1"
     assert found["Source"].startswith("https://github.com/octo-org/models at ")
+    # What only the Task says is shown as that, and nothing was checked by whoever signs.
+    assert found["Command"] == "python train.py --rate=0.1, claimed by the training job"
+    assert found["Network"] == "allowed, claimed by the training job"
+    assert "checked before the command" not in found["Data set"]
+    assert json.loads(outcome.model.read_bytes()) == {"slope": 2.0, "options": ["--rate=0.1"]}
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
     "name",
-    [name for name, row in FORMATS.items() if not row.directory and name != "pytorch_model.pth"],
+    [name for name, row in FORMATS.items() if not row.directory],
 )
-def test_every_other_format_verifies(name, sigstore, image, verify, tmp_path):
+def test_every_format_verifies(name, sigstore, image, verify, tmp_path):
     made = tekton_demo.run(
         name,
         tmp_path,
         sigstore=sigstore,
         programs={role: image(role) for role in ("gcp", name.partition("_")[0])},
-        training_options=TINY,
         say=[].append,  # the verdict stays alone on stdout
-        EPOCHS="1",
+        PLAN=json.dumps({**TINY, "minimum-accuracy": 0}),
     )
     code, verdict = verify(made)
     assert (code, refusals(verdict)) == (0, {})
@@ -120,7 +125,7 @@ def test_the_statement_has_the_fields_of_the_build_type(outcome, statement):
     assert definition["externalParameters"]["runSpec"]["pipelineRef"]["resolver"] == "git"
     names = [entry.get("name", entry["uri"][:6]) for entry in definition["resolvedDependencies"]]
     # The Tasks have the URI and digest of the Pipeline, so Chains lists them once.
-    assert names == ["pipeline", "oci://", "oci://", "inputs/result", "inputs/result"]
+    assert names == ["pipeline", "oci://", "inputs/result", "inputs/result"]
     by_products = statement["predicate"]["runDetails"]["byproducts"]
     assert {entry["name"].rpartition("/")[2] for entry in by_products} == {
         *("source_ARTIFACT_INPUTS", "dataset_ARTIFACT_INPUTS"),
@@ -139,8 +144,9 @@ def test_expectations_that_hold(outcome, verify):
     commit = outcome.run.reference.commit
     code, verdict = verify(
         outcome,
-        *("--source-commit", commit, "--build-workflow-input", "model=pytorch_model.pth"),
-        *("--build-workflow-input", "dataset=synthetic"),
+        *("--source-commit", commit, "--build-workflow-input", "model=model.json"),
+        *("--build-workflow-input", f"plan={json.dumps(PLAN)}"),
+        *("--dataset-digest", PLAN["data"].partition(" ")[0]),
     )
     assert (code, refusals(verdict)) == (0, {})
 
@@ -152,7 +158,8 @@ def test_expectations_that_hold(outcome, verify):
         ("--source-uri", "github.com/octo-org/models2", "Source"),
         ("--source-commit", "0" * 40, "Source"),
         ("--source-branch", "main", "Branch or tag"),
-        ("--build-workflow-input", "model=tensorflow_model.keras", "Inputs"),
+        ("--build-workflow-input", "model=other.json", "Inputs"),
+        ("--build-workflow-input", 'plan={"command": "python other.py"}', "Inputs"),
         ("--build-workflow-input", "nothing=1", "Inputs"),
         ("--dataset-digest", "0" * 64, "Data set"),
         ("--minimum-level", "2", "Required evidence"),
@@ -395,6 +402,7 @@ def shell(consumer, image, outcome):
                 "PATH": f"{image('gcp')}{os.pathsep}{os.environ['PATH']}",
                 "HOME": str(consumer),
                 "MODEL": outcome.model.name,
+                "PLAN": json.dumps(PLAN),
                 "NAMESPACE": tekton_demo.NAMESPACE,
                 "CLUSTER_ISSUER": tekton_demo.ISSUER,
                 "REPOSITORY": tekton_demo.REPOSITORY,
@@ -411,7 +419,7 @@ def shell(consumer, image, outcome):
 def test_the_command_verifies_the_run(shell):
     done = shell(block("slsa_for_models verify").text)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "VERIFIED pytorch_model.pth, SLSA Build L1" in done.stdout
+    assert "VERIFIED model.json, SLSA Build L1" in done.stdout
 
 
 def test_it_verifies_the_annotation(shell, consumer, outcome):
@@ -422,7 +430,7 @@ def test_it_verifies_the_annotation(shell, consumer, outcome):
 def test_it_refuses_a_flipped_byte(shell, consumer, outcome):
     model = consumer / outcome.model.name
     data = bytearray(model.read_bytes())
-    data[1000] ^= 1
+    data[10] ^= 1
     model.write_bytes(data)
     done = shell(block("slsa_for_models verify").text)
     assert done.returncode == 1

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import yaml
 from model_signing.cli import main
 from sandbox.checkout import ROOT, programs_of
 from sandbox.clusters import kubeflow_demo, tekton_demo
+from slsa_for_models import cli
 
 FOLDER = ROOT / "slsa_for_models" / "kubeflow"
 IMAGE = f"europe-west4-docker.pkg.dev/octo/models/kubeflow-pytorch@sha256:{'1' * 64}"
@@ -60,9 +65,7 @@ def test_the_compiled_pipeline_is_that_of_the_source(kfp, tmp_path):
 def test_what_can_be_chosen_is_a_parameter():
     document = next(yaml.safe_load_all((FOLDER / "pipeline.yaml").read_text()))
     parameters = document["root"]["inputDefinitions"]["parameters"]
-    assert {"dataset", "epochs", "model_format", "accelerator_type", "accelerator_count"} <= set(
-        parameters
-    )
+    assert {"plan", "model_name", "accelerator_type", "accelerator_count"} <= set(parameters)
 
 
 def test_for_vertex_image_and_accelerator_are_fixed(kfp, tmp_path):
@@ -97,20 +100,55 @@ def test_no_component_installs_anything_when_it_starts():
     assert "pip install" not in (FOLDER / "pipeline.yaml").read_text()
 
 
-TINY = ("--train-images=320", "--test-images=100", "--minimum-accuracy=0")
+TINY = {"dataset": "synthetic", "epochs": 1, "train-images": 320, "test-images": 100}
+SCRIPT = """
+import json, os
+rate = json.load(open(os.environ["TRAINING_PARAMETERS"]))["rate"]
+json.dump({"rate": rate, "data": open("data.csv").read()}, open("model.json", "w"))
+json.dump({"error": {"test": 0.25}}, open("metrics.json", "w"))
+"""
+DATA = b"x,y\n1,2\n"
+PLAN = {
+    "command": "python3 train.py",
+    "data": f"{hashlib.sha256(DATA).hexdigest()}  data.csv  source:",
+    "parameters": '{"rate": 0.1}',
+    "metrics": "metrics.json",
+}
 
 
-def test_a_run_here_signs_what_it_trained(kfp, programs, sigstore, trust_config, tmp_path):
-    outcome = kubeflow_demo.run(
-        "pytorch_model.pth",
-        tmp_path,
+@pytest.fixture
+def run(kfp, programs, sigstore, tmp_path) -> Callable[..., kubeflow_demo.Outcome]:
+    return partial(
+        kubeflow_demo.run,
+        output=tmp_path / "run",
         sigstore=sigstore,
         kubeflow=kfp,
         programs=programs,
-        training_options=TINY,
-        dataset="synthetic",
-        epochs=1,
     )
+
+
+def test_a_command_of_ones_own_from_its_commit_to_a_verdict(run, trust_config, tmp_path, capsys):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "train.py").write_text(SCRIPT)
+    (project / "data.csv").write_bytes(DATA)
+    outcome = run("model.json", project=project, plan=json.dumps(PLAN))
+    assert outcome.metrics["error.test"] == 0.25
+    assert json.loads(outcome.model.read_bytes()) == {"rate": 0.1, "data": DATA.decode()}
+    command = [
+        *("verify", str(outcome.model), "--signature", str(outcome.signature)),
+        *("--identity", tekton_demo.IDENTITY, "--identity-provider", tekton_demo.ISSUER),
+        *("--trust-config", str(trust_config)),
+    ]
+    assert cli.main(command) == 0
+    assert "VERIFIED model.json" in capsys.readouterr().out
+    outcome.model.write_bytes(outcome.model.read_bytes() + b" ")
+    assert cli.main(command) == 1
+
+
+@pytest.mark.full
+def test_a_recipe(run, trust_config):
+    outcome = run("pytorch_model.pth", plan=json.dumps({**TINY, "minimum-accuracy": 0}))
     assert 0 <= outcome.metrics["test_accuracy"] <= 1
     command = [
         *("verify", "sigstore", str(outcome.model), "--signature", str(outcome.signature)),
@@ -118,20 +156,11 @@ def test_a_run_here_signs_what_it_trained(kfp, programs, sigstore, trust_config,
         *("--trust-config", str(trust_config)),
     ]
     assert main(command) == 0
-    outcome.model.write_bytes(outcome.model.read_bytes() + b"\0")
-    assert main(command) == 1
 
 
-def test_a_component_that_fails_ends_the_run(kfp, programs, sigstore, tmp_path, capfd):
+def test_a_component_that_fails_ends_the_run(run, tmp_path, capfd):
     with pytest.raises(kubeflow_demo.KubeflowError, match="exit code 1"):
-        kubeflow_demo.run(
-            "pytorch_model.onyx",
-            tmp_path,
-            sigstore=sigstore,
-            kubeflow=kfp,
-            programs=programs,
-            dataset="synthetic",
-        )
+        run("pytorch_model.onyx", plan=json.dumps({"dataset": "synthetic"}))
     output = "".join(capfd.readouterr())
     assert "unknown model format" in output
     assert "'train'" in output

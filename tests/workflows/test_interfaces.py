@@ -54,6 +54,12 @@ def test_the_train_action_accepts_the_formats_there_are_and_lists_them() -> None
     assert sorted(re.findall(names, refusal)) == sorted(FORMATS)
 
 
+def test_the_example_for_clusters_is_that_for_the_workflow() -> None:
+    workflow = load(ROOT / "examples/train-your-own.yml")["jobs"]["model"]["with"]
+    plan = json.loads((ROOT / "examples/scikit-learn/plan.json").read_bytes())
+    assert plan == {name: value.strip() for name, value in workflow.items()}
+
+
 def test_dispatching_and_calling_offer_the_same() -> None:
     called, dispatched = (
         interface("train.yml", trigger) for trigger in ("workflow_call", "workflow_dispatch")

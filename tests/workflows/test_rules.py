@@ -137,8 +137,8 @@ FAULTS = [
         "an input in an action's command",
         "rules",
         "actions/train/action.yml",
-        'train "$MODEL"',
-        'train "${{ inputs.model }}"',
+        '--workflow-inputs "$INPUTS"',
+        '--workflow-inputs "${{ inputs.model }}"',
         "no_expression_in_a_shell",
     ),
     Fault(
@@ -241,8 +241,8 @@ FAULTS = [
         "a path of the machine outside a container",
         "rules",
         "actions/train/action.yml",
-        "        SEED: ${{ inputs.seed }}\n",
-        "        SEED: ${{ inputs.seed }}\n        HERE: ${{ github.action_path }}\n",
+        "        SOURCE: ${{ inputs.source }}\n",
+        "        SOURCE: ${{ inputs.source }}\n        HERE: ${{ github.action_path }}\n",
         "no_host_path",
     ),
     Fault(

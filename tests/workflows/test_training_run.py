@@ -82,10 +82,6 @@ def assert_refused_first(run: Run, title: str, message: str) -> None:
     [
         ({"model": "pytorch_model"}, "Unknown model format", "pytorch_model.safetensors"),
         ({"provenance": "none"}, "Unknown provenance", "slsa-github-generator"),
-        ({"requirements": "r.txt"}, "No command", "leave them out"),
-        pytest.param(
-            {"network": "allowed"}, "No command", "leave them out", marks=pytest.mark.full
-        ),
         pytest.param(
             *({"model": ""}, "Unknown model format", "tensorflow_model.keras"),
             marks=pytest.mark.full,
@@ -99,7 +95,7 @@ def assert_refused_first(run: Run, title: str, message: str) -> None:
             marks=pytest.mark.full,
         ),
     ],
-    ids=["unknown", "provenance", "of a command", "network", "empty", "other case", "two lines"],
+    ids=["unknown", "provenance", "empty", "other case", "two lines"],
 )
 def test_a_bad_choice(sandbox: Sandbox, inputs: dict[str, str], title: str, message: str) -> None:
     run = sandbox.consume(call(**{"model": "pytorch_model.pth", **inputs}))
@@ -128,14 +124,6 @@ def test_a_private_repository_is_told_before_training(
     run = sandbox.consume(workflow, visibility="private")
     assert_refused_first(run, "Private repository", message)
     assert sandbox.sigstore.requests[asked:] == []
-
-
-@pytest.mark.parametrize("other", ["data-dir", "dataset-url"])
-def test_data_from_two_places(sandbox: Sandbox, other: str) -> None:
-    inputs = {"model": "pytorch_model.pth", "data-artifact": "data", other: "https://x"}
-    assert_refused_first(
-        sandbox.consume(call(**inputs)), "More than one data set", "data-dir and dataset-url"
-    )
 
 
 @pytest.mark.full

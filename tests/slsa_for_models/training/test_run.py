@@ -85,6 +85,44 @@ def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
     return Bench(tmp_path, capsys)
 
 
+# A workflow's inputs, or a cluster's plan ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "words"),
+    [
+        ({"comand": "true", "model": "m"}, (), "did you mean `command`"),
+        ({"command": "true", "model": "a/m"}, ("--model", "n"), "name another model"),
+        ({"command": "true", "model": "m"}, ("--network", "allowed"), "an input already"),
+        ({"command": "true", "model": "m"}, ("--epochs", "1"), "an input already"),
+        ({"command": "true", "model": "m"}, ("--", "false"), "an input already"),
+        ({"model": "pytorch_model.pth", "requirements": "r.txt"}, (), "are a command's"),
+        ({"model": "pytorch_model.pth", "network": "allowed"}, (), "are a command's"),
+        ({"model": "pytorch_model"}, (), "unknown model format"),
+        ({}, (), "neither a command nor a format"),
+        ({"epochs": 0}, ("--model", "pytorch_model.pth"), "not a number from 1"),
+        ({"model": "pytorch_model.pth", "dataset-url": "https://u:p@x"}, (), "like a secret"),
+        (
+            {"model": "pytorch_model.pth", "data-artifact": "data", "data-dir": "x"},
+            ("--artifacts", "y"),
+            "more than one data set",
+        ),
+    ],
+)
+def test_inputs_that_are_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    inputs: dict[str, object],
+    options: tuple[str, ...],
+    words: str,
+) -> None:
+    given = ["train", "--workflow-inputs", json.dumps(inputs), "--output-dir", str(tmp_path / "o")]
+    code = cli.main([*given, *options])
+    said = capsys.readouterr().err
+    assert (code, words in said) == (2, True), said
+    assert not (tmp_path / "o").exists()
+
+
 # What comes of it ---------------------------------------------------------------------------------
 
 
