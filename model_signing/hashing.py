@@ -106,7 +106,7 @@ def hash_model(
     if copy is not None:
         if executor is not None:
             raise UsageError("a copy is made by threads here, not by an executor")
-        copy.begin(sizes, single=source.single)
+        source, copy = copy.begin(source, entries, sizes)
     if shard_size is not None:
         order = [part for name in order for part, *_ in resources(name, sizes[name], shard_size)]
     # A million `Range`s at once would take 200 MB: they are made when they are needed.
@@ -293,7 +293,7 @@ class _Job:
             whole = (hashlib.sha256() if start == 0 else whole) if other else state
             pieces = source.read(name, entry, start, start + size)
             if self._copy is not None:
-                pieces = self._copy.writing(name, start, pieces)
+                pieces = self._copy.writing(name, start, size, pieces)
             for piece in pieces:
                 state.update(piece)
                 if other:

@@ -185,13 +185,13 @@ def _replace(place: Path, data: bytes) -> None:
             temporary.replace(place)
     finally:
         temporary.unlink(missing_ok=True)  # there only if something went wrong
-    sync_folder(place.parent)
+    sync_to_disk(place.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """What was renamed in a folder stays so after a crash."""
+def sync_to_disk(path: str | Path) -> None:
+    """The bytes of a file, or what was renamed in a folder, are there after a crash, too."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

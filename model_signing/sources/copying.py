@@ -10,19 +10,34 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
+from io import FileIO
+from itertools import islice
 from pathlib import Path
 
 from model_signing.errors import FileError, UsageError
 from model_signing.oms.names import above
-from model_signing.safe_files import failed, is_temporary, sync_folder, temporary_folder
-from model_signing.sources import AnyPath, Buffer, Source, local
+from model_signing.safe_files import failed, is_temporary, sync_to_disk, temporary_folder
+from model_signing.sources import AnyPath, Buffer, Entry, Source, local
 from model_signing.sources.local import LocalSource
 
 _NEW = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _NOT_ON_WINDOWS = re.compile(r'[<>:"\\|?*]|[ .](?=/|$)')
 _CANNOT = "cannot write the copy of the model"
+_LARGE = 2 << 20  # bytes: so many are written while they are hashed, not in between
+_WINDOW = 32 << 20  # bytes that are left to the system before it is told to begin with them
+_AT_ONCE = 8  # files that are brought to the disk: it does several with one write of its journal
+
+
+class _Clone(LocalSource):
+    """Files that are there for nobody else: they stay as they are, whatever they were listed as."""
+
+    def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
+        """These bytes of a file; see `Source`."""
+        return super().read(name, entry._replace(version=None), start, stop)
 
 
 class Copy:
@@ -61,21 +76,34 @@ class Copy:
     def __exit__(self, *failure: object) -> None:
         self._stack.close()
 
-    def begin(self, files: Mapping[str, int], *, single: bool) -> None:
-        """Empties the copy for the files of a model: name -> bytes.
+    def begin(
+        self, source: Source, entries: Mapping[str, Entry], files: Mapping[str, int]
+    ) -> tuple[Source, Copy | None]:
+        """Empties the copy for the files of a model.
+
+        Args:
+            source: The model.
+            entries: Its files.
+            files: The same: name -> bytes.
+
+        Returns:
+            Where to read them, and what is to get the bytes. Where the file system lets files
+            share theirs, the copy has them at once, apart from whatever happens to the originals:
+            they are read there, and nothing is written.
 
         Raises:
             FileError: Two of the names may be the same file; or there is no room for them.
         """
         _check_distinct(files)
+        self._files, self._single = files, source.single
         try:
-            shutil.rmtree(self._root, ignore_errors=True)
-            self._root.mkdir()
+            self._empty()
+            if isinstance(source, LocalSource) and self._clone(source, entries):
+                return _Clone(self.source.path), None
+            self._empty()
             free = shutil.disk_usage(self._root).free
         except OSError as error:
             failed(str(self.folder), error, _CANNOT)
-        self._files, self._single = files, single
-        self._made: set[str] = set()
         if sum(files.values()) > free:
             raise FileError(
                 "there is no room for a copy of the model",
@@ -83,9 +111,25 @@ class Copy:
                 expected=f"{sum(files.values())} bytes",
                 found=f"{free} bytes",
             )
+        return source, self
 
-    def writing(self, name: str, start: int, pieces: Iterable[Buffer]) -> Iterator[Buffer]:
-        """Gives these pieces of a file, from byte `start` on, and writes each of them.
+    def _empty(self) -> None:
+        shutil.rmtree(self._root, ignore_errors=True)
+        self._root.mkdir()
+        self._made: set[str] = set()
+
+    def _clone(self, source: LocalSource, entries: Mapping[str, Entry]) -> bool:
+        """Whether every file could be cloned."""
+        for name in self._files:
+            with open(self._open(name), "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+                if not source.clone(name, entries[name], file.fileno()):
+                    return False
+        return True
+
+    def writing(
+        self, name: str, start: int, size: int, pieces: Iterable[Buffer]
+    ) -> Iterator[Buffer]:
+        """Gives these pieces of a file, `size` bytes from `start` on, and writes each of them.
 
         Raises:
             FileError: As `pieces`; or they cannot be written.
@@ -94,23 +138,47 @@ class Copy:
             descriptor = self._open(name)
         except OSError as error:
             failed(str(self.folder), error, _CANNOT)
-        with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+        with FileIO(descriptor, "wb") as file:
             file.seek(start)
+            if size >= _LARGE:
+                yield from self._beside(file, pieces)
+                return
+            for piece in pieces:
+                self._write(file, piece)
+                yield piece
+
+    def _beside(self, file: FileIO, pieces: Iterable[Buffer]) -> Iterator[Buffer]:
+        """Writes each piece while it is hashed; the disk begins before all of them are there."""
+        begun = file.tell()
+        with ThreadPoolExecutor(1, "write") as writer:
             for piece in pieces:
                 try:
-                    rest = memoryview(piece)
-                    while rest:
-                        rest = rest[file.write(rest) or 0 :]
-                except OSError as error:
+                    writing = writer.submit(self._write, file, piece)
+                except RuntimeError as error:  # the system allows no more threads
                     failed(str(self.folder), error, _CANNOT)
                 yield piece
+                writing.result()
+                if self._lasting and (length := file.tell() - begun) >= _WINDOW:
+                    writer.submit(_begin_with(), file.fileno(), begun, length)
+                    begun += length
+
+    def _write(self, file: FileIO, piece: Buffer) -> None:
+        rest = memoryview(piece)
+        try:
+            while rest:
+                rest = rest[file.write(rest) or 0 :]
+        except OSError as error:
+            failed(str(self.folder), error, _CANNOT)
 
     def _open(self, name: str) -> int:
         folder = name.rpartition("/")[0]
         if folder and folder not in self._made:
             Path(self._root, local.on_disk(folder)).mkdir(parents=True, exist_ok=True)
             self._made.add(folder)
-        return os.open(f"{self._root}/{local.on_disk(name)}", _NEW, 0o666)
+        return os.open(self._path(name), _NEW, 0o666)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{local.on_disk(name)}"
 
     @property
     def source(self) -> LocalSource:
@@ -134,10 +202,10 @@ class Copy:
         """
         try:
             for name, size in self._files.items():
-                if (found := os.stat(f"{self._root}/{local.on_disk(name)}").st_size) != size:  # noqa: PTH116
+                if (found := os.stat(self._path(name)).st_size) != size:  # noqa: PTH116
                     raise OSError(errno.EIO, f"{name} has {found} bytes, not {size}")
-            if self._lasting and hasattr(os, "sync"):  # no file is there without its bytes
-                os.sync()
+            if self._lasting:
+                self._sync()
             self._check_empty()
             if self._inside:
                 for name in os.listdir(self._root):  # noqa: PTH208
@@ -148,9 +216,21 @@ class Copy:
                         self.folder.rmdir()
                 self._root.rename(self.folder)
             if self._lasting:
-                sync_folder(self.folder if self._inside else self.folder.parent)
-        except OSError as error:
+                sync_to_disk(self.folder if self._inside else self.folder.parent)
+        except (OSError, RuntimeError) as error:
             failed(str(self.folder), error, _CANNOT)
+
+    def _sync(self) -> None:
+        """No file will be there without its bytes. What others write is not waited for."""
+
+        def share(first: int) -> None:
+            for name in islice(self._files, first, None, _AT_ONCE):
+                sync_to_disk(self._path(name))
+
+        with ThreadPoolExecutor(_AT_ONCE, "sync") as pool:
+            list(pool.map(share, range(min(_AT_ONCE, len(self._files)))))
+        for folder, *_ in os.walk(self._root):
+            sync_to_disk(folder)
 
     def _check_empty(self) -> None:
         with suppress(FileNotFoundError), os.scandir(self.folder) as entries:
@@ -163,6 +243,22 @@ class Copy:
                     found=", ".join(sorted(there)[:3]),
                     fix="choose another name, or remove the folder first",
                 )
+
+
+@lru_cache
+def _begin_with() -> Callable[[int, int, int], object]:
+    """Lets the disk begin with bytes of an open file: descriptor, start, length.
+
+    Nobody waits for it, and nothing is promised: `Copy.keep` sees to that. Otherwise the system
+    would begin when many gigabytes wait, and `keep` wait for them.
+    """
+    with suppress(ImportError, OSError, AttributeError, TypeError):
+        import ctypes
+
+        call = ctypes.CDLL(None).sync_file_range  # of Linux only
+        call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+        return lambda descriptor, start, length: call(descriptor, start, length, 2)
+    return lambda *_: None
 
 
 @contextmanager

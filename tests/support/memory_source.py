@@ -5,11 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 
 from model_signing.errors import FileError
 from model_signing.oms.names import Selection
 from model_signing.sources import Buffer, Entry
+
+
+@lru_cache
+def digest(data: bytes) -> str:
+    """Its SHA-256, hexadecimal; of the same bytes only once."""
+    return sha256(data).hexdigest()
 
 
 @dataclass
@@ -36,7 +43,7 @@ class MemorySource:
 
     def entries(self, selection: Selection) -> tuple[dict[str, Entry], list[str]]:
         """See `Source`: a flat listing, filtered."""
-        listed = {name: sha256(data).hexdigest() for name, data in self.files.items()}
+        listed = {name: digest(data) for name, data in self.files.items()}
         found = {
             name: Entry(len(data), listed[name], listed[name] if name in self.lists else None)
             for name, data in self.files.items()
@@ -54,7 +61,7 @@ class MemorySource:
             if self.wait:
                 time.sleep(self.wait)
             yield data[offset : min(stop, offset + self.piece)]
-        if entry.version not in (None, sha256(data).hexdigest()):
+        if entry.version not in (None, digest(data)):
             raise FileError("the object changed", where=f"memory:{name}")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -18,6 +20,7 @@ from model_signing import HashOptions
 from model_signing.cli import main
 from model_signing.errors import Error, FileError, MismatchError, UsageError
 from model_signing.sources import copying
+from tests.support import debian
 from tests.support.limits import limited, until
 from tests.support.material import ROOT, new_key, private_pem, public_pem
 from tests.support.memory_source import MemorySource
@@ -30,7 +33,7 @@ OPTIONS = {
     "shards": HashOptions(method="shards", shard_size=1000),
     "blake3": HashOptions(algorithm="blake3"),
 }
-PLACES = ("local", "elsewhere")
+PLACES = ("local", "elsewhere", "sharing")
 FILES = {"a": b"a" * 500, "b.bin": os.urandom(3_000_000), "sub/deep/é.bin": b"\0" * 2500}
 
 
@@ -44,13 +47,35 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One of `PLACES`. `sharing` is what a file system does that lets files share their bytes."""
+    place: str = request.param
+    if place != "elsewhere" and sys.platform == "linux":
+        monkeypatch.setattr("fcntl.ioctl", share if place == "sharing" else no_sharing)
+    elif place == "sharing":
+        pytest.skip("not tested: files share bytes on Linux only")
+    return place
+
+
+def share(target: int, request: int, source: int) -> int:
+    """FICLONE, ioctl_ficlone(2)."""
+    assert request == 0x40049409
+    os.pwrite(target, os.pread(source, os.fstat(source).st_size, 0), 0)
+    return 0
+
+
+def no_sharing(*_: int) -> int:
+    raise OSError(errno.EOPNOTSUPP, "said by the test")
+
+
+@pytest.fixture
 def copies(tmp_path: Path) -> Path:
     (tmp_path / "copies").mkdir()
     return tmp_path / "copies"
 
 
 def place_of(model: Path, where: str) -> Path | MemorySource:
-    return model if where == "local" else MemorySource("model", dict(FILES), piece=700)
+    return model if where != "elsewhere" else MemorySource("model", dict(FILES), piece=700)
 
 
 def listing(folder: Path) -> list[str]:
@@ -62,7 +87,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", PLACES, indirect=True)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_copy_has_every_byte_that_was_verified(
     model: Path, signature: Path, copies: Path, options: HashOptions, where: str
@@ -99,14 +124,14 @@ def test_a_copy_has_the_rights_of_any_new_folder(
         assert (copies / one).stat().st_mode == (copies / other).stat().st_mode
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", PLACES, indirect=True)
 def test_a_model_of_one_file_is_a_file_in_the_folder(
     model: Path, signature: Path, copies: Path, where: str
 ) -> None:
     one = model / "b.bin"
     model_signing.sign(one, signature, SIGN)
     source = MemorySource("b.bin", {"b.bin": FILES["b.bin"]}, single=True)
-    place = one if where == "local" else source
+    place = one if where != "elsewhere" else source
     verified = model_signing.verify(place, signature, VERIFY, copy_to=copies / "copy")
     assert contents(copies / "copy") == {"b.bin": FILES["b.bin"]}
     with verified.open("b.bin") as file:
@@ -129,7 +154,7 @@ def test_an_empty_folder_and_what_is_mounted_there_are_taken(
     assert listing(copies / "volume") == ["a", "b.bin", "lost+found", "sub"]
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", PLACES, indirect=True)
 @pytest.mark.parametrize("change", ["flipped", "missing", "added", "another signer"])
 def test_nothing_appears_of_a_model_that_is_refused(
     model: Path, signature: Path, copies: Path, where: str, change: str
@@ -146,15 +171,16 @@ def test_nothing_appears_of_a_model_that_is_refused(
         (model / name).unlink()
     for name, data in files.items():
         (model / name).write_bytes(data)
-    place = model if where == "local" else MemorySource("model", files)
+    place = model if where != "elsewhere" else MemorySource("model", files)
     verify = model_signing.key_verifier(public_pem(new_key() if "signer" in change else KEY))
     with pytest.raises(Error):
         model_signing.verify(place, signature, verify, copy_to=copies / "copy")
     assert listing(copies) == []
 
 
+@pytest.mark.parametrize("where", ["local"], indirect=True)
 def test_nothing_appears_of_a_model_that_changes_meanwhile(
-    model: Path, signature: Path, copies: Path
+    model: Path, signature: Path, copies: Path, where: str
 ) -> None:
     model_signing.sign(model, signature, SIGN)
 
@@ -163,8 +189,65 @@ def test_nothing_appears_of_a_model_that_changes_meanwhile(
             file.write(b"evil")
 
     with pytest.raises((FileError, MismatchError)):
-        model_signing.verify(model, signature, VERIFY, copy_to=copies / "c", progress=change)
+        model_signing.verify(model, signature, VERIFY, copy_to=copies / where, progress=change)
     assert listing(copies) == []
+
+
+@pytest.mark.parametrize("where", ["sharing"], indirect=True)
+def test_a_copy_that_shares_bytes_is_hashed_itself_whatever_happens_to_the_model(
+    model: Path, signature: Path, copies: Path, where: str
+) -> None:
+    model_signing.sign(model, signature, SIGN)
+
+    def change(_done: int, _total: int) -> None:
+        for name in FILES:
+            (model / name).write_bytes(b"evil")
+
+    model_signing.verify(model, signature, VERIFY, copy_to=copies / where, progress=change)
+    assert contents(copies / where) == FILES
+
+
+SHARING = """
+import os, sys
+import model_signing
+model, signature, key, copy = sys.argv[1:]
+before = os.statvfs(".").f_bfree
+model_signing.verify(model, signature, model_signing.key_verifier(key), copy_to=copy)
+left = os.statvfs(".")
+print((before - left.f_bfree) * left.f_bsize, open(f"{copy}/b", "rb").read() == bytes(50 << 20))
+"""
+
+
+@pytest.mark.full
+def test_a_copy_takes_no_room_where_files_share_their_bytes(
+    signature: Path, tmp_path: Path
+) -> None:
+    """On a real file system, in a mount namespace that goes with its only process."""
+    program = shutil.which("mkfs.xfs") or debian.unpacked("xfsprogs") / "sbin" / "mkfs.xfs"
+    image, place, key = (tmp_path / name for name in ("image", "place", "key.pub"))
+    place.mkdir()
+    key.write_bytes(public_pem(KEY))
+    model_signing.sign(MemorySource("model", {"b": bytes(50 << 20)}), signature, SIGN)
+    with image.open("wb") as file:
+        file.truncate(400 << 20)
+    script = (
+        '"$1" -q -m reflink=1 "$2" && mount -o loop "$2" "$3" && cd "$3" || exit 77; mkdir model; '
+        'head -c 52428800 /dev/zero > model/b; sync -f .; exec "$4" -c "$5" model "$6" "$7" copy'
+    )
+    words = (program, image, place, sys.executable, SHARING, signature, key)
+    run = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    if run.returncode in (1, 77) and "Traceback" not in run.stderr:
+        pytest.skip(f"not tested: no file system can be mounted here: {run.stderr.strip()[-200:]}")
+    used, same = run.stdout.split()
+    assert same == "True"
+    assert int(used) < 10 << 20
 
 
 def test_what_is_there_already_is_never_mixed_or_replaced(
