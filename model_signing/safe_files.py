@@ -40,13 +40,20 @@ def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
             status = os.fstat(file.fileno())
             if stat.S_ISCHR(status.st_mode):  # a device such as /dev/zero has no end
                 limit = min(limit, _MAX_FROM_DEVICE)
-            data = b"" if status.st_size > limit else file.read(limit + 1)
+            data = b"" if status.st_size > limit else _at_most(limit + 1, file, status.st_size)
     except (OSError, ValueError) as error:
         failed(os.fspath(path), error, "cannot read the file")
     if max(status.st_size, len(data)) > limit:
         expected = f"at most {limit} bytes"
         raise BundleError("the file is too large", where=str(path), expected=expected)
     return data
+
+
+def _at_most(limit: int, file: BinaryIO, likely: int) -> bytes:
+    """All of a file, or `limit` bytes; room is made for those it is likely to have."""
+    size = min(likely + 1, limit)
+    data = file.read(size)
+    return data if len(data) < size else data + file.read(limit - size)
 
 
 Pem = bytes | str | os.PathLike[str]

@@ -10,6 +10,7 @@ from model_signing.errors import FileError, UsageError
 
 GIT_PATHS = (".git", ".gitignore", ".gitattributes", ".github")  # OMS 6.2: excluded by default
 HUB_PATH = ".cache/huggingface"  # what `hf download --local-dir` notes about the files
+_GLOB = frozenset("*?[")
 MAX_FILES = 3_000_000  # as a signature can list; symbolic links can multiply a tree
 
 
@@ -50,7 +51,7 @@ def canonical(path: str) -> tuple[str, str | None]:
     """An ignore path in canonical form, and what OMS 6.2.1 forbids about it, if anything."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     problem = None if parts else "is the whole model"
-    if any(character in path for character in "*?["):
+    if not _GLOB.isdisjoint(path):
         problem = "has glob characters"
     if ".." in parts or path.startswith("/"):
         problem = "lies outside the model"

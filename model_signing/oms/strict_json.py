@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from model_signing.errors import Error
@@ -51,7 +52,7 @@ def loads(
         raise refusal(f"{what} has too many parts", expected=f"at most {most_parts}")
     with _refused(refusal, what):
         text = _narrow(data, refusal, what, most_wide).decode("utf-8")
-        value = json.loads(text, **_hooks(refusal, what))
+        value = _decoder(refusal, what).decode(text)
         _require_pairs(data, refusal, what)
     return value
 
@@ -84,7 +85,7 @@ def loads_apart(
     if start is None or _APART.encode() in data:
         return None
     with _refused(refusal, what):
-        end = _items(data, start.end(), json.JSONDecoder(**_hooks(refusal, what)), take)
+        end = _items(data, start.end(), _decoder(refusal, what), take)
         _require_pairs(data, refusal, what)
     rest = b'%b"%b"%b' % (data[: start.end() - 1], _APART.encode(), data[end:])
     inner = document = loads(rest, refusal, what)
@@ -142,8 +143,9 @@ def _require_pairs(data: bytes, refusal: type[Error], what: str) -> None:
         raise refusal(f"{what} is not valid Unicode", found="half of a surrogate pair")
 
 
-def _hooks(refusal: type[Error], what: str) -> dict[str, Any]:
-    """What the decoder calls, so that no two readers disagree."""
+@lru_cache
+def _decoder(refusal: type[Error], what: str) -> json.JSONDecoder:
+    """With what it calls so that no two readers disagree."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -160,12 +162,12 @@ def _hooks(refusal: type[Error], what: str) -> dict[str, Any]:
             raise refusal(f"{what} contains a number that JSON does not have", found=text)
         return value
 
-    return {
-        "object_pairs_hook": unique,
-        "parse_int": lambda digits: number(digits, int),
-        "parse_float": number,
-        "parse_constant": number,
-    }
+    return json.JSONDecoder(
+        object_pairs_hook=unique,
+        parse_int=lambda digits: number(digits, int),
+        parse_float=number,
+        parse_constant=number,
+    )
 
 
 @contextmanager
@@ -248,6 +250,9 @@ def parts(data: bytes) -> int:
     return sum(map(data.count, (b"{", b"[", b",")))
 
 
+_words = lru_cache(str.split)
+
+
 def fields(
     value: object, refusal: type[Error], where: str, required: str, optional: str | None = ""
 ) -> dict[str, Any]:
@@ -261,8 +266,8 @@ def fields(
     if not isinstance(value, dict):
         found = "nothing" if value is None else "another kind of JSON value"
         raise refusal("a part is missing", where=where, expected="a JSON object", found=found)
-    missing = [name for name in required.split() if name not in value]
-    known = f"{required} {optional}".split()
+    needed, known = _words(required), _words(f"{required} {optional}")
+    missing = [name for name in needed if name not in value]
     unknown = [] if optional is None else [name for name in value if name not in known]
     if missing or unknown:
         raise refusal(

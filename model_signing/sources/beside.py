@@ -25,7 +25,10 @@ def place(model: Path, name: str | None = None) -> Path:
         UsageError: The name is a path.
     """
     folder = model.is_dir()
-    name = name or (IN_FOLDER if folder else BESIDE)
+    return _place(model, folder, name or (IN_FOLDER if folder else BESIDE))
+
+
+def _place(model: Path, folder: bool, name: str) -> Path:
     if name in (".", "..") or "/" in name or os.sep in name:
         raise UsageError("--signature-name is a name, not a path", found=name)
     if "{}" not in name:
@@ -37,8 +40,9 @@ def place(model: Path, name: str | None = None) -> Path:
 
 def places(model: Path, name: str | None = None) -> tuple[Path, ...]:
     """Where the signature of a model may lie, the likeliest first; raises as `place`."""
-    names = (name,) if name else (BESIDE, IN_FOLDER) if model.is_dir() else (BESIDE,)
-    return tuple(place(model, one) for one in names)
+    folder = model.is_dir()
+    names = (name,) if name else (BESIDE, IN_FOLDER) if folder else (BESIDE,)
+    return tuple(_place(model, folder, one) for one in names)
 
 
 def find(model: Path, name: str | None = None) -> Path:

@@ -351,7 +351,10 @@ def name_inside(model: Path, path: Path) -> str | None:
 
     Links are resolved, except in the last component, which need not exist.
     """
-    real, folder = os.path.realpath(model), path.parent
+    folder = path.parent
+    if folder == model and path.name not in ("", ".."):
+        return _canonical(path.name)
+    real = os.path.realpath(model)
     real_path = f"{real if folder == model else os.path.realpath(folder)}/{path.name}"
     name = os.path.relpath(real_path, real).replace(os.sep, "/")
     name = _canonical(name)
