@@ -484,6 +484,7 @@ def _each(
         one,
         jobs=_jobs(args),
         at_once=at_once,
+        apart=args.command == "verify" and args.pool is None,
         as_json=args.format == "json",
         quiet=args.quiet,
         done="signed" if args.command == "sign" else "verified",

@@ -52,7 +52,7 @@ def loads(
         raise refusal(f"{what} has too many parts", expected=f"at most {most_parts}")
     with _refused(refusal, what):
         text = _narrow(data, refusal, what, most_wide).decode("utf-8")
-        value = _decoder(refusal, what).decode(text)
+        value = _DECODER.decode(text)
         _require_pairs(data, refusal, what)
     return value
 
@@ -85,7 +85,7 @@ def loads_apart(
     if start is None or _APART.encode() in data:
         return None
     with _refused(refusal, what):
-        end = _items(data, start.end(), _decoder(refusal, what), take)
+        end = _items(data, start.end(), _DECODER, take)
         _require_pairs(data, refusal, what)
     rest = b'%b"%b"%b' % (data[: start.end() - 1], _APART.encode(), data[end:])
     inner = document = loads(rest, refusal, what)
@@ -143,37 +143,42 @@ def _require_pairs(data: bytes, refusal: type[Error], what: str) -> None:
         raise refusal(f"{what} is not valid Unicode", found="half of a surrogate pair")
 
 
-@lru_cache
-def _decoder(refusal: type[Error], what: str) -> json.JSONDecoder:
-    """With what it calls so that no two readers disagree."""
+class _AmbiguousError(Exception):
+    """What two readers would take differently: what it is, and the text."""
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
-            raise refusal(f"{what} has a duplicate key", found=json.dumps(twice[:80]))
-        return result
 
-    def number(text: str, kind: Callable[[str], float] = float) -> float:
-        if len(text) > _MAX_NUMBER_LENGTH:
-            raise refusal(f"{what} contains an oversized number", found=f"{text[:20]}...")
-        value = kind(text)
-        if not math.isfinite(value):  # NaN and Infinity; 1e999 parses as infinity, too
-            raise refusal(f"{what} contains a number that JSON does not have", found=text)
-        return value
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise _AmbiguousError("has a duplicate key", json.dumps(twice[:80]))
+    return result
 
-    return json.JSONDecoder(
-        object_pairs_hook=unique,
-        parse_int=lambda digits: number(digits, int),
-        parse_float=number,
-        parse_constant=number,
-    )
+
+def _number(text: str, kind: Callable[[str], float] = float) -> float:
+    if len(text) > _MAX_NUMBER_LENGTH:
+        raise _AmbiguousError("contains an oversized number", f"{text[:20]}...")
+    value = kind(text)
+    if not math.isfinite(value):  # NaN and Infinity; 1e999 parses as infinity, too
+        raise _AmbiguousError("contains a number that JSON does not have", text)
+    return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_int=lambda digits: _number(digits, int),
+    parse_float=_number,
+    parse_constant=_number,
+)
 
 
 @contextmanager
 def _refused(refusal: type[Error], what: str) -> Iterator[None]:
     try:
         yield
+    except _AmbiguousError as error:
+        problem, found = error.args
+        raise refusal(f"{what} {problem}", found=found) from None
     except UnicodeError as error:
         raise refusal(f"{what} is not valid Unicode", found=str(error)[-80:]) from error
     except RecursionError as error:

@@ -6,13 +6,17 @@ import json
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from model_signing.errors import Error, printable
 from model_signing.terminal import command_line
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ Work = Callable[[Any, int, Callable[[int, int], None]], Done]
 """
 
 _MOST_AT_ONCE = 32  # however many are asked for
+_FOR_A_PROCESS = 16  # models, below which threads are as fast
 
 
 class _StopError(Exception):
@@ -51,6 +56,7 @@ def run(
     *,
     jobs: int,
     at_once: int | None = None,
+    apart: bool = False,
     as_json: bool = False,
     quiet: bool = False,
     done: str = "verified",
@@ -63,6 +69,7 @@ def run(
         work: Of one model.
         jobs: Threads for hashing, of all models together.
         at_once: Models at a time; by default as many as `jobs`.
+        apart: Whether processes may do the work: it leaves nothing behind in this one.
         as_json: Print each document, and an object with the totals, as lines of JSON.
         quiet: Print what was refused and nothing else.
         done: What is done, if all is well.
@@ -78,12 +85,32 @@ def run(
         if stop.is_set():
             raise _StopError
 
-    def one(model: Any, threads: int) -> Done:  # noqa: ANN401
+    def one(model: Any) -> Done:  # noqa: ANN401
         try:
-            return work(model, threads, watch)
+            return work(model, max(1, jobs // at_once), watch)
         except Exception as error:
-            refusal = command_line.refusal(error)
-            return Done({"model": str(model), **command_line.as_document(refusal)}, "", refusal)
+            return _refused(model, command_line.refusal(error))
+
+    does = _in_processes if apart and _worth_processes(models, at_once) else _in_threads
+    with closing(does(models, one, at_once, stop)) as results:
+        for model, result in results:
+            table.add(str(model), result)
+    table.end()
+    return 1 if table.refused else 0
+
+
+def _refused(model: object, refusal: Error) -> Done:
+    return Done({"model": str(model), **command_line.as_document(refusal)}, "", refusal)
+
+
+_Results = Generator[tuple[Any, Done], None, None]
+
+
+def _in_threads(
+    models: Sequence[Any], one: Callable[[Any], Done], at_once: int, stop: threading.Event
+) -> _Results:
+    """What becomes of each model, as soon as it is known."""
+    from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
     waiting = deque(models)
     begun: dict[Future[Done], Any] = {}
@@ -92,15 +119,90 @@ def run(
             while waiting or begun:
                 while waiting and len(begun) < at_once:
                     model = waiting.popleft()
-                    # The last ones have the machine to themselves.
-                    threads = max(1, jobs // min(at_once, len(begun) + 1 + len(waiting)))
-                    begun[pool.submit(one, model, threads)] = model
+                    begun[pool.submit(one, model)] = model
                 for ready in wait(begun, return_when=FIRST_COMPLETED).done:
-                    table.add(str(begun.pop(ready)), ready.result())
+                    yield begun.pop(ready), ready.result()
         finally:
             stop.set()
-    table.end()
-    return 1 if table.refused else 0
+
+
+def _worth_processes(models: Sequence[Any], at_once: int) -> bool:
+    """Small models keep the interpreter busy, in which threads take turns.
+
+    Processes are made with what this one has read. That is safe while it has no other threads,
+    which its Python knows of, and those of clients of remote places it may not.
+    """
+    return (
+        sys.platform == "linux"
+        and at_once > 1
+        and len(models) >= at_once * _FOR_A_PROCESS
+        and all(isinstance(model, Path) for model in models)
+        and threading.active_count() == 1
+    )
+
+
+def _in_processes(
+    models: Sequence[Any], one: Callable[[Any], Done], at_once: int, _: threading.Event
+) -> _Results:
+    """As `_in_threads`; a process that comes to its end takes one model with it."""
+    from multiprocessing import connection, get_context
+
+    fork = get_context("fork")
+    waiting = deque(models)
+    begun: dict[Any, tuple[Any, Any]] = {}  # our end of a pipe -> the process, its model
+    try:
+        while waiting or begun:
+            while waiting and len(begun) < at_once:
+                ours, theirs = fork.Pipe()
+                process = fork.Process(target=_serve, args=(one, theirs, [*begun, ours]))
+                process.start()
+                theirs.close()
+                begun[ours] = process, _ask(ours, waiting)
+            ready: list[Any] = connection.wait(list(begun))
+            for pipe in ready:
+                process, model = begun.pop(pipe)
+                result = _answer(pipe)
+                if result is not None and waiting:
+                    begun[pipe] = process, _ask(pipe, waiting)
+                else:
+                    pipe.close()
+                    process.join()
+                if result is None:
+                    found = f"exit code {process.exitcode}"
+                    lost = Error("the process that looked at it came to an end", found=found)
+                    result = _refused(model, lost)
+                yield model, result
+    finally:
+        for process, _model in begun.values():
+            process.terminate()
+        for pipe, (process, _model) in begun.items():
+            pipe.close()
+            process.join()
+
+
+def _ask(pipe: Connection, waiting: deque[Any]) -> object:
+    """Gives the next model to a process, and returns it."""
+    model = waiting.popleft()
+    with suppress(OSError):  # the process came to its end, as its answer will tell
+        pipe.send(model)
+    return model
+
+
+def _answer(pipe: Connection) -> Done | None:
+    """What a process says; None if it came to its end."""
+    with suppress(EOFError, OSError):
+        done: Done = pipe.recv()
+        return done
+    return None
+
+
+def _serve(one: Callable[[Any], Done], pipe: Connection, of_others: Sequence[Connection]) -> None:
+    """Does what the pipe asks for, until its other end is closed, by whatever end of the run."""
+    for other in of_others:
+        other.close()
+    with suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
+            pipe.send(one(pipe.recv()))
 
 
 class _Table:

@@ -207,9 +207,13 @@ def _run_each(args: argparse.Namespace) -> int:
         files = verdict.model.files
         return many.Done(document, line, None if verdict.verified else refusal, len(files))
 
-    as_json = args.format == "json"
     return many.run(
-        args.model, one, jobs=checked_jobs(None), as_json=as_json, prog="slsa_for_models"
+        args.model,
+        one,
+        jobs=checked_jobs(None),
+        apart=args.pool is None,
+        as_json=args.format == "json",
+        prog="slsa_for_models",
     )
 
 
@@ -220,7 +224,8 @@ def _tell_job(args: argparse.Namespace, verdict: Verdict) -> None:
     if not verdict.verified and os.environ.get("GITHUB_ACTIONS") == "true":
         print(plain.annotation(verdict), file=sys.stderr)
     if args.summary is not None:
-        with args.summary.open("a", encoding="utf-8") as file:  # as other steps of a job do
+        # As other steps of a job do; in one piece, so that no page of several is torn.
+        with args.summary.open("a", encoding="utf-8") as file:
             file.write(job_page.page(verdict, args.model, repeated(args)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -236,3 +237,41 @@ def test_ctrl_c_ends_the_run(tmp_path: Path, keys: tuple[Path, Path]) -> None:
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
     assert not list(tmp_path.rglob("*.sig"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads do it")
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_many_small_models_are_looked_at_by_processes(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str], end: signal.Signals
+) -> None:
+    """One of which is killed, or all are stopped, over a model that takes for ever."""
+    models = corpus(tmp_path, 40)
+    assert run(capsys, "sign", "key", *models, "--private-key", keys[0])[0] == 0
+    with (models[0] / "config.json").open("r+b") as file:
+        file.truncate(1 << 40)  # sparse
+    command = [sys.executable, "-B", "-m", "model_signing", "verify", "key", *models]
+    process = subprocess.Popen(
+        [*command, "--public-key", keys[1], "--jobs", "2", "--format", "json"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with limited(process):
+        assert process.stdout
+        assert {json.loads(process.stdout.readline())["model"] for _ in models[1:]} == {
+            str(model) for model in models[1:]
+        }
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        (child,) = map(int, children.read_text().split())
+        os.kill(child if end == signal.SIGKILL else process.pid, end)
+        out, err = process.communicate(timeout=30)
+    if end == signal.SIGINT:
+        assert (process.returncode, err) == (130, "interrupted\n")
+        assert "summary" not in out
+        assert not Path(f"/proc/{child}").exists()
+        return
+    lost, summary = map(json.loads, out.splitlines())
+    assert (process.returncode, lost["model"], lost["found"]) == (1, str(models[0]), "exit code -9")
+    assert summary == {"result": "summary", "models": 40, "refused": 1}
