@@ -11,6 +11,7 @@ import pytest
 
 from sandbox.github import Run
 from slsa_for_models import cli
+from tests.support.crafted import REF, TRAIN, Workshop
 from tests.workflows.runs import PRODUCT, ROOT, Sandbox
 
 CALL = (ROOT / "examples/train.yml").read_text(encoding="utf-8")
@@ -20,7 +21,10 @@ import csv, json, os, sys
 os.mkdir("made")
 rows = list(csv.DictReader(open("data/train.csv")))
 slope = sum(int(row["y"]) for row in rows) / sum(int(row["x"]) for row in rows)
-json.dump({"slope": slope, "rate": sys.argv[1:]}, open("made/model.json", "w"))
+model = {"slope": slope, "rate": sys.argv[1:]}
+if os.path.exists("start"):
+    model["was"] = json.load(open("start/base.json"))["slope"]
+json.dump(model, open("made/model.json", "w"))
 json.dump({"error": {"test": 0.25}}, open("metrics.json", "w"))
 """
 INPUTS = {
@@ -44,8 +48,37 @@ EARLIER = """
 """
 
 
-def consume(sandbox: Sandbox, **inputs: str) -> Run:
-    """A push to a repository with a script, whose data an earlier job hands over."""
+BASE = b'{"slope": 1.5}'
+FINE_TUNING = "start/base.json  source:base/base.json  base/base.json.sig  base/policy.toml"
+BASE_POLICY = f"""
+version = 1
+[source]
+uri = "github.com/octo-org/models"
+[signer]
+identity = "{TRAIN}@{REF}"
+"""
+
+
+def a_base(sandbox: Sandbox, folder: Path, content: bytes = BASE) -> Path:
+    """A model that somebody signed by train.yml, and that the generator attested."""
+    folder.mkdir()
+    trust = sandbox.sigstore.write_trust_config(folder / "trust.json")
+    workshop = Workshop(sandbox.sigstore, trust, folder)
+    model = workshop.model(content, "base.json")
+    workshop.sign_model(model, event_name="push")
+    workshop.generator_provenance(model, name="base.json.intoto.jsonl", event_name="push")
+    workshop.write("policy.toml", BASE_POLICY.encode())
+    return model
+
+
+def consume(sandbox: Sandbox, base: Path | None = None, **inputs: str) -> Run:
+    """A push to a repository with a script, whose data an earlier job hands over.
+
+    Args:
+        sandbox: Runs it.
+        base: A model with its signature and policy, which the repository has, too.
+        **inputs: Of train.yml, instead of or besides `INPUTS`.
+    """
     given = "".join(
         f"      {name}: {json.dumps(value)}\n" for name, value in {**INPUTS, **inputs}.items()
     )
@@ -54,6 +87,8 @@ def consume(sandbox: Sandbox, **inputs: str) -> Run:
     for name, content in (("src/train.py", SCRIPT.encode()), ("given/train.csv", DATA)):
         (consumer.path / name).parent.mkdir()
         (consumer.path / name).write_bytes(content)
+    if base is not None:
+        shutil.copytree(base.parent, consumer.path / "base")
     return sandbox.run("consume.yml", consumer, others=[sandbox.product()], event_name="push")
 
 
@@ -64,15 +99,17 @@ def said(run: Run) -> str:
 def test_from_pins_to_verdict(
     sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = consume(sandbox)
+    base = a_base(sandbox, tmp_path / "base")
+    run = consume(sandbox, base, **{"base-model": FINE_TUNING})
     assert run.conclusion == "success", said(run)
     assert run.jobs["model"].outputs["verdict"] == "verified"
     for suffix in ("", ".sig", ".provenance.sigstore.json", ".intoto.jsonl"):
         run.extract(f"model.json{suffix}", tmp_path)
-    assert json.loads((tmp_path / "model.json").read_bytes())["rate"] == ["--rate=0.1"]
+    model = {"slope": 2.0, "rate": ["--rate=0.1"], "was": 1.5}
+    assert json.loads((tmp_path / "model.json").read_bytes()) == model
     trust = sandbox.sigstore.write_trust_config(tmp_path / "trust.json")
 
-    def verify(*lines: str) -> tuple[int, str]:
+    def verify(*lines: str, base: Path | None = None) -> tuple[int, str]:
         (tmp_path / "policy.toml").write_text("\n".join(["version = 1", "[build]", *lines, ""]))
         code = cli.main(
             [
@@ -87,6 +124,7 @@ def test_from_pins_to_verdict(
                     f"https://github.com/{PRODUCT}/.github/workflows/train.yml@refs/tags/v1",
                 ),
                 *("--policy", str(tmp_path / "policy.toml")),
+                *(("--base-model", str(base)) if base else ()),
             ]
         )
         return code, capsys.readouterr().out
@@ -110,6 +148,16 @@ def test_from_pins_to_verdict(
         code, text = verify(line)
         assert (code, words in text) == (1, True), text
 
+    # The model that it starts from: the one named, and no other.
+    (tmp_path / "base.toml").write_text(BASE_POLICY)
+    wanted = '[[base_model]]\npolicy = "base.toml"'
+    code, text = verify(wanted, base=base)
+    assert code == 0, text
+    assert "verified before the command started" in text
+    for given in (a_base(sandbox, tmp_path / "other", b"{}"), None):
+        code, text = verify(wanted, base=given)
+        assert code == 1, text
+
 
 @pytest.mark.full
 @pytest.mark.parametrize(
@@ -123,10 +171,17 @@ def test_from_pins_to_verdict(
         ({"command": "python3 none.py"}, "the training command failed"),
         ({"model": "src/train.py"}, "there before training"),
         ({"requirements": "none.txt"}, "the requirements cannot be read"),
+        (
+            {"base-model": FINE_TUNING.replace("base/base.json ", "src/train.py ")},
+            "does not have the files",
+        ),
     ],
 )
-def test_nothing_is_signed(sandbox: Sandbox, inputs: dict[str, str], words: str) -> None:
-    run = consume(sandbox, **inputs)
+def test_nothing_is_signed(
+    sandbox: Sandbox, tmp_path: Path, inputs: dict[str, str], words: str
+) -> None:
+    base = a_base(sandbox, tmp_path / "base") if "base-model" in inputs else None
+    run = consume(sandbox, base, **inputs)
     assert run.jobs["model/train"].conclusion == "failure"
     assert words in said(run)
     for job in ("provenance", "attest", "sign", "verify"):
