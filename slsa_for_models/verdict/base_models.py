@@ -18,7 +18,7 @@ from slsa_for_models.errors import LineageError
 from slsa_for_models.evidence import beside
 from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.verdict.expectations import Expectations
-from slsa_for_models.verdict.result import Verdict, claimed_by
+from slsa_for_models.verdict.result import Verdict, builders_word, claimed_by
 from slsa_for_models.verdict.table import SLSA, Table
 
 CLAUSE = f"{SLSA}, 3"
@@ -159,14 +159,16 @@ def _add(table: Table, verdict: Verdict, digest: str) -> None:
 def _claimed(child: Verdict, digest: str) -> str:
     """Whose word it is that training started from it: the builder's, or whom it passes on."""
     named = [
-        (resource, item.provenance.kind.trains)
+        (resource, item)
         for item in child.accepted
         for resource in item.provenance.dependencies
         if (resource.name, resource.sha256) == (BASE_MODEL, digest)
     ]
-    before = any(trains and not resource.claimed_by for resource, trains in named)
     says = claimed_by(resource for resource, _ in named)
-    return says or (", verified before the command started" if before else "")
+    before = [item for one, item in named if item.provenance.kind.trains and not one.claimed_by]
+    if before and not says:
+        says = f", verified before the command started{builders_word(before[0])}"
+    return says
 
 
 def _no_digest() -> LineageError:

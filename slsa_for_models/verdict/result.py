@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from model_signing.errors import Error
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from slsa_for_models.evidence.claims import Facts
+from slsa_for_models.evidence.github import GITHUB
 from slsa_for_models.evidence.provenance import Provenance
 from slsa_for_models.evidence.statement import Resource
 from slsa_for_models.evidence.statement_names import BASE_MODEL
@@ -122,6 +123,13 @@ class Accepted:
     signed: Signed
     provenance: Provenance
     level: int
+
+
+def builders_word(item: Accepted) -> str:
+    """`, says OWNER/NAME/PATH`: what a trusted builder checked, nobody else has seen."""
+    name = item.provenance.builder_id.removeprefix(GITHUB).partition("@")[0]
+    where = "" if item.level > 1 else ", on a machine that may be its caller's"
+    return f", says {name}{where}"
 
 
 @dataclass(frozen=True)

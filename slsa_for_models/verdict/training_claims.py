@@ -16,7 +16,14 @@ from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.evidence.training_plan import dataset_digest
 from slsa_for_models.evidence.training_record import MAX_BYTES, TrainingRecord, parse
 from slsa_for_models.verdict.expectations import Bounds, Expectations
-from slsa_for_models.verdict.result import Accepted, Found, claimed, claimed_by, inputs_of
+from slsa_for_models.verdict.result import (
+    Accepted,
+    Found,
+    builders_word,
+    claimed,
+    claimed_by,
+    inputs_of,
+)
 from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, TRAIN, Table, counted
 
 _RECORD, _DATASET = "Training record", "Data set"
@@ -130,14 +137,10 @@ def _add_what_ran(table: Table, found: Found, record: TrainingRecord | None) -> 
     ) + claimed_by(locks)
     said = {
         _COMMAND: inputs.get("command", "").strip(),
-        _NETWORK: _NETWORKS[inputs.get("network") or "none"]
-        if inputs.get("network", "none") in _NETWORKS
-        else "",
+        _NETWORK: _network(stated),
         _REQUIREMENTS: lock,
     }
-    if stated is None:
-        said[_NETWORK] = ""
-    elif not locks:
+    if stated is not None and not locks:
         said[_REQUIREMENTS] = "not locked"
     if record is not None:
         environment = record.environment
@@ -152,6 +155,14 @@ def _add_what_ran(table: Table, found: Found, record: TrainingRecord | None) -> 
             table.note(TOGETHER, title, TRAIN, words[:_SHOWN])
         else:
             table.not_checked(TOGETHER, title, TRAIN, "not named by any accepted evidence")
+
+
+def _network(stated: Accepted | None) -> str:
+    """What a workflow that trains says of the network; "" if none does."""
+    if stated is None:
+        return ""
+    words = _NETWORKS.get((stated.provenance.inputs or {}).get("network") or "none", "")
+    return f"{words}{builders_word(stated)}" if words else ""
 
 
 def check_metrics(wanted: Mapping[str, Bounds], record: TrainingRecord | None) -> str:
@@ -195,7 +206,7 @@ def _add_dataset(
     )
     named, inputs = ({one.sha256 or "no SHA-256" for one in which} for which in (sets, sources))
     recorded = None if record is None else record.dataset.sha256
-    wanted = expected.dataset_sha256
+    wanted = expected.dataset_sha256 or dataset_digest(expected.data.items())
     if expected.data:
         table.step(
             TOGETHER,
@@ -210,8 +221,9 @@ def _add_dataset(
         return ""
     name = f"{inputs_of(record)} " if record and record.dataset.files else ""
     says = claimed_by(sets) if named or inputs else ", claimed by the training job"
-    if sets and not says and any(_pins(item) for item in found.accepted):
-        says = ", checked before the command started"
+    pinned = [item for item in found.accepted if item.provenance.kind.trains and _pins(item)]
+    if pinned and not says:
+        says = f", checked before the command started{builders_word(pinned[0])}"
     unexpected = f"{says[2:] or 'as the provenance says'}; expect it with --dataset-digest"
     checked = table.step(
         TOGETHER,
@@ -232,6 +244,7 @@ def check_files(wanted: Mapping[str, str], accepted: Sequence[Accepted]) -> str:
         DependencyMismatchError: Another file, or one less or more; or nobody names them.
     """
     whole = dataset_digest(wanted.items())
+    is_named = False
     for item in accepted:
         files = _pins(item)
         named = {
@@ -250,13 +263,15 @@ def check_files(wanted: Mapping[str, str], accepted: Sequence[Accepted]) -> str:
                 expected=wanted.get(path, "no such file") if odd else whole,
                 found=files.get(path, "no such file") if odd else ", ".join(sorted(named)),
             )
-        return f"{counted(len(wanted), 'file')}, and no other"
-    raise DependencyMismatchError(
-        "no accepted provenance names the files of the data set, and they are expected",
-        where=f"resolvedDependencies, {DATASET_FILE}PATH",
-        expected=counted(len(wanted), "file"),
-        found="none",
-    )
+        is_named = True
+    if not is_named:
+        raise DependencyMismatchError(
+            "no accepted provenance names the files of the data set, and they are expected",
+            where=f"resolvedDependencies, {DATASET_FILE}PATH",
+            expected=counted(len(wanted), "file"),
+            found="none",
+        )
+    return f"{counted(len(wanted), 'file')}, and no other"
 
 
 def _pins(item: Accepted) -> dict[str, str]:

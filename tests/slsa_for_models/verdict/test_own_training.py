@@ -30,6 +30,7 @@ INPUTS = {
 }
 WHOLE = sha256(f"{FIRST}  data/a.csv\n{SECOND}  data/b.csv\n".encode()).hexdigest()
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
+SAYS = f", says {TRAIN.removeprefix('https://github.com/')}"
 
 
 def told(model: Path, inputs: dict[str, Any], **changes: Any) -> record.TrainingRecord:
@@ -119,11 +120,12 @@ def test_the_verdict_shows_what_ran_on_what(workshop: Workshop) -> None:
     assert (code, refusals(verdict)) == (0, [])
     rows = {step["check"]: (step["outcome"], step["found"]) for step in verdict["steps"]}
     assert rows["Command"] == ("info", "python train.py --rate 0.1")
-    assert rows["Network"][1].startswith("none: what it read is the commit, the data")
+    words = "none: what it read is the commit, the data and the locked packages"
+    assert rows["Network"][1] == f"{words}{SAYS}"
     assert rows["Requirements"][1] == f"requirements.lock {sha256(LOCK).hexdigest()}"
     assert rows["Data set"] == (
         "passed",
-        f"2 files {WHOLE} as expected, checked before the command started",
+        f"2 files {WHOLE} as expected, checked before the command started{SAYS}",
     )
     assert rows["Training record"][1].startswith("claimed by the training job: roc_auc 0.93")
 
@@ -194,6 +196,21 @@ def test_a_policy(workshop: Workshop, lines: list[str], words: str) -> None:
     assert words in (verdict["refusal"] or {"message": ""})["message"]
 
 
+def test_every_provenance_has_to_name_the_expected_files(workshop: Workshop) -> None:
+    model = workshop.model()
+    _, first = attest(workshop, model)
+    kept = first.rename(workshop.folder / "first.json")
+    _, second = attest(workshop, model, {**INPUTS, "data": f"{FIRST}  data/a.csv  source:"})
+    wanted = policy(
+        workshop, "[build]", f'data = {{ "data/a.csv" = "{FIRST}", "data/b.csv" = "{SECOND}" }}'
+    )
+    for others, code in (((), 0), (("--provenance", second), 1)):
+        found, verdict = verify(workshop, model, kept, *others, "--policy", wanted)
+        rows = {step["check"]: step["outcome"] for step in verdict["steps"]}
+        outcome = "refused" if code else "passed"
+        assert (found, rows["Data set, file by file"]) == (code, outcome)
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -260,6 +277,9 @@ def test_a_larger_runner(workshop: Workshop) -> None:
     for lines, level in ((["[build]", 'runner_labels = ["gpu-t4-4-core"]'], 3), ([], 1)):
         _, verdict = verify(workshop, model, made, "--policy", policy(workshop, *lines))
         assert verdict["slsaBuildLevels"]["train.yml"] == level
+        rows = {step["check"]: step["found"] for step in verdict["steps"]}
+        where = "" if level == 3 else ", on a machine that may be its caller's"
+        assert rows["Network"].endswith(f"{SAYS}{where}")
 
 
 def test_policy_init(workshop: Workshop) -> None:
@@ -362,6 +382,7 @@ def test_the_archive_of_a_recipe_is_pinned_by_the_workflow(workshop: Workshop) -
 
     model = workshop.model(name="pytorch_model.pth")
     inputs = {"model": model.name, "dataset": "cifar10", "epochs": 6, "seed": 0}
+    inputs["runner"] = "ubuntu-latest"
     asked = plan.from_inputs(inputs)
     assert asked is not None
     files = (record.Input(archive.NAME, archive.SHA256, 1, None),)
@@ -375,7 +396,7 @@ def test_the_archive_of_a_recipe_is_pinned_by_the_workflow(workshop: Workshop) -
     assert code == 0
     _, verdict = verify(workshop, model, made, "--dataset-digest", archive.SHA256)
     rows = {step["check"]: step["found"] for step in verdict["steps"]}
-    assert rows["Data set"].endswith("as expected, checked before the command started")
+    assert rows["Data set"].endswith(f"as expected, checked before the command started{SAYS}")
     other = replace(said, dataset=record.Dataset(FIRST, files))
     made.unlink()
     assert attest(workshop, model, inputs, other)[0] == 1
