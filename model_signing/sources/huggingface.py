@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx2
@@ -39,49 +39,75 @@ _SAYS = {  # the hub's own code of an error -> what is wrong, what to do
 
 @dataclass(frozen=True)
 class HubSource:
-    """A repository at one commit.
+    """A repository at one commit, or one file of it.
 
     Attributes:
         kind: "model" or "dataset".
         repository: ORG/NAME.
         commit: 40 hexadecimal digits.
+        path: The file, or "" for the repository.
     """
 
     kind: str
     repository: str
     commit: str
+    path: str = ""
 
-    single = False
-    at_once = remote.AT_ONCE
+    at_once: ClassVar[int] = remote.AT_ONCE
 
     def __str__(self) -> str:
-        return f"{_address(self.kind, self.repository)}@{self.commit}"
+        address = f"{_address(self.kind, self.repository)}@{self.commit}"
+        return f"{address}/{self.path}" if self.single else address
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one file."""
+        return bool(self.path)
 
     @property
     def name(self) -> str:
         """The model's own name (OMS 6.5)."""
-        return self.repository.rpartition("/")[2]
+        return (self.path or self.repository).rpartition("/")[2]
 
     def entries(self, selection: Selection) -> tuple[Mapping[str, Entry], list[str]]:
-        """The files of the commit; see `Source`."""
-        return remote.listed(self._files(), selection, str(self))
+        """The files of the commit, or the one; see `Source`.
+
+        Raises:
+            FileError: There is no such file.
+        """
+        files = self._files()
+        if self.single:
+            files = ((self.name, entry) for name, entry in files if name == self.path)
+            one = next(files, None)
+            if one is None:
+                raise FileError(_SAYS["EntryNotFound"][0], where=str(self), fix="check the name")
+            files = iter([one])
+        return remote.listed(files, selection, str(self))
 
     def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
         """These bytes of a file; see `Source`."""
-        return remote.pieces(_File(self, name, entry).fetch, start, stop, f"{self}/{name}")
+        file = _File(self._whole, self.path or name, entry)
+        return remote.pieces(file.fetch, start, stop, f"{self._whole}/{self.path or name}")
 
     def signatures(self) -> Iterator[tuple[str, bytes]]:
-        """The signature files at the repository's root; see `RemoteSource`."""
-        wanted = remote.signature_names(self.name)
+        """The signature files at the repository's root, or beside the file; see `RemoteSource`."""
+        wanted: tuple[str, ...] = remote.signature_names(self.name)
+        if self.single:
+            wanted = (f"{self.path.rpartition('/')[0]}/{wanted[1]}".lstrip("/"),)
         for name, entry in self._files():
             if name in wanted and entry.size <= remote.MAX_SIGNATURE:
-                yield f"{self}/{name}", b"".join(self.read(name, entry, 0, entry.size))
+                whole = self._whole
+                yield f"{whole}/{name}", b"".join(whole.read(name, entry, 0, entry.size))
 
     def inside(self, address: str) -> str | None:
         """The name of a file of this repository; see `RemoteSource`."""
         there = _parsed(address)
-        same = (there.type, there.id) == (self.kind, self.repository)
+        same = (there.type, there.id) == (self.kind, self.repository) and not self.single
         return (there.path_in_repo or None) if same else None
+
+    @property
+    def _whole(self) -> HubSource:
+        return replace(self, path="")
 
     def _files(self) -> Iterator[tuple[str, Entry]]:
         url: str | None = f"{_api(self.kind, self.repository)}/tree/{self.commit}?recursive=true"
@@ -171,15 +197,13 @@ class _File:
 
 
 def open_address(address: str) -> HubSource:
-    """A model at `hf://[datasets/]ORG/NAME[@REVISION]`; the revision is resolved.
+    """A model at `hf://[datasets/]ORG/NAME[@REVISION][/FILE]`; the revision is resolved.
 
     Raises:
         FileError: It is malformed; there is none, or none for us; the hub does not answer.
     """
     there = _parsed(address)
-    if there.path_in_repo:
-        raise _malformed(address, "a file of a repository")
-    return HubSource(there.type, there.id, _resolved(there, address))
+    return HubSource(there.type, there.id, _resolved(there, address), there.path_in_repo or "")
 
 
 def read_file(address: str, most: int) -> bytes | None:
@@ -232,7 +256,7 @@ def _malformed(address: str, found: str) -> FileError:
     return FileError(
         "this is not the address of a model on the hub, or of a file",
         where=address,
-        expected="hf://[datasets/]ORG/NAME[@REVISION]; a signature: hf://ORG/NAME/PATH",
+        expected="hf://[datasets/]ORG/NAME[@REVISION][/FILE]",
         found=found,
     )
 

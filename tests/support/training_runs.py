@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import model_signing
+from slsa_for_models import cli
 from slsa_for_models.models import formats
 from tests.support.limits import limited
 
@@ -76,6 +78,18 @@ def run_cli(*arguments: object, **options: object) -> subprocess.CompletedProces
         **options,
         timeout=1800,
     )
+
+
+def train_on(folder: Path, sha256: str, address: str) -> tuple[int, bytes | None]:
+    """Runs a command that copies its one pinned input; its exit code, and the model if any."""
+    (folder / "source").mkdir(exist_ok=True)
+    (folder / "pins").write_text(f"{sha256}  data.csv  {address}\n")
+    output = Path(tempfile.mkdtemp(dir=folder))
+    words = ["train", "--source", str(folder / "source"), "--data", str(folder / "pins")]
+    words += ["--model", "m", "--output-dir", str(output), "--", "cp", "data.csv", "m"]
+    code = cli.main(words)
+    model = output / "m"
+    return code, model.read_bytes() if model.exists() else None
 
 
 def file_digests(model: Path) -> dict[str, str]:

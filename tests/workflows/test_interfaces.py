@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from model_signing.sources import PLACES
 from sandbox.github.workflows import load
 from slsa_for_models.models.formats import FORMATS
 from tests.workflows.runs import PRODUCT, ROOT, git_files
@@ -52,6 +53,30 @@ def test_the_train_action_accepts_the_formats_there_are_and_lists_them() -> None
     names = r"(?:pytorch|tensorflow)_[\w.]+"
     assert sorted(re.findall(names, accepted)) == sorted(FORMATS)
     assert sorted(re.findall(names, refusal)) == sorted(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "role"),
+    [
+        ({"MODEL": "pytorch_model.pth"}, "pytorch"),
+        ({"MODEL": "m", "COMMAND": "true"}, "base"),
+        ({"MODEL": "m", "COMMAND": "true", "ADDRESSES": "00 d https://x"}, "base"),
+        *(
+            ({"MODEL": "m", "COMMAND": "true", "ADDRESSES": f"00 d {scheme}://x/y"}, "verifier")
+            for scheme in PLACES
+        ),
+        ({"MODEL": "m", "COMMAND": "true", "DATA_FILE": "pins"}, "verifier"),
+    ],
+)
+def test_the_train_action_has_the_clients_that_addresses_need(
+    tmp_path: Path, inputs: dict[str, str], role: str
+) -> None:
+    step = load(ROOT / "actions/train/action.yml")["runs"]["steps"][0]
+    given = {**dict.fromkeys(step["env"], ""), **inputs, "GITHUB_OUTPUT": str(tmp_path / "o")}
+    subprocess.run(
+        ["bash", "-e", "-c", step["run"]], env={**os.environ, **given}, check=True, timeout=60
+    )
+    assert f"role={role}\n" in (tmp_path / "o").read_text()
 
 
 def test_the_example_for_clusters_is_that_for_the_workflow() -> None:

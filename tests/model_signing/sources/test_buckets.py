@@ -8,6 +8,7 @@ import os
 import pickle
 import uuid
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -22,6 +23,7 @@ from model_signing.sources import open_source, remote
 from sandbox.local_server import LocalServer, Reply, Request
 from tests.support.buckets import azurite, seaweedfs
 from tests.support.material import new_key, private_pem, public_pem
+from tests.support.training_runs import train_on
 
 pytest.importorskip("obstore", reason="not tested: no obstore")
 object_storage = importlib.import_module("model_signing.sources.object_storage")
@@ -57,6 +59,23 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 def bucket(storage: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     set_variables(storage, monkeypatch)
     return f"s3://models/{uuid.uuid4().hex[:8]}"  # each bucket would take a few volumes
+
+
+def test_a_training_reads_a_pinned_object(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = b"x,y\n" * 1000
+    for name in ("train.csv", "folder/train.csv", "folder/other.csv"):
+        write_file(f"{bucket}/{name}", rows)
+    digest = sha256(rows).hexdigest()
+    assert train_on(tmp_path, digest, f"{bucket}/train.csv") == (0, rows)
+    for pinned, place, words in (
+        ("0" * 64, f"{bucket}/train.csv", "not the one that was pinned"),
+        (digest, f"{bucket}/absent.csv", "nothing below"),
+        (digest, f"{bucket}/folder", "has to be that of one file"),
+    ):
+        assert train_on(tmp_path, pinned, place) == (1, None)
+        assert words in capsys.readouterr().err
 
 
 def put(address: str, files: dict[str, bytes]) -> None:

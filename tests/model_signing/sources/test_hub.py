@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from hashlib import sha1
+from functools import partial
+from hashlib import sha1, sha256
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from sandbox.hub import TOKEN, Hub
 from sandbox.local_server import Reply, Request
 from slsa_for_models import cli as slsa
 from tests.support.material import ROOT, new_key, private_pem, public_pem
+from tests.support.training_runs import train_on
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="not tested: no huggingface_hub")
 constants = importlib.import_module("huggingface_hub.constants")
@@ -132,6 +134,39 @@ def test_a_data_set_is_a_repository_too(hub: Hub, tmp_path: Path) -> None:
     assert verified.resolved.startswith(f"hf://datasets/{NAME}@")
 
 
+def test_one_file_of_a_repository(hub: Hub, tmp_path: Path) -> None:
+    file = f"{ADDRESS}/weights/model.safetensors"
+    signed = model_signing.sign(file, tmp_path / "file.sig", SIGN)
+    local = tmp_path / "model.safetensors"
+    local.write_bytes(FILES["weights/model.safetensors"])
+    assert model_signing.verify(local, tmp_path / "file.sig", VERIFY).manifest == signed.manifest
+    hub.commit(NAME, {**FILES, "weights/model.safetensors.sig": signed.bundle})
+    verified = model_signing.verify(file, None, VERIFY)  # which lies beside it
+    assert verified.resolved == f"{ADDRESS}@{commit_of(hub)}/weights/model.safetensors"
+    with pytest.raises(FileError, match="no such file"):
+        model_signing.digest(f"{ADDRESS}/weights/absent")
+
+
+def test_a_training_reads_a_pinned_file(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = b"x,y\n" * 1000  # which lie on another host
+    hub.commit(NAME, {"data/train.csv": rows, "other.csv": b"1"}, kind="datasets")
+    commit = hub.repositories["datasets", NAME].branches["main"]
+    address = f"hf://datasets/{NAME}@{commit}"
+    pin = partial(train_on, tmp_path, sha256(rows).hexdigest())
+    assert pin(f"{address}/data/train.csv") == (0, rows)
+    hub.commit(NAME, {"data/train.csv": b"another"}, kind="datasets")
+    for place, words in (
+        (f"hf://datasets/{NAME}/data/train.csv", "not the one that was pinned"),
+        (f"{address}/absent.csv", "no such file"),
+        (address, "has to be that of one file"),
+        (f"hf://datasets/{NAME}@absent/data/train.csv", "Invalid rev id"),
+    ):
+        assert pin(place) == (1, None)
+        assert words in capsys.readouterr().err
+
+
 def test_the_token_is_for_the_hub_only(hub: Hub, tmp_path: Path) -> None:
     hub.repositories["models", NAME].needs_token = "private"
     model_signing.sign(ADDRESS, tmp_path / "model.sig", SIGN)
@@ -206,7 +241,6 @@ def with_status(status: int, code: str = "", **headers: str) -> Reply:
         (f"{ADDRESS}@" + "0" * 40, "no such revision"),
         ("hf://", "not the address of a model"),
         ("hf://org", "not the address of a model"),
-        (f"{ADDRESS}/config.json", "not the address of a model"),
         ("hf://spaces/org/app", "not the address of a model"),
         ("hf://../..", "not the address of a model"),
     ],
