@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import compileall
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -26,13 +28,22 @@ DEMONSTRATION_SECONDS = 1800
 # Several workers train at once: threads that wait for each other sleep, and do not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# What tests start keeps its compiled modules, as importing PyTorch takes 1 s with them, else 4 s;
-# but in a folder of this session, never in an environment: a test may stop or starve its process.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-for variable in ("PYTHONPYCACHEPREFIX", "HYPOTHESIS_STORAGE_DIRECTORY"):
-    if variable not in os.environ:  # pytest-xdist's processes have it from the first one
-        os.environ[variable] = tempfile.mkdtemp(prefix="model-transparency-tests-")
-        atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
+# What tests start writes no compiled modules: a test may stop or starve its process. It reads those
+# that an environment was built with, and the checkout's, which the first process makes.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    for package in ("model_signing", "slsa_for_models", "sandbox", "tests"):
+        compileall.compile_dir(ROOT / package, quiet=2)
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.mkdtemp(prefix="model-transparency-")
+    atexit.register(shutil.rmtree, os.environ["HYPOTHESIS_STORAGE_DIRECTORY"], ignore_errors=True)
+os.environ.pop("PYTHONPYCACHEPREFIX", None)
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+sys.dont_write_bytecode = False  # what pytest makes of the test modules is kept
+
+
+def pytest_collection_finish() -> None:
+    """From here on tests run, and import what they need."""
+    sys.dont_write_bytecode = True
+
 
 # A shell lets what it starts in the background ignore Ctrl-C; the processes tested are not to.
 signal.signal(signal.SIGINT, signal.default_int_handler)

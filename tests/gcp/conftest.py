@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -69,6 +68,6 @@ def outcome(sigstore, image, project, tmp_path_factory) -> tekton_demo.Outcome:
 
 
 def _script(path: Path, line: str) -> None:
-    compiled = os.environ["PYTHONPYCACHEPREFIX"]  # Tekton's steps have variables of their own
-    path.write_text(f"#!/bin/sh\nexport PYTHONPYCACHEPREFIX='{compiled}'\n{line}\n")
+    # Tekton's steps have variables of their own.
+    path.write_text(f"#!/bin/sh\nexport PYTHONDONTWRITEBYTECODE=1\n{line}\n")
     path.chmod(0o755)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 import shutil
 import subprocess
 import sys
@@ -46,7 +45,7 @@ def rehearse(model: Path, summary: Path) -> subprocess.CompletedProcess[str]:
             **{name: text for name, text in step["env"].items() if "${{" not in text},
             "PATH": "/usr/bin:/bin",
             "HOME": str(summary.parent),
-            "PYTHONPYCACHEPREFIX": os.environ["PYTHONPYCACHEPREFIX"],
+            "PYTHONDONTWRITEBYTECODE": "1",
             **RUN,
             **given,
         },

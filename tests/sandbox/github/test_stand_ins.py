@@ -317,7 +317,7 @@ class Steps:
             "GITHUB_REPOSITORY": "a/b",
             "GITHUB_RUN_ID": "1",
             "RUNNER_TEMP": str(self.workspace),
-            "PYTHONPYCACHEPREFIX": os.environ["PYTHONPYCACHEPREFIX"],
+            "PYTHONDONTWRITEBYTECODE": "1",
             "SANDBOX_ARTIFACTS": str(self.artifacts),
             "SANDBOX_RUN": str(self.artifacts.parent),
             **inputs,
