@@ -14,7 +14,7 @@ SIGSTORE ?= stand-in
 # Of those that `make services` builds, the ones that are wanted; none: all.
 SERVICES ?=
 # On two cores: many tests wait for a server or a limit, the others use a core or both.
-WORKERS ?= 3
+WORKERS ?= 4
 parallel = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Settings of Python's are not for what runs here; -I keeps them from the first process, too.
@@ -50,8 +50,8 @@ test-full: ## Run all tests, with every format through the workflow
 	@$(tests) $(parallel) $(ARGS)
 
 .PHONY: test-base
-test-base: ## Run the tests that need no framework, on this Python and system
-	@$(tests) --roles test $(parallel) -m "not full" tests/model_signing tests/slsa_for_models $(ARGS)
+test-base: ## Run the quick tests that need no framework, on this Python and system
+	@$(tests) --roles test $(parallel) -m "not full and not slow" tests/model_signing tests/slsa_for_models $(ARGS)
 
 .PHONY: services
 services: ## Build the real Sigstore, cosign, a registry and Kyverno, once (SERVICES=; needs Go)

@@ -35,6 +35,8 @@ def documents() -> list[Path]:
 
 DOCUMENTS = documents()
 NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
+# What it does takes a minute; the tests of PyTorch do the same with less.
+LONG = ("docs/training.md",)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,13 @@ def environment(
     }
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(ROOT / name, id=name, marks=[pytest.mark.full] * (name in LONG))
+        for name in NAMES
+    ],
+)
 def test_the_commands_run(
     document: Path, environment: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -24,6 +24,8 @@ from sandbox.hub import TOKEN, Hub
 from tests.support.limits import limited, until
 from tests.support.material import ROOT, new_key, private_pem, public_pem
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("distributed", reason="no distributed: nothing hashed on a cluster was tested")
 MIB = 1 << 20
 

@@ -336,6 +336,7 @@ def test_a_file_that_changes_after_enumeration_is_refused(
     assert refusal.value.where == str(model / "w")
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_file_that_changes_while_it_is_hashed_is_refused(tmp_path: Path, jobs: int) -> None:

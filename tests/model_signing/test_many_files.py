@@ -17,6 +17,8 @@ from model_signing.sources import local
 from tests.support.limits import limited
 from tests.support.material import ROOT, new_key, private_pem, public_pem
 
+pytestmark = pytest.mark.slow
+
 FILES = 60_000
 BYTES_A_FILE = 700
 PEAK = """

@@ -33,6 +33,8 @@ from tests.support.material import (
     shared,
 )
 
+pytestmark = pytest.mark.slow
+
 IDENTITY = "dev@example.test"
 
 # Runs in the peer's Python: one import for many commands. Prints the exit code of each.

@@ -22,6 +22,8 @@ from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from tests.support.material import statement
 
+pytestmark = pytest.mark.slow
+
 PATHS = {
     "Fulcio": ("caUrls", "/api/v2/signingCert"),
     "transparency log": ("rekorTlogUrls", "/api/v2/log/entries"),

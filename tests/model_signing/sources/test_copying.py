@@ -25,6 +25,8 @@ from tests.support.limits import limited, until
 from tests.support.material import ROOT, new_key, private_pem, public_pem
 from tests.support.memory_source import MemorySource
 
+pytestmark = pytest.mark.slow
+
 KEY = new_key()
 SIGN = model_signing.key_signer(private_pem(KEY))
 VERIFY = model_signing.key_verifier(public_pem(KEY))

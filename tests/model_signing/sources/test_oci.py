@@ -30,6 +30,8 @@ from tests.support import registries
 from tests.support.material import new_key, private_pem, public_pem
 from tests.support.registries import FaultyRegistry, Handler, Layer, push, titled
 
+pytestmark = pytest.mark.slow
+
 KEY = new_key()
 SIGN = model_signing.key_signer(private_pem(KEY))
 VERIFY = model_signing.key_verifier(public_pem(KEY))

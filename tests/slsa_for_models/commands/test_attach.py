@@ -29,6 +29,8 @@ from tests.support import registries
 from tests.support.crafted import REF, SOURCE, TRAIN, Workshop, new_key, private_pem, refusals
 from tests.support.registries import Layer, push, titled
 
+pytestmark = pytest.mark.slow
+
 VSA = "https://slsa.dev/verification_summary/v1"
 
 

@@ -19,9 +19,10 @@ from slsa_for_models import cli
 from tests.support.limits import limited, until
 from tests.support.material import ROOT, new_key, private_pem, public_pem
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "pidfd_open"), reason="not tested: exec is for Linux"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="not tested: exec is for Linux"),
+]
 
 KEY = new_key()
 POLICY = 'version = 1\n[signer]\npublic_key = "key.pub"\n'

@@ -127,6 +127,7 @@ def used(*arguments: object) -> tuple[int, int, float]:
 EVERYWHERE = ("wide", "an emoji elsewhere", "escapes", "payload: an emoji", "bundle: an emoji")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "name"),
     [

@@ -25,6 +25,8 @@ from tests.support.crafted import (
     tekton_statement,
 )
 
+pytestmark = pytest.mark.slow
+
 VALUES = st.one_of(
     st.none(),
     st.booleans(),

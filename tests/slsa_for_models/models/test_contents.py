@@ -254,6 +254,7 @@ def test_a_gguf_file_that_is_cut_off_anywhere_is_refused(written: Path) -> None:
         assert refusal(written.parent)
 
 
+@pytest.mark.slow
 def test_no_byte_of_a_gguf_header_makes_anything_but_a_refusal(written: Path) -> None:
     data = written.read_bytes()
     for index in range(700):
