@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from model_signing.errors import FileError, UsageError
 from model_signing.oms.manifest import Algorithm, Manifest, Serialization, resources
 from model_signing.oms.names import MAX_FILES
-from model_signing.sources import Entry, Source
+from model_signing.sources import Buffer, Entry, Source
 from model_signing.sources.local import LocalSource
 
 if TYPE_CHECKING:
@@ -265,7 +265,10 @@ class _Job:
         left: What it still costs, in bytes.
         done: Whether every range is hashed.
         steps: Each hashes some bytes, and gives their number.
+        spare: Counts the cores that have nothing to do: there a large file is read ahead.
     """
+
+    spare: threading.Semaphore | None = None
 
     def __init__(
         self,
@@ -285,13 +288,16 @@ class _Job:
         self, source: Source, algorithm: Algorithm, threads: int, ranges: Iterable[Range]
     ) -> Generator[int, None, None]:
         new, step, cost = hash_function(algorithm, threads), 0, 0
+        read: Callable[[str, Entry, int, int], Iterable[Buffer]] = source.read
+        if isinstance(source, LocalSource):
+            read = partial(source.read, spare=self.spare)
         whole: Any = None
         for resource, name, start, size, entry in ranges:
             state = new()
             # What the place lists is compared with the digest, if that is of the same kind.
             other = entry.sha256 is not None and (algorithm != "sha256" or size != entry.size)
             whole = (hashlib.sha256() if start == 0 else whole) if other else state
-            pieces = source.read(name, entry, start, start + size)
+            pieces = read(name, entry, start, start + size)
             if self._copy is not None:
                 pieces = self._copy.writing(name, start, size, pieces)
             for piece in pieces:
@@ -337,6 +343,9 @@ class _Crew:
         self._left = sum(job.left for job in jobs)
         self._threads = threads
         self._report = report
+        self._spare = threading.Semaphore(max(0, threads - len(jobs)))
+        for job in jobs:
+            job.spare = self._spare
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
 
@@ -372,6 +381,7 @@ class _Crew:
                         break
                 else:
                     job.done = True
+            self._spare.release()
         except BaseException as error:
             self._failure = self._failure or error
             if job is not None:

@@ -17,12 +17,16 @@ from functools import lru_cache
 from io import FileIO
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model_signing.errors import FileError, UsageError
 from model_signing.oms.names import above
 from model_signing.safe_files import failed, is_temporary, sync_to_disk, temporary_folder
 from model_signing.sources import AnyPath, Buffer, Entry, Source, local
 from model_signing.sources.local import LocalSource
+
+if TYPE_CHECKING:
+    from threading import Semaphore
 
 _NEW = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 _NOT_ON_WINDOWS = re.compile(r'[<>:"\\|?*]|[ .](?=/|$)')
@@ -35,9 +39,11 @@ _AT_ONCE = 8  # files that are brought to the disk: it does several with one wri
 class _Clone(LocalSource):
     """Files that are there for nobody else: they stay as they are, whatever they were listed as."""
 
-    def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
-        """These bytes of a file; see `Source`."""
-        return super().read(name, entry._replace(version=None), start, stop)
+    def read(
+        self, name: str, entry: Entry, start: int, stop: int, spare: Semaphore | None = None
+    ) -> Iterator[Buffer]:
+        """As of any model here."""
+        return super().read(name, entry._replace(version=None), start, stop, spare)
 
 
 class Copy:

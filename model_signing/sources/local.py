@@ -9,15 +9,21 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model_signing.errors import FileError
 from model_signing.oms.names import MAX_FILES, Selection, check_name, ignored
 from model_signing.safe_files import failed, is_temporary
 from model_signing.sources import Buffer, Entry
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from io import FileIO
+    from threading import Semaphore
 
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 # A FIFO swapped in for a file must not block us.
@@ -28,6 +34,8 @@ _HUB_KINDS = ("models--", "datasets--", "spaces--")
 _CLONE = 0x40049409  # FICLONE of linux/fs.h, on most processors; elsewhere it is an unknown number
 _VERSION = struct.Struct("=QQqqq")  # device, inode, size, both times
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
+_AHEAD_BYTES = 2 << 20  # at a time: another core's cache has them anyway
+_WORTH_A_THREAD = 256 << 20  # bytes: in less, no time is won that its import does not take
 
 
 class Listing(Mapping[str, Entry]):
@@ -170,8 +178,10 @@ class LocalSource:
                 raise FileError("the model has too many files", expected=f"at most {MAX_FILES}")
         return files, unsigned
 
-    def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
-        """These bytes of a file; see `Source`."""
+    def read(
+        self, name: str, entry: Entry, start: int, stop: int, spare: Semaphore | None = None
+    ) -> Iterator[Buffer]:
+        """These bytes of a file, of a large one ahead while a core is `spare`; see `Source`."""
         try:
             descriptor = self._open(name)
             try:
@@ -182,7 +192,7 @@ class LocalSource:
                     data = os.read(descriptor, length)
                     yield data if len(data) == length else _longer(data, descriptor, length)
                 else:
-                    yield from _pieces(descriptor, length)
+                    yield from _pieces(descriptor, length, spare)
                 status = os.fstat(descriptor)
             finally:
                 os.close(descriptor)
@@ -248,7 +258,7 @@ def _longer(data: bytes, descriptor: int, length: int) -> bytes:
     return data
 
 
-def _pieces(descriptor: int, length: int) -> Iterator[memoryview]:
+def _pieces(descriptor: int, length: int, spare: Semaphore | None) -> Iterator[memoryview]:
     """The next `length` bytes, or as many as there are, in one buffer again and again."""
     if hasattr(os, "posix_fadvise"):  # the kernel reads twice as far ahead on a cold disk
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -257,6 +267,34 @@ def _pieces(descriptor: int, length: int) -> Iterator[memoryview]:
         while length and (count := file.readinto(buffer[: min(length, _BUFFER_BYTES)])):
             length -= count
             yield buffer[:count]
+            if spare and length >= _WORTH_A_THREAD and spare.acquire(blocking=False):
+                try:
+                    length = yield from _ahead(file, length)
+                finally:
+                    spare.release()
+                spare = None
+
+
+def _ahead(file: FileIO, length: int) -> Generator[memoryview, None, int]:
+    """As `_pieces`, read by a thread while the one before is hashed; returns what is left."""
+    from concurrent.futures import ThreadPoolExecutor  # takes time to import
+
+    buffers = [memoryview(bytearray(_AHEAD_BYTES)) for _ in range(2)]
+    with ThreadPoolExecutor(1, "read") as reader:
+
+        def read(buffer: memoryview) -> Future[int]:
+            return reader.submit(file.readinto, buffer[:length])
+
+        try:
+            reading = read(buffers[0])
+        except RuntimeError:  # the system allows no more threads
+            return length
+        while count := reading.result():
+            length -= count
+            buffers.reverse()
+            reading = read(buffers[0])
+            yield buffers[1][:count]
+    return length
 
 
 def _entry(status: os.stat_result) -> Entry:

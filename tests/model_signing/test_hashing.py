@@ -223,6 +223,54 @@ def test_fewer_threads_than_asked_for_do_all_the_work(
     assert not any(thread.is_alive() for thread in begun)
 
 
+@pytest.fixture
+def very_large(tmp_path: Path) -> Path:
+    """A file whose bytes differ from place to place, and that takes next to no disk."""
+    model = tmp_path / "w"
+    with model.open("wb") as file:
+        for at in range(0, 270 * MIB, 700_001):
+            file.seek(at)
+            file.write(at.to_bytes(8, "big"))
+    return model
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("read")]
+
+
+def test_a_core_without_work_reads_ahead_for_another(
+    very_large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone: set[int] = set()
+    helped: set[int] = set()
+    expected = build(very_large, how(), jobs=1, progress=lambda *_: alone.add(len(readers())))
+    found = build(very_large, how(), jobs=2, progress=lambda *_: helped.add(len(readers())))
+    assert found == expected
+    assert (max(alone), max(helped)) == (0, 1)
+    assert not readers()
+
+    def never(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", never)
+    assert build(very_large, how(), jobs=2) == expected
+
+
+@posix
+@pytest.mark.parametrize("stop", [FileError, KeyboardInterrupt])
+def test_reading_ahead_ends_with_the_file_and_with_the_work(
+    very_large: Path, stop: type[BaseException]
+) -> None:
+    def in_the_middle(*_: int) -> None:
+        if readers() and stop is KeyboardInterrupt:
+            raise stop
+        os.truncate(very_large, 64 * MIB)
+
+    with pytest.raises(stop):
+        build(very_large, how(), jobs=2, progress=in_the_middle)
+    assert not readers()
+
+
 def test_progress_grows_to_the_total(mixed: Path) -> None:
     seen: list[tuple[int, int]] = []
     build(mixed, how(), jobs=2, progress=lambda done, total: seen.append((done, total)))
