@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.hub import TOKEN, Hub
 from sandbox.services import KINDS, sigstore_of_kind
 from sandbox.sigstore import LocalSigstore
 from tests.run import FRAMEWORKS, framework_of
@@ -58,6 +59,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test writes or reads by a relative name is not in the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine, for its own client here and in processes that are started."""
+    reason = "not tested: no huggingface_hub"
+    constants = pytest.importorskip("huggingface_hub.constants", reason=reason)
+    with Hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield hub
 
 
 # The framework of this environment, if it has one.

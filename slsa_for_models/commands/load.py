@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 
 
 _OPTIONS: dict[str, command_line.Row] = {
-    "model": ("FILE", "a file or a directory"),
-    "--signature": ("FILE", "the OMS signature (default: MODEL.sig, or model.sig in a folder)"),
+    "model": (
+        "FILE",
+        "a file or a directory, or its address, such as hf://ORG/NAME",
+        command_line.place,
+    ),
+    "--signature": (
+        "FILE",
+        "the OMS signature, or its address (default: MODEL.sig, or model.sig in a folder)",
+        command_line.place,
+    ),
     "--model-format": (
         "FORMAT",
         f"where the model's name does not say it: {', '.join(formats.LOADED)}",
@@ -48,19 +56,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command."""
-    from model_signing.sources import beside
+    from model_signing.sources import beside, open_source
     from slsa_for_models.models.load import load_model
 
     verifier = _verifier(args)
-    signature = args.signature or beside.find(args.model)
+    source, signature = open_source(args.model), args.signature
+    if signature is None and not isinstance(args.model, str):  # else its place says what lies there
+        signature = beside.find(args.model)
     model = load_model(
-        args.model,
+        source,
         signature,
         verifier,
         format=args.model_format,
         allow_pickle=args.allow_pickle,
     )
-    row = formats.to_load(args.model, args.model_format)
+    row = formats.to_load(source, args.model_format)
     kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
     print(f"{args.model}: verified and loaded: {kind} ({row.holds})")
     return 0

@@ -42,7 +42,9 @@ _NOT_OF_SEVERAL = ("--signature", "--provenance/--provenance-path", "--training-
 _EVIDENCE: dict[str, command_line.Row] = {
     "--provenance/--provenance-path": (
         "FILE...",
-        "how the model was made: a bundle, an envelope, or lines of them; repeatable",
+        "how the model was made: a bundle, an envelope, or lines of them, or their address; "
+        "repeatable",
+        command_line.place,
     ),
     "--signature": ("FILE", "the model's OMS signature, or its address", command_line.place),
     "--signature-name": (
@@ -50,8 +52,16 @@ _EVIDENCE: dict[str, command_line.Row] = {
         "what the signature is called that lies in each model's folder, or with a {} for the "
         "model's own name beside it (default: {}.sig beside, model.sig in a folder)",
     ),
-    "--training-record": ("FILE", "the training.json beside the model"),
-    "--vsa": ("FILE", "a summary by a verifier that the policy trusts"),
+    "--training-record": (
+        "FILE",
+        "the training.json beside the model, or its address",
+        command_line.place,
+    ),
+    "--vsa": (
+        "FILE",
+        "a summary by a verifier that the policy trusts, or its address",
+        command_line.place,
+    ),
     "--attached": (
         "",
         "take what was attached to the model in its registry (oci://): provenance, where a source "
@@ -59,7 +69,9 @@ _EVIDENCE: dict[str, command_line.Row] = {
     ),
     "--base-model": (
         "MODEL...",
-        "a model this one starts from, with its .sig and provenance beside it; repeatable",
+        "a model this one starts from, with its .sig and provenance beside it, or its address; "
+        "repeatable",
+        command_line.place,
     ),
     "--base-policy": (
         "FILE...",

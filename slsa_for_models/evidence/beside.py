@@ -5,14 +5,14 @@ The names begin with the model's own, so that the evidence of two models in a fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from model_signing.errors import UsageError
-from model_signing.sources import Source, beside, can_attach, has_signatures, signatures
+from model_signing.sources import AnyPath, Source, beside, can_attach, has_signatures, signatures
 from model_signing.sources.signatures import Where
 from slsa_for_models.evidence import statement_names
 from slsa_for_models.evidence.provenance import PREDICATE_V02, PREDICATE_V1
@@ -88,6 +88,33 @@ def attached(model: Source, *, provenance: bool, vsa: bool) -> Iterator[Attached
 
 
 @contextmanager
+def at_hand(places: Iterable[AnyPath]) -> Iterator[tuple[Path, ...]]:
+    """Files of evidence; those at addresses are fetched for as long as the context lasts.
+
+    Raises:
+        FileError: One cannot be read. BundleError: It is too large.
+    """
+    with ExitStack() as stack:
+        yield tuple(
+            _fetched(stack, place) if isinstance(place, str) else place
+            for place in map(signatures.where, places)
+        )
+
+
+def _fetched(stack: ExitStack, address: str) -> Path:
+    data = signatures.read(address)
+    folder = stack.enter_context(TemporaryDirectory(prefix="evidence-"))
+    path = Path(folder, _name(address))
+    path.write_bytes(data)
+    return path
+
+
+def _name(address: str) -> str:
+    name = address.rpartition("/")[2]
+    return "evidence" if name in ("", ".", "..") else name
+
+
+@contextmanager
 def fetched(model: Source, signature: Where | None, *, look: bool) -> Iterator[Fetched]:
     """A signature from an address, as a file for as long as the context lasts.
 
@@ -112,7 +139,7 @@ def fetched(model: Source, signature: Where | None, *, look: bool) -> Iterator[F
     names = {name for address, _ in found for name in signatures.own(model, address)}
     data = [content for _, content in found]
     with TemporaryDirectory(prefix="signature-") as folder:
-        path = Path(folder, found[0][0].rpartition("/")[2] or "signature")
+        path = Path(folder, _name(found[0][0]))
         path.write_bytes(_in_one(data))
         yield Fetched(path, tuple(sorted(names)))
 

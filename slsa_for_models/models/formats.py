@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from model_signing.errors import DependencyError, UsageError
 from model_signing.terminal.command_line import suggestion
+
+if TYPE_CHECKING:
+    from model_signing.sources import Source
 
 
 @dataclass(frozen=True)
@@ -143,14 +147,20 @@ def find(name: str, known: Mapping[str, Format] = FORMATS) -> Format:
     return known[name]
 
 
-def to_load(model: Path, name: str | None = None) -> Format:
+def to_load(model: Source, name: str | None = None) -> Format:
     """The format of a model: of that name, by the model's own, or by the layout of its folder.
 
+    Of a folder elsewhere whose name says nothing it is the layout that folders there have.
+
     Raises:
-        UsageError: As `find`.
+        UsageError: As `find`. FileError: The model is not there.
     """
-    if name is None and model.name not in LOADED and (model / "config.json").is_file():
-        return FOLDER
+    from model_signing.sources.local import LocalSource  # `--help` needs none of it
+
+    if name is None and model.name not in LOADED and not model.single:
+        other = isinstance(model, LocalSource) and not Path(model.path, "config.json").is_file()
+        if not other:
+            return FOLDER
     return find(name or model.name, LOADED)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_signing.errors import Error
 from model_signing.safe_files import temporary_folder
+from model_signing.sources import AnyPath, Source, open_source
 from model_signing.sources.copying import Copy
 from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.models import formats
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    model: str | os.PathLike[str],
-    signature: str | os.PathLike[str],
+    model: AnyPath | Source,
+    signature: AnyPath | None,
     verifier: Verifier,
     *,
     format: str | None = None,
@@ -35,8 +35,9 @@ def load_model(
         model = load_model("pytorch_model.pth", "pytorch_model.pth.sig", verifier)
 
     Args:
-        model: A file; or a directory, for `tensorflow_saved_model` and `safetensors_folder`.
-        signature: Its OMS signature.
+        model: A file; or a directory, for `tensorflow_saved_model` and `safetensors_folder`; or
+            where else it lies, see `model_signing.sources`.
+        signature: Its OMS signature, or its address; None: what lies with a model elsewhere.
         verifier: Whose signature is accepted; see `model_signing.methods`.
         format: A key of `formats.FORMATS`, or "safetensors_folder"; by default the model's name,
             or what a folder with a `config.json` is: the layout of models on Hugging Face.
@@ -55,22 +56,22 @@ def load_model(
     """
     import model_signing
 
-    model = Path(model)
+    source = open_source(model)
     # 1. The format decides the loader, and whether loading is safe at all.
-    row = formats.to_load(model, format)
+    row = formats.to_load(source, format)
     if row.runs_code and not allow_pickle:
-        raise _refused_pickle(model, row)
+        raise _refused_pickle(source, row)
     # 2. Whose model it is, and that these are its bytes. Loaders read paths, some of them lazily:
     # they get a private copy of the verified bytes.
     with temporary_folder(Path(tempfile.gettempdir())) as folder:
         private = folder / (row.name if row.directory else "model")
         with Copy(private, lasting=False) as copy:
-            model_signing.verify(model, signature, verifier, copy_to=copy)
+            model_signing.verify(source, signature, verifier, copy_to=copy)
             copy.keep()
         path = Path(copy.kept.path)
         if path.is_dir() is not row.directory:
             raise UnsafeModelError(
-                "the model is not of its format", where=str(model), expected=row.holds
+                "the model is not of its format", where=str(source), expected=row.holds
             )
         # Loaders go by a file's name.
         path = path if row.directory else path.rename(folder / row.name)
@@ -103,7 +104,7 @@ def load_unverified(path: Path, format: Format, *, pickle: bool = False) -> Any:
         return _loaded(loader, clean if clean.exists() else path, format)
 
 
-def _refused_pickle(model: Path, format: Format) -> UnsafeModelError:
+def _refused_pickle(model: Path | Source, format: Format) -> UnsafeModelError:
     return UnsafeModelError(
         f"{format.name} is a pickle: loading it runs whatever code its maker put in",
         where=str(model),

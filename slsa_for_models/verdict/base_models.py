@@ -6,19 +6,29 @@ files are given, it is verified like the model itself, with its own expectations
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
+from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle
 from model_signing.safe_files import read_bounded
+from model_signing.sources import (
+    AnyPath,
+    Source,
+    can_attach,
+    is_address,
+    open_source,
+    signatures,
+)
 from slsa_for_models.errors import LineageError
 from slsa_for_models.evidence import beside
 from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.verdict.expectations import Expectations
-from slsa_for_models.verdict.result import Verdict, builders_word, claimed_by
+from slsa_for_models.verdict.result import Evidence, Verdict, builders_word, claimed_by
 from slsa_for_models.verdict.table import SLSA, Table
 
 CLAUSE = f"{SLSA}, 3"
@@ -29,28 +39,30 @@ class BaseModel:
     """A model that another one starts from, with its evidence.
 
     Attributes:
-        model: A file or a directory.
-        signature: Its OMS signature.
-        provenance: Its provenance files.
+        model: A file or a directory, or where else it lies.
+        signature: Its OMS signature, or its address; None: what lies with a model elsewhere.
+        provenance: Its provenance files, or their addresses; with none, what is attached to a model
+            in a registry.
         expected: What is expected of it; by default the same as of the model.
     """
 
-    model: Path
-    signature: Path
-    provenance: tuple[Path, ...]
+    model: AnyPath | Source
+    signature: AnyPath | None
+    provenance: tuple[AnyPath, ...]
     expected: Expectations | None = None
 
     @classmethod
-    def beside(
-        cls, model: str | os.PathLike[str], expected: Expectations | None = None
-    ) -> BaseModel:
+    def beside(cls, model: AnyPath, expected: Expectations | None = None) -> BaseModel:
         """A base model with the files beside it that have the names our workflow gives.
 
-        `MODEL.sig`, and provenance by the names in `beside.PROVENANCE`.
+        `MODEL.sig`, and provenance by the names in `beside.PROVENANCE`; of a model at an address,
+        what its place keeps with it.
 
         Raises:
             LineageError: It has no signature, or no provenance.
         """
+        if isinstance(model, str) and is_address(model):
+            return cls(model, None, (), expected)
         path = Path(model)
         signature, found = beside.find(path)
         if signature is None or not found:
@@ -63,21 +75,46 @@ class BaseModel:
         return cls(path, signature, found, expected)
 
 
-def by_digest(bases: Iterable[BaseModel]) -> dict[str, BaseModel]:
+class Given(NamedTuple):
+    """A base model's evidence, at hand, and what is expected of it, if that is its own."""
+
+    evidence: Evidence
+    expected: Expectations | None
+
+    def policies(self, expected: Expectations) -> tuple[Expectations, ...]:
+        """One of these has to accept it; `expected` is of the model that starts from it."""
+        return (self.expected,) if self.expected else expected.base_policies or (expected,)
+
+
+@contextmanager
+def at_hand(bases: Iterable[BaseModel], trust: SigstoreTrust) -> Iterator[dict[str, Given]]:
     """SHA-256 of the OMS statement in each signature file, hexadecimal -> the base model.
 
     Nothing is verified yet: the digest only chooses the evidence.
 
     Raises:
         FileError, BundleError: There is no well-formed signature.
-        LineageError: Two are the same model.
+        LineageError: Two are the same model; or no signature lies with one.
     """
-    given: dict[str, BaseModel] = {}
-    for base in bases:
-        payload = bundle.parse(read_bounded(base.signature)).payload
-        if given.setdefault(sha256(payload).hexdigest(), base) is not base:
-            raise LineageError("two base models are the same", fix="give each --base-model once")
-    return given
+    with ExitStack() as stack:
+        given: dict[str, Given] = {}
+        for base in bases:
+            source = open_source(base.model)
+            place = None if base.signature is None else signatures.where(base.signature)
+            found = stack.enter_context(beside.fetched(source, place, look=True))
+            provenance = stack.enter_context(beside.at_hand(base.provenance))
+            if not provenance and can_attach(source):
+                attached = beside.attached(source, provenance=True, vsa=False)
+                provenance = stack.enter_context(attached).provenance
+            if found.path is None:
+                raise LineageError("no signature lies with a base model", where=str(source))
+            evidence = Evidence(source, provenance, found.path, inside=found.inside, trust=trust)
+            payload = bundle.parse(read_bounded(found.path)).payload
+            one = Given(evidence, base.expected)
+            if given.setdefault(sha256(payload).hexdigest(), one) is not one:
+                fix = "give each --base-model once"
+                raise LineageError("two base models are the same", fix=fix)
+        yield given
 
 
 def first_accepted(
@@ -99,8 +136,8 @@ def first_accepted(
 def verify_all(
     table: Table,
     verdict: Verdict,
-    given: Mapping[str, BaseModel],
-    verify: Callable[[BaseModel], Verdict],
+    given: Mapping[str, Given],
+    verify: Callable[[Given], Verdict],
     *,
     required: bool,
 ) -> dict[str, Verdict]:
@@ -109,7 +146,7 @@ def verify_all(
     Args:
         table: Where the steps go, after those of the model itself.
         verdict: The model's own.
-        given: From `by_digest`.
+        given: From `at_hand`.
         verify: Gives a base model's own verdict, its base models left aside.
         required: Whether a base model that is named has to be given.
 
@@ -139,7 +176,9 @@ def verify_all(
                 table.not_checked(name, "Base model", CLAUSE, why)
 
     descend(verdict, (verdict.model.payload_sha256 if verdict.signer else None,))
-    for digest, name in ((one, given[one].model.name) for one in given if one not in found):
+    for digest, name in (
+        (one, given[one].evidence.model.name) for one in given if one not in found
+    ):
         if not verdict.accepted and verdict.refusal:
             why = "not checked: no provenance was accepted"
             table.not_checked(name, "Base model", CLAUSE, why)

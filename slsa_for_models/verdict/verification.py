@@ -12,7 +12,7 @@ E. `base_models`, F. `run_conclusion`, G. `contents`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from hashlib import sha256
@@ -75,9 +75,9 @@ def verify(
         signature: The model's OMS signature, or its address; with no evidence at all, what lies
             with a model elsewhere. Alone it suffices only where a signer is expected, or a policy
             says what is.
-        provenance: Provenance files: bundles, envelopes, or lines of them.
-        training_record: The `training.json` that came beside the model.
-        vsa: A verification summary by a verifier that `expected` trusts.
+        provenance: Provenance files, or their addresses: bundles, envelopes, or lines of them.
+        training_record: The `training.json` that came beside the model, or its address.
+        vsa: A verification summary by a verifier that `expected` trusts, or its address.
         base_models: Models that this one, or one of them, starts from.
         trust: The Sigstore instance; by default the public one, by the trust root on this machine.
         run_conclusion: Asks GitHub, too, whether the run that made the model has succeeded.
@@ -101,31 +101,39 @@ def verify(
     look = attached or (not provenance and vsa is None)
     with (
         beside.fetched(source, place, look=look) as found,
+        beside.at_hand(provenance) as provenances,
+        beside.at_hand(() if vsa is None else (vsa,)) as summary,
+        beside.at_hand(() if training_record is None else (training_record,)) as record,
         _attached(attached, source, expected) as more,
     ):
         evidence = Evidence(
             model=source,
-            provenance=(*map(Path, provenance), *more.provenance),
+            provenance=(*provenances, *more.provenance),
             signature=found.path,
             inside=found.inside,
-            vsa=more.vsa if vsa is None else (Path(vsa), *more.vsa),
-            training_record=_path(training_record),
+            vsa=(*summary, *more.vsa),
+            training_record=record[0] if record else None,
             trust=trust,
         )
         _check_arguments(evidence, expected)
         means = Means(jobs, executor, progress)
-        with _copying(evidence, copy_to) as evidence:
-            return _verify(evidence, expected, base_models, run_conclusion, means)
+        with (
+            lineage.at_hand(base_models, trust) as given,
+            _copying(evidence, copy_to) as evidence,
+        ):
+            for base in given.values():
+                for wanted in base.policies(expected):
+                    _check_arguments(base.evidence, wanted)
+            return _verify(evidence, expected, given, run_conclusion, means)
 
 
 def _verify(
     evidence: Evidence,
     expected: Expectations,
-    base_models: Sequence[BaseModel],
+    given: Mapping[str, lineage.Given],
     run_conclusion: GitHubApi | None,
     means: Means,
 ) -> Verdict:
-    given = lineage.by_digest(base_models)
     # A. to D. The model itself.
     verdict = verify_one(evidence, expected, means)
     table = Table(list(verdict.steps))
@@ -135,14 +143,8 @@ def _verify(
         verdict,
         given,
         lambda base: lineage.first_accepted(
-            (base.expected,) if base.expected else expected.base_policies or (expected,),
-            lambda wanted: verify_one(
-                Evidence(
-                    open_source(base.model), base.provenance, base.signature, trust=evidence.trust
-                ),
-                wanted,
-                means,
-            ),
+            base.policies(expected),
+            lambda wanted: verify_one(base.evidence, wanted, means),
         ),
         required=expected.base_models or bool(expected.base_policies),
     )
@@ -179,10 +181,6 @@ def _copying(evidence: Evidence, copy_to: AnyPath | Copy | None) -> Iterator[Evi
         yield replace(evidence, copy=copy)
 
 
-def _path(path: AnyPath | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
 def _trust_root(trust: SigstoreTrust) -> str:
     """A rehearsal, or a private instance, never looks like the public one."""
     if trust.trust_config is not None:
@@ -200,6 +198,7 @@ def _check_arguments(evidence: Evidence, expected: Expectations) -> None:
     if not evidence.provenance and not evidence.vsa and not signature_alone:
         raise UsageError(
             "nothing to verify against",
+            where=str(evidence.model),
             fix="give --provenance FILE or --vsa FILE, or --signature with --identity",
         )
 

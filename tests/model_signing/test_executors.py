@@ -20,7 +20,7 @@ from model_signing import executors
 from model_signing.cli import main
 from model_signing.errors import DependencyError, Error, FileError, UsageError
 from model_signing.sources import open_source
-from sandbox.hub import TOKEN, Hub
+from sandbox.hub import Hub
 from tests.support.limits import limited, until
 from tests.support.material import ROOT, new_key, private_pem, public_pem
 
@@ -132,28 +132,23 @@ def test_signed_and_verified_by_workers_with_one_killed_in_the_middle(
 
 
 def test_workers_read_a_model_at_an_address_and_this_process_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    hub_client = pytest.importorskip("huggingface_hub.constants", reason="no hub was tested")
     files = {"config.json": b"{}", "weights.safetensors": os.urandom(3 * MIB)}
     for name, data in files.items():
         (tmp_path / "here").mkdir(exist_ok=True)
         (tmp_path / "here" / name).write_bytes(data)
-    with Hub() as hub:
-        monkeypatch.setattr(hub_client, "ENDPOINT", hub.endpoint)
-        for name, value in (("HF_ENDPOINT", hub.endpoint), ("HF_TOKEN", TOKEN)):
-            monkeypatch.setenv(name, value)  # as the workers have them, too
-        hub.commit("org/here", files)
-        cluster: Cluster = request.getfixturevalue("cluster")
-        cluster.add()
-        source = open_source("hf://org/here")
+    hub.commit("org/here", files)
+    cluster: Cluster = request.getfixturevalue("cluster")
+    cluster.add()
+    source = open_source("hf://org/here")
 
-        def read(*_: object) -> None:
-            pytest.fail("read here")
+    def read(*_: object) -> None:
+        pytest.fail("read here")
 
-        monkeypatch.setattr(type(source), "read", read)
-        with executors.opened(f"dask:{cluster.address}") as executor:
-            found = model_signing.digest(source, executor=executor)
+    monkeypatch.setattr(type(source), "read", read)
+    with executors.opened(f"dask:{cluster.address}") as executor:
+        found = model_signing.digest(source, executor=executor)
     assert found == model_signing.digest(tmp_path / "here")
 
 

@@ -105,7 +105,6 @@ class Workshop:
         listing = measured.sha256 if measured.single else record.listing_digest(files)
         files = () if measured.single else files[:1000]
         given = {"name": "data.csv", "sha256": DATASET, "size": 17, "uri": None, **dataset}
-        given = {"name": "data.csv", "sha256": DATASET, "size": 17, "uri": None, **dataset}
         made = replace(
             RECORD,
             model=record.Model(model.name, 7, listing, files),

@@ -10,7 +10,6 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from hashlib import sha1, sha256
 from pathlib import Path
@@ -21,7 +20,7 @@ import model_signing
 from model_signing.cli import main
 from model_signing.errors import Error, FileError, MismatchError, SignatureError
 from model_signing.sources import open_source, remote
-from sandbox.hub import TOKEN, Hub
+from sandbox.hub import Hub
 from sandbox.local_server import Reply, Request
 from slsa_for_models import cli as slsa
 from tests.support.material import ROOT, new_key, private_pem, public_pem
@@ -45,13 +44,10 @@ ADDRESS = f"hf://{NAME}"
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with Hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(remote.time, "sleep", lambda _: None)
-        hub.commit(NAME, FILES)
-        yield hub
+def hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    monkeypatch.setattr(remote.time, "sleep", lambda _: None)
+    hub.commit(NAME, FILES)
+    return hub
 
 
 @pytest.fixture

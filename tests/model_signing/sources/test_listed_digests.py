@@ -90,31 +90,28 @@ def test_other_digests_are_not_listed_anywhere(
 
 
 def test_the_command_line_never_calls_it_verified(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    constants = pytest.importorskip("huggingface_hub.constants", reason="not tested: no client")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "key.pem").write_bytes(private_pem(KEY))
     (tmp_path / "key.pub").write_bytes(public_pem(KEY))
-    with Hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        hub.commit("org/model", FILES)
-        sign = ["sign", "key", "hf://org/model", "--private-key", "key.pem"]
-        assert main([*sign, "--use-listed-digests"]) == 0
-        assert "unread:" in capsys.readouterr().out
-        assert not any(path.endswith(".bin") for _, _, path, _ in hub.asked)
-        verify = ["verify", "key", "hf://org/model", "--public-key", "key.pub"]
-        verify += ["--signature", "model.sig"]
-        assert main([*verify, "--use-listed-digests"]) == 0
-        said = capsys.readouterr().out
-        assert said.startswith("as listed\n")
-        assert "verified" not in said.lower()
-        assert main([*verify, "--use-listed-digests", "--quiet"]) == 0
-        assert capsys.readouterr().out.startswith("as listed\n")  # silence would say verified
-        assert main([*verify, "--use-listed-digests", "--format", "json"]) == 0
-        said = json.loads(capsys.readouterr().out)
-        assert (said["result"], said["unread"]) == ("as listed", 2)
-        assert main([*verify, "--use-listed-digests", "--copy-to", "copy"]) == 2
-        capsys.readouterr()
-        assert main(verify) == 0
-        assert capsys.readouterr().out.startswith("verified\n")
+    hub.commit("org/model", FILES)
+    sign = ["sign", "key", "hf://org/model", "--private-key", "key.pem"]
+    assert main([*sign, "--use-listed-digests"]) == 0
+    assert "unread:" in capsys.readouterr().out
+    assert not any(path.endswith(".bin") for _, _, path, _ in hub.asked)
+    verify = ["verify", "key", "hf://org/model", "--public-key", "key.pub"]
+    verify += ["--signature", "model.sig"]
+    assert main([*verify, "--use-listed-digests"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("as listed\n")
+    assert "verified" not in said.lower()
+    assert main([*verify, "--use-listed-digests", "--quiet"]) == 0
+    assert capsys.readouterr().out.startswith("as listed\n")  # silence would say verified
+    assert main([*verify, "--use-listed-digests", "--format", "json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["result"], said["unread"]) == ("as listed", 2)
+    assert main([*verify, "--use-listed-digests", "--copy-to", "copy"]) == 2
+    capsys.readouterr()
+    assert main(verify) == 0
+    assert capsys.readouterr().out.startswith("verified\n")

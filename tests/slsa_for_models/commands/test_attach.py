@@ -17,6 +17,7 @@ import pytest
 
 from model_signing.oms import bundle
 from model_signing.sources import open_source
+from tests.slsa_for_models.verdict.test_base_models import train
 from tests.slsa_for_models.verdict.test_vsa import (
     KEYLESS,
     ON,
@@ -31,6 +32,13 @@ from tests.support.registries import Layer, push, titled
 
 pytestmark = pytest.mark.slow
 
+KEYLESS_SIGNER = f'''
+version = 1
+[source]
+uri = "{SOURCE}"
+[signer]
+identity = "{TRAIN}@{REF}"
+'''
 VSA = "https://slsa.dev/verification_summary/v1"
 
 
@@ -197,6 +205,27 @@ def test_what_is_attached_is_relied_on_where_it_is_asked_for(
     # Of another model under the same tag.
     push(registry, "loop", titled("w", b"other"), titled("x", b""))
     assert workshop.verify(address, *consumer)[0] == 2
+
+
+def test_a_base_model_lies_in_a_registry_with_its_evidence(
+    workshop: Workshop, registry: str
+) -> None:
+    base, model = workshop.directory(name="start"), workshop.model()
+    signature, provenance = train(workshop, base)
+    signed, made = train(workshop, model, base)
+    pushed(registry, "start", base)
+    source = open_source(f"oci://{registry}/start:v1")
+    options = ("--signature", signed, "--provenance", made, "--base-model", str(source))
+    options += ("--source-uri", SOURCE, "--builder-id", f"{TRAIN}@{REF}")
+    assert workshop.verify(model, *options)[0] == 1  # nothing is attached
+    source.attach(signature.read_bytes())
+    assert workshop.verify(model, *options)[0] == 2  # no provenance: and nobody says who signs
+    signer = workshop.write("base.toml", KEYLESS_SIGNER.encode())
+    assert workshop.verify(model, *options, "--base-policy", signer)[0] == 0
+    source.attach(provenance.read_bytes())
+    code, verdict = workshop.verify(model, *options)
+    assert (code, refusals(verdict)) == (0, [])
+    assert {"start: start"} & {step["subject"] for step in verdict["steps"]}
 
 
 def test_provenance_may_be_about_the_manifest(workshop: Workshop, registry: str) -> None:

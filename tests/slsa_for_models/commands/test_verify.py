@@ -15,6 +15,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from sandbox.hub import Hub
 from slsa_for_models import cli
 from slsa_for_models.cli import main
 from tests.support.crafted import (
@@ -31,6 +32,30 @@ from tests.support.crafted import (
 from tests.support.material import ROOT
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
+
+
+def test_each_file_of_evidence_may_lie_at_an_address(workshop: Workshop, hub: Hub) -> None:
+    model = workshop.model()
+    options = ("--signature", "--provenance", "--training-record")
+    paths = (
+        workshop.sign_model(model),
+        workshop.train_provenance(model),
+        workshop.record_file(model),
+    )
+    here = {f"{number}/evidence": path.read_bytes() for number, path in enumerate(paths)}
+    hub.commit("org/evidence", here)
+    words = [word for pair in zip(options, here, strict=True) for word in pair]
+    words = [f"hf://org/evidence/{word}" if word in here else word for word in words]
+    page = workshop.folder / "summary.md"
+    page.write_text("summary\n")
+    code, verdict = workshop.verify(model, *words, *EXPECTED, "--summary", page)
+    assert (code, refusals(verdict)) == (0, [])
+    assert "--provenance hf://org/evidence/1/evidence" in page.read_text()
+    for number in range(3):
+        hub.commit("org/evidence", {**here, f"{number}/evidence": b"other"})
+        assert workshop.verify(model, *words, *EXPECTED)[0] == 1
+    hub.commit("org/evidence", {"other": b""})
+    assert workshop.verify(model, *words, *EXPECTED)[0] == 1
 
 
 @pytest.mark.parametrize(

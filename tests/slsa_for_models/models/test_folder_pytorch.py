@@ -17,6 +17,7 @@ from huggingface_hub import save_torch_state_dict
 
 import model_signing
 from model_signing.errors import Error
+from sandbox.hub import Hub
 from slsa_for_models import Expectations, Signer, load_model, verified
 from slsa_for_models.cli import main
 from slsa_for_models.errors import UnsafeModelError
@@ -80,6 +81,20 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     options = ["--signature", str(sign(folder)), "--public-key", str(tmp_path / "key.pub")]
     assert main(["load", str(folder), *options]) == 0
     assert "verified and loaded: builtins.dict (weights in safetensors" in capsys.readouterr().out
+
+
+def test_the_command_on_a_model_elsewhere(
+    hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "key.pub").write_bytes(public_pem(KEY))
+    options = ("--public-key", str(tmp_path / "key.pub"))
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.commit("org/tiny-llama", {**files, "model.sig": sign(folder).read_bytes()})
+    assert main(["load", "hf://org/tiny-llama", *options]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("hf://org/tiny-llama: verified and loaded: builtins.dict")
+    hub.commit("org/tiny-llama", {**files, "model.sig": sign(folder).read_bytes(), "x": b""})
+    assert main(["load", "hf://org/tiny-llama", *options]) == 1
 
 
 def cut(folder: Path) -> None:
