@@ -189,6 +189,37 @@ def test_a_worker_with_other_code_is_refused_before_the_work(
     assert err.count("its code ") == 2
 
 
+@pytest.mark.full
+def test_ctrl_c_cancels_what_has_not_begun(cluster: Cluster, tmp_path: Path) -> None:
+    import distributed
+
+    (tmp_path / "endless").mkdir()
+    for index in range(40):
+        with (tmp_path / "endless" / str(index)).open("wb") as file:
+            file.truncate(1 << 40)  # sparse: an hour to hash
+    worker = cluster.add()
+    command = [sys.executable, "-B", "-m", "model_signing", "digest", tmp_path / "endless"]
+    process = subprocess.Popen(
+        [*command, "--executor", f"dask:{cluster.address}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with limited(process), distributed.Client(cluster.address, set_as_default=False) as client:
+
+        def tasks() -> int:
+            return int(client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+
+        until(lambda: tasks() == 40 or None, "all that is to be hashed")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err) == (130, "", "interrupted\n")
+        until(lambda: tasks() == 0 or None, "none of it any more")
+    assert worker.poll() is None
+
+
 def test_a_cluster_without_workers_is_refused(cluster: Cluster, model: Path) -> None:
     with (
         pytest.raises(FileError, match="has no workers"),
