@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from model_signing import errors
@@ -20,6 +21,7 @@ from model_signing.methods import timestamps, x509
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
     from rfc3161_client import TimeStampResponse
+    from sigstore._internal.timestamp import TimestampVerificationResult
     from sigstore.models import Bundle, SigningConfig, TrustedRoot
 
 _FIX = "an authority that was retired or revoked vouches for nothing outside its time: sign again"
@@ -68,7 +70,7 @@ def verify(root: TrustedRoot, signed: Bundle) -> tuple[bytes, list[datetime]]:
     #    with the envelope. The windows of the trust root are left to the steps below.
     every = {kind: list(getattr(root._inner, kind.field)) for kind in _KINDS}
     _require_readable(every[_TSA])
-    payload = _verified(_of(root, every), signed)
+    payload, times = _verified(_of(root, every), signed)
     # 2. What the entry names must be a trusted log: the key id is a hint to sigstore-python.
     entry: Any = signed.log_entry._inner
     log_id: bytes = entry.log_id.key_id
@@ -76,8 +78,9 @@ def verify(root: TrustedRoot, signed: Bundle) -> tuple[bytes, list[datetime]]:
     if not logs:
         raise errors.LogError("the entry is of a log that is not trusted", found=log_id.hex())
     # 3. The proven times: of timestamps, those whose authority was trusted then.
-    dated = {kind: every[kind] for kind in _KINDS if kind is not _TSA}
-    times = _proven_times(_of(root, dated), signed)
+    if not all(_covers(one, time) for one in every[_TSA] for time in times):
+        dated = {kind: every[kind] for kind in _KINDS if kind is not _TSA}
+        times = _proven_times(_of(root, dated), signed)
     if not times:
         _refuse_timestamp(root, every, signed)
     # 4. At each of them those that vouch were trusted: all of it again, with those only.
@@ -110,12 +113,27 @@ def _require_readable(authorities: list[Any]) -> None:
                 raise errors.CertificateError(message, where=where, found=error.found) from None
 
 
-def _verified(root: TrustedRoot, signed: Bundle) -> bytes:
-    """The payload, verified by sigstore-python; raises what it does."""
+def _verified(root: TrustedRoot, signed: Bundle) -> tuple[bytes, list[datetime]]:
+    """The payload, verified by sigstore-python, and the times it went by; raises what it does."""
+    with timestamps.no_panic():
+        verifier = _verifier()(trusted_root=root)
+        return verifier.verify_dsse(signed, _AnyIdentity())[1], verifier.times
+
+
+@cache
+def _verifier() -> Any:  # noqa: ANN401 - a class
+    """sigstore-python's, which tells the proven times: they cost half of a verification."""
     from sigstore.verify.verifier import Verifier
 
-    with timestamps.no_panic():
-        return Verifier(trusted_root=root).verify_dsse(signed, _AnyIdentity())[1]
+    class Telling(Verifier):
+        times: list[datetime]
+
+        def _establish_time(self, bundle: Bundle) -> list[TimestampVerificationResult]:
+            established = super()._establish_time(bundle)
+            self.times = [result.time for result in established]
+            return established
+
+    return Telling
 
 
 def _refuse_authority(
@@ -273,6 +291,11 @@ def _period(authority: Any) -> tuple[datetime, datetime | None]:  # noqa: ANN401
 def _contains(authority: object, time: datetime) -> bool:
     start, end = _period(authority)
     return start <= time and (end is None or time <= end)
+
+
+def _covers(authority: object, time: datetime) -> bool:
+    """As sigstore-python has it of timestamp authorities: the end is outside."""
+    return _contains(authority, time) and time != _period(authority)[1]
 
 
 def _outside(authority: object, time: datetime) -> str:
