@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 
 from model_signing import cli
-from sandbox.github import Event
 from sandbox.services.process import Service
 from sandbox.services.sigstore import PROGRAMS, RealSigstore
-from tests.workflows.runs import Sandbox
 
 PERSON = "dev@example.test"
 SECONDS = 8  # what a signature may wait for all services together
@@ -136,30 +134,6 @@ def test_a_restart_in_the_middle(name: str, bench: Bench, own: RealSigstore) -> 
         crash.join(60)
     assert set(outcomes) <= {(0, True), (1, False)}
     bench.signs_and_verifies()
-
-
-@pytest.mark.full
-def test_a_run_of_train_yml_through_a_crash(own: RealSigstore, tmp_path: Path) -> None:
-    """The log is gone when the model is to be signed: no signature; the next run is whole."""
-    sandbox = Sandbox(own, tmp_path)
-    inputs = {"dataset": "synthetic", "epochs": "1", "model": "pytorch_model.pth"}
-
-    def crash(event: Event) -> None:
-        if (event.job, event.step, event.result, event.output) == ("sign", None, None, None):
-            own.services["rekor"].kill()
-
-    try:
-        run = sandbox.run("train.yml", sandbox.product(), inputs=inputs, on_event=crash)
-    finally:
-        own.services["rekor"].start()
-    said = run.log.read_text(encoding="utf-8")
-    assert run.conclusion == "failure", said
-    assert "the transparency log cannot be reached" in said
-    assert run.jobs["verify"].conclusion == "skipped"
-    assert not [name for name in run.artifact_names() if name.endswith(".sig")]
-    run = sandbox.run("train.yml", sandbox.product(), inputs=inputs)
-    assert run.conclusion == "success", run.log.read_text(encoding="utf-8")
-    assert run.jobs["verify"].outputs == {"verdict": "verified"}
 
 
 # What each token that is wrong is told, before anybody asks for a new one of the same kind.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sandbox.github import Run
+from sandbox.github import Event, Run
 from slsa_for_models import cli
 from tests.support.crafted import REF, TRAIN, Workshop
 from tests.workflows.runs import PRODUCT, ROOT, Sandbox
@@ -71,12 +72,18 @@ def a_base(sandbox: Sandbox, folder: Path, content: bytes = BASE) -> Path:
     return model
 
 
-def consume(sandbox: Sandbox, base: Path | None = None, **inputs: str) -> Run:
+def consume(
+    sandbox: Sandbox,
+    base: Path | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    **inputs: str,
+) -> Run:
     """A push to a repository with a script, whose data an earlier job hands over.
 
     Args:
         sandbox: Runs it.
         base: A model with its signature and policy, which the repository has, too.
+        on_event: Called as jobs and steps start and end.
         **inputs: Of train.yml, instead of or besides `INPUTS`.
     """
     given = "".join(
@@ -89,7 +96,8 @@ def consume(sandbox: Sandbox, base: Path | None = None, **inputs: str) -> Run:
         (consumer.path / name).write_bytes(content)
     if base is not None:
         shutil.copytree(base.parent, consumer.path / "base")
-    return sandbox.run("consume.yml", consumer, others=[sandbox.product()], event_name="push")
+    options = {"others": [sandbox.product()], "event_name": "push", "on_event": on_event}
+    return sandbox.run("consume.yml", consumer, **options)
 
 
 def said(run: Run) -> str:
