@@ -21,7 +21,7 @@ from model_signing.cli import main
 from model_signing.errors import DependencyError, Error, FileError, UsageError
 from model_signing.sources import open_source
 from sandbox.hub import Hub
-from tests.support.limits import limited, until
+from tests.support.limits import ended_with_us, limited, until
 from tests.support.material import ROOT, new_key, private_pem, public_pem
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ class Cluster:
         ]
         log = self._stack.enter_context((self._folder / f"{kind}-{len(self.workers)}").open("wb"))
         process = subprocess.Popen(
-            [*command, *options, "--scheduler-file", str(self._file)],
+            ended_with_us([*command, *options, "--scheduler-file", self._file]),
             cwd=self._folder,  # away from the model's, as another machine is
             env={**os.environ, "PYTHONPATH": str(code)},
             stdin=subprocess.DEVNULL,

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import npm
-from tests.support.limits import limited, until
+from tests.support.limits import ended_with_us, limited, until
 
 KEY, SECRET = "sandbox", "sandbox-secret"
 
@@ -61,7 +61,8 @@ def seaweedfs(folder: Path) -> Iterator[dict[str, str]]:
 
     log = (folder / "log").open("wb")
     quiet = {"stdout": log, "stderr": log, "env": {**os.environ, **variables}, "cwd": folder}
-    with log, limited(subprocess.Popen(command, **quiet), 600) as process:  # type: ignore[call-overload]
+    server = ended_with_us(command)
+    with log, limited(subprocess.Popen(server, **quiet), 600) as process:  # type: ignore[call-overload]
         until(lambda: answers() or (process.poll() is not None or None), "SeaweedFS", 60)
         assert process.poll() is None, (folder / "log").read_text()[-2000:]
         yield {**variables, "AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"}
@@ -96,7 +97,8 @@ def azurite(folder: Path, container: str) -> Iterator[dict[str, str]]:
         return None
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    with limited(subprocess.Popen(command, **quiet), 600):  # type: ignore[call-overload]
+    server = ended_with_us(command)
+    with limited(subprocess.Popen(server, **quiet), 600):  # type: ignore[call-overload]
         until(answers, "azurite", 60)
         _create_container(url, container)
         yield {

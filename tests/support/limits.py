@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,13 @@ def limited(process: Child, seconds: float = 60) -> Iterator[Child]:
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def ended_with_us(command: Sequence[str | Path]) -> list[str]:
+    """A server's command, such that a test run that is killed leaves it not running (on Linux)."""
+    setpriv = shutil.which("setpriv")
+    prefix = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
+    return [*prefix, *map(str, command)]
 
 
 def until(attempt: Callable[[], T | None], what: str, seconds: float = 60) -> T:

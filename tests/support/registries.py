@@ -21,7 +21,7 @@ import requests
 
 from sandbox.services import programs
 from tests.support import debian
-from tests.support.limits import limited, until
+from tests.support.limits import ended_with_us, limited, until
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.empty.v1+json"
@@ -98,7 +98,7 @@ def started(program: Path, folder: Path, more: str = "") -> Iterator[str]:
         f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
         f"http: {{addr: '{host}', secret: for tests}}\n{more}"
     )
-    command = [str(program), "serve", str(config)]
+    command = ended_with_us([program, "serve", config])
     with (folder / "registry.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
 
