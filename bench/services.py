@@ -42,10 +42,11 @@ def batch(job):
             work(job, Path(job["folder"], f"{number}.model"), Path(job["folder"], f"{number}.sig"))
         except Exception as error:
             return f"{number}: {error!r}"
-    start = time.monotonic()
+    start, processor = time.monotonic(), time.process_time()
     with ThreadPoolExecutor(job["at_once"]) as pool:
         failed = [said for said in pool.map(one, job["numbers"]) if said]
-    return {"seconds": time.monotonic() - start, "failed": failed}
+    spent = time.process_time() - processor
+    return {"seconds": time.monotonic() - start, "processor": spent, "failed": failed}
 
 for line in sys.stdin:
     print(json.dumps(batch(json.loads(line))), flush=True)
@@ -82,7 +83,7 @@ class Program:
 
     def __init__(self, name: str, python: Path, imports: str, folder: Path) -> None:
         self.name, self.folder = name, folder
-        self.seconds = 0.0
+        self.seconds = self.processor = 0.0
         self.failed: list[str] = []  # of each signature that was not made, or not verified
         folder.mkdir()
         self._process = subprocess.Popen(
@@ -95,13 +96,20 @@ class Program:
         pipes = (self._process.stdin, self._process.stdout)
         self._input, self._output = (cast("IO[str]", pipe) for pipe in pipes)
 
-    def run(self, **job: object) -> float:
-        """Seconds that a batch took; what failed is noted."""
+    def run(self, **job: object) -> None:
+        """Does a batch; the seconds that it took, its processor time and what failed are added."""
         self._input.write(json.dumps({"folder": str(self.folder), **job}) + "\n")
         self._input.flush()
         answer = json.loads(self._output.readline())
         self.failed += answer["failed"]
-        return float(answer["seconds"])
+        self.seconds += answer["seconds"]
+        self.processor += answer["processor"]
+
+    def told(self, doing: str, number: int) -> str:
+        """The rate since the last time, and the processor time of each."""
+        rate, each = number / self.seconds, 1000 * self.processor / max(number, 1)
+        self.seconds = self.processor = 0.0
+        return f"  {self.name}  {doing} {rate:6.1f} a second, {each:5.1f} ms of processor time each"
 
     def close(self) -> None:
         """Ends it."""
@@ -147,21 +155,21 @@ def measure(
         numbers = list(range(first, min(first + BATCH, count)))
         for program in programs[:: 1 if first % (2 * BATCH) else -1]:
             token = sigstore.oidc.token(PERSON)
-            program.seconds += program.run(**job, numbers=numbers, token=token)
+            program.run(**job, numbers=numbers, token=token)
         print(f"signed {numbers[-1] + 1} with each", file=sys.stderr, flush=True)
     made = {program.name: sorted(program.folder.glob("*.sig")) for program in programs}
     print(f"{count} signatures with each program, {at_once} at a time:")
     for program in programs:
         number = len(made[program.name])
-        rate, lost = number / program.seconds, count - number
+        lost = count - number
         said = f", such as {program.failed[0]}" if lost else ""
-        print(f"  {program.name}  signs {rate:6.1f} a second; {lost} not signed{said}")
+        print(f"{program.told('signs', number)}; {lost} not signed{said}")
     for program in programs:
         program.failed = []
         numbers = [int(path.stem) for path in made[program.name]]
-        seconds = program.run(**job, numbers=numbers, token=None)
-        rate, lost = len(numbers) / seconds, len(program.failed)
-        print(f"  {program.name}  verifies {rate:6.1f} a second; {lost} not verified")
+        program.run(**job, numbers=numbers, token=None)
+        lost = len(program.failed)
+        print(f"{program.told('verifies', len(numbers))}; {lost} not verified")
     indices = {index_of(path) for paths in made.values() for path in paths}
     expected = sum(map(len, made.values()))
     logged = settled(sigstore, before + expected) - before
