@@ -43,8 +43,13 @@ VSA = "https://slsa.dev/verification_summary/v1"
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with registries.started(registries.docker_registry(), tmp_path_factory.mktemp("oci")) as host:
+def registry(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[str]:
+    """docker's; beside the real services its successor."""
+    real = pytestconfig.getoption("--sigstore") == "real"
+    program = registries.built("registry") if real else registries.docker_registry()
+    with registries.started(program, tmp_path_factory.mktemp("oci")) as host:
         yield host
 
 
