@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,14 @@ class Done:
     """What became of one model.
 
     Attributes:
-        document: For `--format json`.
+        document: For `--format json`; without one a refusal has its own words.
         line: For a terminal, where it was not refused.
         refusal: Why it was, if it was.
         files: How many were hashed, and their bytes.
         bytes: See `files`.
     """
 
-    document: dict[str, Any]
+    document: dict[str, Any] = field(default_factory=dict)
     line: str = ""
     refusal: Error | None = None
     files: int = 0
@@ -60,6 +60,7 @@ def run(
     as_json: bool = False,
     quiet: bool = False,
     done: str = "verified",
+    called: str = "model",
     prog: str,
 ) -> int:
     """Does the work of every model, several at once; what is refused hides none of the others.
@@ -73,13 +74,14 @@ def run(
         as_json: Print each document, and an object with the totals, as lines of JSON.
         quiet: Print what was refused and nothing else.
         done: What is done, if all is well.
+        called: What JSON calls a model as it was named.
         prog: The program's name, for messages.
 
     Returns:
         0; 1 if any was refused.
     """
     at_once = min(at_once or jobs, len(models), _MOST_AT_ONCE)
-    table, stop = _Table(as_json, quiet, done, prog), threading.Event()
+    table, stop = _Table(as_json, quiet, done, called, prog), threading.Event()
 
     def watch(_done: int, _total: int) -> None:
         if stop.is_set():
@@ -89,7 +91,7 @@ def run(
         try:
             return work(model, max(1, jobs // at_once), watch)
         except Exception as error:
-            return _refused(model, command_line.refusal(error))
+            return Done(refusal=command_line.refusal(error))
 
     does = _in_processes if apart and _worth_processes(models, at_once) else _in_threads
     with closing(does(models, one, at_once, stop)) as results:
@@ -97,10 +99,6 @@ def run(
             table.add(str(model), result)
     table.end()
     return 1 if table.refused else 0
-
-
-def _refused(model: object, refusal: Error) -> Done:
-    return Done({"model": str(model), **command_line.as_document(refusal)}, "", refusal)
 
 
 _Results = Generator[tuple[Any, Done], None, None]
@@ -170,7 +168,7 @@ def _in_processes(
                 if result is None:
                     found = f"exit code {process.exitcode}"
                     lost = Error("the process that looked at it came to an end", found=found)
-                    result = _refused(model, lost)
+                    result = Done(refusal=lost)
                 yield model, result
     finally:
         for process, _model in begun.values():
@@ -208,8 +206,9 @@ def _serve(one: Callable[[Any], Done], pipe: Connection, of_others: Sequence[Con
 class _Table:
     """What is printed: lines as they come, and the totals."""
 
-    def __init__(self, as_json: bool, quiet: bool, word: str, prog: str) -> None:
+    def __init__(self, as_json: bool, quiet: bool, word: str, called: str, prog: str) -> None:
         self._as_json, self._quiet, self._word, self._prog = as_json, quiet, word, prog
+        self._called = called
         self.refused: list[tuple[str, str]] = []
         self._done = self._files = self._bytes = 0
 
@@ -222,7 +221,10 @@ class _Table:
         else:
             self.refused.append((model, done.refusal.message))
         if self._as_json:
-            print(json.dumps(done.document), flush=True)
+            document = done.document
+            if done.refusal is not None and not document:
+                document = {self._called: model, **command_line.as_document(done.refusal)}
+            print(json.dumps(document), flush=True)
         elif done.refusal is not None:
             said = f"{self._prog}: refused: {printable(model)}: {done.refusal}"
             print(command_line.folded(said, sys.stderr, 12), file=sys.stderr)

@@ -225,6 +225,7 @@ def _run_each(args: argparse.Namespace) -> int:
         jobs=checked_jobs(None),
         apart=args.pool is None,
         as_json=args.format == "json",
+        called="path",
         prog="slsa_for_models",
     )
 
@@ -312,10 +313,13 @@ def look_beside(args: argparse.Namespace) -> str:
     signature, provenance = beside.find(args.model, args.signature_name)
     found = [path for path in (signature, *provenance) if path is not None]
     if not found:
+        if not os.path.lexists(args.model):
+            raise FileError("there is no such model", where=str(args.model))
+        of_signature, others = beside.names(args.model, args.signature_name)
         raise UsageError(
             "nothing to verify against",
             where=str(args.model),
-            expected=f"beside it: {', '.join(beside.names(args.model))}",
+            expected=f"in it or beside it: {', '.join(of_signature + others)}",
             fix="give --provenance FILE or --vsa FILE, or --signature with --identity",
         )
     args.signature, args.provenance = signature, list(provenance)

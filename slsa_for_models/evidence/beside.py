@@ -20,9 +20,13 @@ from slsa_for_models.evidence.provenance import PREDICATE_V02, PREDICATE_V1
 PROVENANCE = (".provenance.sigstore.json", ".intoto.jsonl", ".attestation.sigstore.json")
 
 
-def names(model: Path) -> tuple[str, ...]:
-    """The names that are looked for beside it."""
-    return tuple(path.name for path in _places(model))
+def names(
+    model: Path, signature_name: str | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What `find` looks for, in it or beside it: names of a signature, and of provenance."""
+    places = beside.places(model, signature_name), _provenance(model)
+    signature, provenance = (tuple(path.name for path in paths) for paths in places)
+    return signature, provenance
 
 
 def find(model: Path, signature_name: str | None = None) -> tuple[Path | None, tuple[Path, ...]]:
@@ -37,13 +41,11 @@ def find(model: Path, signature_name: str | None = None) -> tuple[Path | None, t
     """
     looked = beside.places(model, signature_name)
     signature = next((path for path in looked if path.is_file()), None)
-    _, *provenance = _places(model)
-    return signature, tuple(path for path in provenance if path.is_file())
+    return signature, tuple(path for path in _provenance(model) if path.is_file())
 
 
-def _places(model: Path) -> tuple[Path, ...]:
-    suffixes = (beside.BESIDE, *(f"{{}}{suffix}" for suffix in PROVENANCE))
-    return tuple(beside.place(model, name) for name in suffixes)
+def _provenance(model: Path) -> tuple[Path, ...]:
+    return tuple(beside.place(model, f"{{}}{suffix}") for suffix in PROVENANCE)
 
 
 class Fetched(NamedTuple):

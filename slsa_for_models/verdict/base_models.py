@@ -66,11 +66,11 @@ class BaseModel:
         path = Path(model)
         signature, found = beside.find(path)
         if signature is None or not found:
-            name, *names = beside.names(path)
+            signatures, provenance = map(" or ".join, beside.names(path))
             raise LineageError(
                 "a base model's evidence is not beside it",
                 where=str(path),
-                expected=f"{name}, and {' or '.join(names)}",
+                expected=f"{signatures}, and {provenance}",
             )
         return cls(path, signature, found, expected)
 

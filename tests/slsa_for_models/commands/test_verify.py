@@ -283,11 +283,11 @@ def _several_at_once(
     assert lines.pop() == {"result": "summary", "models": 3, "refused": 1}
     schema = json.loads((ROOT / "slsa_for_models/schemas/verdict.v1.json").read_text())
     for said in lines:
-        if said.get("model") == str(third):
+        if said["path"] == str(third):
             assert said["message"] == "nothing to verify against"
         else:
             jsonschema.Draft202012Validator(schema).validate(said)
-    assert {said["path"] for said in lines if "path" in said} == set(map(str, models))
+    assert {said["path"] for said in lines} == {str(third), *map(str, models)}
     models[0].write_bytes(b"other")
     summary = workshop.folder / "summary.md"
     assert main([*line, "--summary", str(summary)]) == 1
