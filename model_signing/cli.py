@@ -155,7 +155,8 @@ _OF_ANOTHER_METHOD = {  # option -> method, of which the first that is given tel
     "--public-key": "key",
     "--certificate-chain": "certificate",
 }
-_AS_LISTED = "as listed"  # which is said even when all is well: nothing was verified
+_AS_LISTED = "as listed"  # which is said even when all is well: nothing was verified;
+_NOT_VERIFIED = 3  # and no script takes it for that
 _SHOWN_FILES = 10
 _AT_ONCE = 10_000  # entries of a manifest that are printed together
 _SIGNED_AT_ONCE = 16  # models, of which most wait for services
@@ -163,7 +164,7 @@ _CERTIFICATES = "signing_certificate certificate_chain timestamp_url"  # of the 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 done, 1 refused, 2 usage."""
+    """Runs the command line; returns the exit code: 0 done, 1 refused, 2 usage, 3 as listed."""
     if argv is None:
         command_line.in_utf8()
         # The process ends afterwards: looking for garbage once more frees nothing.
@@ -186,7 +187,7 @@ def _parser(given: Sequence[str]) -> command_line.Parser:
         description="Sign machine-learning models and verify them (OpenSSF Model Signing v1.0).",
         epilog="examples:\n  model_signing sign key my-model --private-key key.pem\n"
         "  model_signing verify key my-model --public-key key.pub --signature model.sig\n\n"
-        "exit codes: 0 done, 1 refused or failed, 2 usage",
+        "exit codes: 0 done, 1 refused or failed, 2 usage, 3 compared with what is listed only",
     )
     parser.add_argument("--version", action=command_line.Version, nargs=0, help="print the version")
     levels = ("debug", "info", "warning", "error", "critical")
@@ -421,7 +422,8 @@ def _verify(args: _Args) -> int:
         return _each(args, lambda model, *how: _verified(args, model, verifier, *how))
     with _progress(args) as progress:
         fields = _verified(args, args.model_path[0], verifier, args.jobs, progress)
-    return _show(args, fields)
+    code = _show(args, fields)
+    return _NOT_VERIFIED if args.use_listed_digests else code
 
 
 def _verified(

@@ -102,13 +102,13 @@ def test_the_command_line_never_calls_it_verified(
     assert not any(path.endswith(".bin") for _, _, path, _ in hub.asked)
     verify = ["verify", "key", "hf://org/model", "--public-key", "key.pub"]
     verify += ["--signature", "model.sig"]
-    assert main([*verify, "--use-listed-digests"]) == 0
+    assert main([*verify, "--use-listed-digests"]) == 3
     said = capsys.readouterr().out
     assert said.startswith("as listed\n")
     assert "verified" not in said.lower()
-    assert main([*verify, "--use-listed-digests", "--quiet"]) == 0
+    assert main([*verify, "--use-listed-digests", "--quiet"]) == 3
     assert capsys.readouterr().out.startswith("as listed\n")  # silence would say verified
-    assert main([*verify, "--use-listed-digests", "--format", "json"]) == 0
+    assert main([*verify, "--use-listed-digests", "--format", "json"]) == 3
     said = json.loads(capsys.readouterr().out)
     assert (said["result"], said["unread"]) == ("as listed", 2)
     assert main([*verify, "--use-listed-digests", "--copy-to", "copy"]) == 2
