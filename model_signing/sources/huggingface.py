@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from urllib.parse import quote, urljoin, urlsplit
@@ -228,18 +229,30 @@ def write_file(address: str, data: bytes) -> None:
     if not there.path_in_repo:
         raise _malformed(address, "a repository")
     try:
-        HfApi(library_name="model_signing").upload_file(
-            path_or_fileobj=data,
-            path_in_repo=there.path_in_repo,
-            repo_id=there.id,
-            repo_type=there.type,
-            revision=there.revision,
-            commit_message=f"Sign the model: {there.path_in_repo}",
-        )
+        with _patience():
+            HfApi(library_name="model_signing").upload_file(
+                path_or_fileobj=data,
+                path_in_repo=there.path_in_repo,
+                repo_id=there.id,
+                repo_type=there.type,
+                revision=there.revision,
+                commit_message=f"Sign the model: {there.path_in_repo}",
+            )
     except (OSError, ValueError, httpx2.HTTPError) as error:
         found = getattr(error, "server_message", None) or innermost(error)
         message = "the hub does not take the signature"
         raise FileError(message, where=address, found=found) from error
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """The client itself waits for a hub that does not answer as long as it does not."""
+    session = get_session()
+    before, session.timeout = session.timeout, httpx2.Timeout(_SECONDS)
+    try:
+        yield
+    finally:
+        session.timeout = before
 
 
 def _parsed(address: str) -> Any:  # noqa: ANN401 - the client's own class

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any, NamedTuple, NoReturn
@@ -124,13 +124,13 @@ class OciSource:
         if not isinstance(place, _Place):
             raise FileError("no such file in the registry's model", where=f"{self}, {name}")
         where = f"{self}, {name}"
-        fetch = partial(self.at.blob, place.blob, where=where)
         start, stop = place.start + start, place.start + stop
         if place.gzipped is None:
-            yield from remote.pieces(fetch, start, stop, where)
+            yield from self.at.blob(place.blob, start, stop, where)
             return
         try:
-            yield from oci_tar.unpacked(remote.pieces(fetch, 0, place.gzipped, where), start, stop)
+            packed = self.at.blob(place.blob, 0, place.gzipped, where)
+            yield from oci_tar.unpacked(packed, start, stop)
         except ValueError as error:
             raise FileError(_OTHER_BYTES, where=where, found=str(error)) from error
 
@@ -289,9 +289,8 @@ class OciSource:
                 fix="push the model again in another way; or pull it, and name the folder",
             )
         where = f"{self}, {layer}"
-        fetch = partial(self.at.blob, layer.digest, where=where)
         gzipped = layer.packing == "gzip"
-        archive = oci_tar.Layer(remote.pieces(fetch, 0, layer.size, where), gzipped=gzipped)
+        archive = oci_tar.Layer(self.at.blob(layer.digest, 0, layer.size, where), gzipped=gzipped)
         try:
             for member in archive.members():
                 place = _Place(layer.digest, member.start, layer.size if gzipped else None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -48,6 +48,9 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 _DOCKER = "application/vnd.docker.distribution.manifest"
 _ACCEPT = {"Accept": f"{MANIFEST}, {INDEX}, {_DOCKER}.v2+json, {_DOCKER}.list.v2+json"}
 MAX_DOCUMENT = 4 << 20  # bytes of a manifest or a list: what a registry has to take
+# A proxy that compresses would make the numbers of the bytes others.
+_UNCHANGED = {"Accept-Encoding": "identity"}
+_OTHER = "the registry sends other bytes than were asked for"
 _MAX_SAID = 64 << 10  # bytes of a refusal
 _BUFFER = 256 << 10  # bytes
 _SECONDS = (10.0, 60.0)  # to connect; between two pieces of an answer
@@ -114,6 +117,7 @@ class Repository:
         self._plain = _is_loopback(urlsplit(f"//{api}").hostname or "")
         self._base = f"{'http' if self._plain else 'https'}://{api}/v2/{address.repository}/"
         self._lock = Lock()
+        self._ranges: bool | None = None
         self._basic = False  # which of oras' two ways to say who we are
 
     def __str__(self) -> str:
@@ -143,28 +147,70 @@ class Repository:
 
         return remote.patiently(attempt)
 
-    def blob(self, digest: str, start: int, stop: int, where: str) -> list[Buffer]:
-        """These bytes of a blob, once; see `remote.pieces`."""
-        # A proxy that compresses would make the numbers of the bytes others.
-        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+    def blob(self, digest: str, start: int, stop: int, where: str) -> Iterator[Buffer]:
+        """These bytes of a blob, in order, and unchecked; see `remote.pieces`."""
+        if stop - start > remote.PIECE and not self._knows_ranges(digest, where):
+            return self._in_order(digest, start, stop, where)
+        return remote.pieces(partial(self._range, digest, where=where), start, stop, where)
+
+    def _knows_ranges(self, digest: str, where: str) -> bool:
+        """Whether it does is asked once: if not, each piece would come with all before it."""
+
+        def attempt() -> bool:
+            with self._ask("GET", f"blobs/{digest}", where, {"Range": "bytes=0-0"}) as answer:
+                return answer.status_code == HTTPStatus.PARTIAL_CONTENT
+
+        if self._ranges is None:
+            self._ranges = remote.patiently(attempt)
+        return self._ranges
+
+    def _in_order(self, digest: str, start: int, stop: int, where: str) -> Iterator[Buffer]:
+        """Of one answer; after a connection that breaks, of another, without what was there."""
+        coming: Iterator[memoryview] | None = None
+
+        def after(skip: int) -> Iterator[memoryview]:
+            with self._ask("GET", f"blobs/{digest}", where, _UNCHANGED) as answer:
+                _check_unchanged(answer, where)
+                try:
+                    for data in answer.iter_content(_BUFFER):
+                        yield memoryview(data)[skip:]
+                        skip -= min(skip, len(data))
+                except requests.RequestException as error:
+                    raise unreachable(error, where) from None
+
+        def piece() -> memoryview | None:
+            nonlocal coming
+            coming = coming or after(start)
+            try:
+                return next(coming, None)
+            except remote.TemporaryError:
+                coming = None
+                raise
+
+        while start < stop:
+            if (found := remote.patiently(piece)) is None:
+                lost = f"{stop - start} bytes less"
+                raise FileError("the registry sends less than it lists", where=where, found=lost)
+            yield found[: stop - start]
+            start += len(found)
+
+    def _range(self, digest: str, start: int, stop: int, where: str) -> list[Buffer]:
+        """These bytes of a blob, once."""
+        headers = {"Range": f"bytes={start}-{stop - 1}", **_UNCHANGED}
         with self._ask("GET", f"blobs/{digest}", where, headers) as answer:
             part = answer.status_code == HTTPStatus.PARTIAL_CONTENT
             said = answer.headers.get("content-range", "")
-            coding = answer.headers.get("content-encoding", "identity")
-            if (part and not said.startswith(f"bytes {start}-")) or coding != "identity":
+            _check_unchanged(answer, where)
+            if part and not said.startswith(f"bytes {start}-"):
                 raise FileError(
-                    "the registry sends other bytes than were asked for",
-                    where=where,
-                    expected=f"bytes {start}-{stop - 1}",
-                    found=said if coding == "identity" else coding,
+                    _OTHER, where=where, expected=f"bytes {start}-{stop - 1}", found=said
                 )
             # A registry need not know ranges: then what comes before is thrown away.
             return _pieces(answer, stop - start, where, 0 if part else start, more=not part)
 
     def whole_blob(self, digest: str, size: int, where: str) -> bytes:
         """A small blob, which has this digest, whatever the registry says."""
-        fetch = partial(self.blob, digest, where=where)
-        data = b"".join(remote.pieces(fetch, 0, size, where))
+        data = b"".join(self.blob(digest, 0, size, where))
         return check_digest(data, digest, where)
 
     def put_blob(self, data: bytes, where: str) -> str:
@@ -360,6 +406,12 @@ def _following(answer: requests.Response, address: str, where: str) -> str:
 
 def _misled(found: str, where: str) -> FileError:
     return FileError("the registry names an address that is none", where=where, found=found)
+
+
+def _check_unchanged(answer: requests.Response, where: str) -> None:
+    coding = answer.headers.get("content-encoding", "identity")
+    if coding != "identity":
+        raise FileError(_OTHER, where=where, expected="no encoding", found=coding)
 
 
 def check_digest(data: bytes, digest: str, where: str) -> bytes:

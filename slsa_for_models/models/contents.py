@@ -187,6 +187,8 @@ def statements(names: Collection[str], path_of: Callable[[str], Path]) -> list[s
         base = name.rpartition("/")[2]
         if base == "config.json":
             said += _architecture(name, _configuration(path_of(name)))
+        elif base == "adapter_config.json":
+            said += _adapter(name, _configuration(path_of(name)))
         elif base.endswith(".gguf"):
             said.append(f"{name}: {gguf.read(path_of(name))}")
         elif base.endswith(".safetensors"):
@@ -208,6 +210,15 @@ def _architecture(name: str, config: object) -> list[str]:
     found = [config.get(key) for key in ("model_type", "architectures", "dtype", "torch_dtype")]
     texts = [text[:80] for value in found for text in _texts(value)][:6]
     return [f"{name}: {', '.join(texts)}"] if texts else []
+
+
+def _adapter(name: str, config: object) -> list[str]:
+    """PEFT: its loaders fetch the model that it changes, which nobody has verified."""
+    if not isinstance(config, dict):
+        return []
+    keys = ("peft_type", "base_model_name_or_path", "revision")
+    kind, start, at = (" ".join(_texts(config.get(key)))[:80] for key in keys)
+    return [f"{name}: {kind} adapter of {start}{f' at {at}' if at else ''}"] if start else []
 
 
 def _check_index(

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from hashlib import sha1, sha256
@@ -222,6 +223,27 @@ def test_signatures_are_uploaded_and_found(
     hub.commit(NAME, {**FILES, "my-model.sig": stranger.bundle})
     with pytest.raises(SignatureError):
         model_signing.verify(ADDRESS, None, VERIFY)
+
+
+def test_an_upload_that_is_never_answered_ends(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = importlib.import_module("model_signing.sources.huggingface")
+    monkeypatch.setattr(place, "_SECONDS", 0.2)
+    given_up = threading.Event()
+
+    def never(request: Request) -> Reply | None:
+        if "/commit/" in request.target:
+            given_up.wait(60)
+        return None
+
+    hub.fault = never
+    try:
+        with pytest.raises(FileError, match="does not take the signature"):
+            place.write_file(f"{ADDRESS}/model.sig", b"{}")
+    finally:
+        given_up.set()
+    assert huggingface_hub.get_session().timeout.read is None  # as others may want it
 
 
 def with_status(status: int, code: str = "", **headers: str) -> Reply:

@@ -25,7 +25,7 @@ from model_signing.errors import Error, FileError, MismatchError
 from model_signing.hashing import hash_model
 from model_signing.oms.manifest import Serialization
 from model_signing.oms.names import Selection
-from model_signing.sources import Source, oci, oci_referrers, open_source, remote
+from model_signing.sources import Source, oci, oci_referrers, oci_registry, open_source, remote
 from tests.support import registries
 from tests.support.material import new_key, private_pem, public_pem
 from tests.support.registries import FaultyRegistry, Handler, Layer, push, titled
@@ -478,10 +478,32 @@ def test_a_registry_without_ranges_is_read_all_the_same(
     faulty: FaultyRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "PIECE", 1000)
+    monkeypatch.setattr(oci_registry, "_BUFFER", 700)
     data = os.urandom(5500)
     push(faulty.host, "m", titled("w.bin", data), titled("a", b"a"))
     faulty.ranges = False
-    assert files_of(open_source(f"oci://{faulty.host}/m:v1")) == {"w.bin": data, "a": b"a"}
+    source = open_source(f"oci://{faulty.host}/m:v1")
+    faulty.requests.clear()
+    assert files_of(source) == {"w.bin": data, "a": b"a"}
+    assert len(faulty.requests) == 3  # what it knows; each file from its start
+    entries, _ = source.entries(Selection())
+    assert b"".join(source.read("w.bin", entries["w.bin"], 900, 4000)) == data[900:4000]
+    faulty.fault = once(cut_of(data, 2000))
+    assert files_of(source) == {"w.bin": data, "a": b"a"}
+    faulty.fault = cut_of(data, 1000, promised=1000)
+    with pytest.raises(FileError, match="less than it lists"):
+        list(source.read("w.bin", entries["w.bin"], 0, 5500))
+
+
+def cut_of(data: bytes, sent: int, promised: int = 5500) -> Callable[[Handler], bool]:
+    def part(handler: Handler) -> bool:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(promised))
+        handler.end_headers()
+        handler.wfile.write(data[:sent])
+        return promised == sent or hang_up(handler)
+
+    return part
 
 
 def once(fault: Callable[[Handler], bool], what: str = "/blobs/") -> Callable[[Handler], bool]:

@@ -163,7 +163,10 @@ def test_what_a_folder_of_shards_says(tmp_path: Path) -> None:
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "dtype": "float32"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "tokenizer.json").write_text("{}")
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "revision": "v1"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
     assert said(tmp_path) == [
+        "adapter_config.json: LORA adapter of org/base at v1",
         "config.json: llama, LlamaForCausalLM, float32",
         "2 safetensors: 2 tensors: 1 F32, 1 F8_E8M0",
         "tokenizer: tokenizer.json",
