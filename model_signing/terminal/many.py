@@ -143,47 +143,53 @@ def _in_processes(
     models: Sequence[Any], one: Callable[[Any], Done], at_once: int, _: threading.Event
 ) -> _Results:
     """As `_in_threads`; a process that comes to its end takes one model with it."""
-    from multiprocessing import connection, get_context
+    from multiprocessing import get_context
+    from selectors import EVENT_READ, DefaultSelector
 
     fork = get_context("fork")
-    waiting = deque(models)
-    begun: dict[Any, tuple[Any, Any]] = {}  # our end of a pipe -> the process, its model
+    waiting = deque(range(len(models)))
+    begun: dict[Any, tuple[Any, int]] = {}  # our end of a pipe -> the process, its model's number
+    ready = DefaultSelector()
     try:
         while waiting or begun:
             while waiting and len(begun) < at_once:
                 ours, theirs = fork.Pipe()
-                process = fork.Process(target=_serve, args=(one, theirs, [*begun, ours]))
+                serve = (lambda number: one(models[number]), theirs, [*begun, ours])
+                process = fork.Process(target=_serve, args=serve)
                 process.start()
                 theirs.close()
+                ready.register(ours, EVENT_READ)
                 begun[ours] = process, _ask(ours, waiting)
-            ready: list[Any] = connection.wait(list(begun))
-            for pipe in ready:
-                process, model = begun.pop(pipe)
+            pipes: list[Any] = [key.fileobj for key, _events in ready.select()]
+            for pipe in pipes:
+                process, number = begun.pop(pipe)
                 result = _answer(pipe)
                 if result is not None and waiting:
                     begun[pipe] = process, _ask(pipe, waiting)
                 else:
+                    ready.unregister(pipe)
                     pipe.close()
                     process.join()
                 if result is None:
                     found = f"exit code {process.exitcode}"
                     lost = Error("the process that looked at it came to an end", found=found)
                     result = Done(refusal=lost)
-                yield model, result
+                yield models[number], result
     finally:
-        for process, _model in begun.values():
+        for process, _number in begun.values():
             process.terminate()
-        for pipe, (process, _model) in begun.items():
+        for pipe, (process, _number) in begun.items():
             pipe.close()
             process.join()
+        ready.close()
 
 
-def _ask(pipe: Connection, waiting: deque[Any]) -> object:
-    """Gives the next model to a process, and returns it."""
-    model = waiting.popleft()
+def _ask(pipe: Connection, waiting: deque[int]) -> int:
+    """Gives the next model's number to a process, and returns it."""
+    number = waiting.popleft()
     with suppress(OSError):  # the process came to its end, as its answer will tell
-        pipe.send(model)
-    return model
+        pipe.send(number)
+    return number
 
 
 def _answer(pipe: Connection) -> Done | None:
@@ -194,13 +200,15 @@ def _answer(pipe: Connection) -> Done | None:
     return None
 
 
-def _serve(one: Callable[[Any], Done], pipe: Connection, of_others: Sequence[Connection]) -> None:
-    """Does what the pipe asks for, until its other end is closed, by whatever end of the run."""
+def _serve(
+    answer: Callable[[int], Done], pipe: Connection, of_others: Sequence[Connection]
+) -> None:
+    """Answers what the pipe asks, until its other end is closed, by whatever end of the run."""
     for other in of_others:
         other.close()
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
-            pipe.send(one(pipe.recv()))
+            pipe.send(answer(pipe.recv()))
 
 
 class _Table:
