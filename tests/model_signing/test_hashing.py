@@ -181,9 +181,18 @@ def test_any_executor_can_do_the_work(mixed: Path, make: Callable[[], Executor])
 @pytest.mark.parametrize(
     ("sizes", "threads"), [([10] * 5, 2), ([10] * 4, 3), ([16, 9, 9, 9], 2), ([3] * 7 + [12], 3)]
 )
-def test_threads_end_together_however_few_files_there_are(sizes: list[int], threads: int) -> None:
-    source = ByThread("m", {str(n): b"x" * MIB * size for n, size in enumerate(sizes)})
+def test_threads_end_together_however_few_files_there_are(
+    sizes: list[int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = InStep("m", {str(n): b"x" * MIB * size for n, size in enumerate(sizes)}, threads)
     entries, _ = source.entries(Selection())
+    join = threading.Thread.join
+
+    def has_no_work(thread: threading.Thread) -> None:
+        source.ended.add(threading.current_thread())
+        join(thread)
+
+    monkeypatch.setattr(threading.Thread, "join", has_no_work)
     found = hashing.hash_model(source, entries, how(), jobs=threads)
     expected = {name: hashlib.sha256(data).hexdigest() for name, data in source.files.items()}
     assert found.digests == expected
@@ -192,17 +201,30 @@ def test_threads_end_together_however_few_files_there_are(sizes: list[int], thre
     assert max(source.pieces.values()) <= -(-sum(sizes) // threads) + 2
 
 
-class ByThread(MemorySource):
-    """Counts the pieces that each thread takes; each takes the same time."""
+class InStep(MemorySource):
+    """Counts the pieces that each thread takes; none takes one while another has fewer."""
 
-    def __init__(self, name: str, files: dict[str, bytes]) -> None:
-        super().__init__(name, files, wait=0.01)
-        self.pieces: Counter[int] = Counter()
+    def __init__(self, name: str, files: dict[str, bytes], threads: int) -> None:
+        super().__init__(name, files)
+        self.pieces: Counter[threading.Thread] = Counter()
+        self.ended: set[threading.Thread] = set()
+        self.begun, self.lock = threading.Barrier(threads, timeout=300), threading.Lock()
 
     def read(self, *args: Any) -> Iterator[Buffer]:
         for piece in super().read(*args):
-            self.pieces[threading.get_ident()] += 1
+            thread = threading.current_thread()  # which may change in the middle of a file
+            if thread not in self.pieces:
+                self.pieces[thread] = 0
+                self.begun.wait()
+            while any(self.is_behind(other, thread) for other in list(self.pieces)):
+                time.sleep(0.001)
+            with self.lock:
+                self.pieces[thread] += 1
             yield piece
+
+    def is_behind(self, other: threading.Thread, thread: threading.Thread) -> bool:
+        works = other.is_alive() and other not in self.ended
+        return works and self.pieces[other] < self.pieces[thread]
 
 
 @pytest.mark.parametrize("allowed", [0, 1])
