@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from model_signing.comparison import compare_digests, compare_files, named_as, some
 from model_signing.errors import Error, FileError, MismatchError, StatementError, UsageError
-from model_signing.hashing import Progress, Sizes, hash_function, hash_model
+from model_signing.hashing import Progress, hash_function, hash_model
 from model_signing.oms import bundle, names, statement
 from model_signing.oms.manifest import (
     DEFAULT_SHARD_SIZE,
@@ -25,7 +25,7 @@ from model_signing.oms.manifest import (
     resources,
 )
 from model_signing.oms.names import GIT_PATHS, HUB_PATH, Selection, check_name, covered
-from model_signing.sources import AnyPath, Entry, Source, local, open_source, signatures
+from model_signing.sources import AnyPath, Entry, Sizes, Source, local, open_source, signatures
 from model_signing.sources.local import LocalSource
 from model_signing.sources.signatures import Where
 
@@ -514,8 +514,8 @@ def _enumerate(
     ignore_paths = (*default, *sorted((own | asked | hub).difference(default)))
     if not entries:
         raise FileError("the model has no files (OMS 6.1)", where=str(source))
-    empty = [name for name, entry in entries.items() if not entry.size]
-    if shard_size is not None and empty:
+    sizes = Sizes(entries, entries)
+    if shard_size is not None and (empty := [name for name in entries if not sizes[name]]):
         # 6.3.2 leaves empty files out, so that nobody would notice when one comes or goes.
         raise FileError(
             "an empty file cannot be signed in shards (OMS 6.3.2)",
@@ -584,5 +584,5 @@ def _summary(
     """The attributes of `Signed`."""
     resolved = None if isinstance(source, LocalSource) else str(source)
     root, payload_digest = statement.root_digest(found.digests.values()), hashlib.sha256(payload)
-    size = sum(size or 0 for size in found.files.values())
+    size = sum(filter(None, found.files.values()))
     return signature, resolved, found, root, payload_digest.hexdigest(), len(found.files), size

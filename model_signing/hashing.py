@@ -14,7 +14,7 @@ import os
 import threading
 from bisect import insort
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from itertools import islice
 from operator import attrgetter, itemgetter
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from model_signing.errors import FileError, UsageError
 from model_signing.oms.manifest import Algorithm, Manifest, Serialization, resources
 from model_signing.oms.names import MAX_FILES
-from model_signing.sources import Buffer, Entry, Source
+from model_signing.sources import Buffer, Entry, Sizes, Source
 from model_signing.sources.local import LocalSource
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def hash_model(
     """
     order, shard_size = sorted(entries), serialization.shard_size
     sizes = Sizes(order, entries)
-    known = {**_measured(entries, serialization, copy), **(known or {})}
-    total = sum(sizes.values())
+    known = {**_measured(source, entries, serialization, copy), **(known or {})}
+    total = sizes.total()
     if shard_size and total // shard_size > MAX_FILES:
         raise UsageError("the shards are too small", expected=f"at most {MAX_FILES} shards")
     waits = getattr(source, "at_once", 0) if jobs is None and executor is None else 0
@@ -143,28 +143,14 @@ def hash_model(
 
 
 def _measured(
-    entries: Mapping[str, Entry], serialization: Serialization, copy: Copy | None
+    source: Source, entries: Mapping[str, Entry], how: Serialization, copy: Copy | None
 ) -> dict[str, str]:
     """The digests of files that were read already to find them, where they need no second look."""
-    if copy is not None or (serialization.method, serialization.hash_type) != ("files", "sha256"):
+    if isinstance(source, LocalSource):
+        return {}
+    if copy is not None or (how.method, how.hash_type) != ("files", "sha256"):
         return {}
     return {name: entry.sha256 or "" for name, entry in entries.items() if entry.measured}
-
-
-class Sizes(Mapping[str, int]):
-    """Name -> bytes, in this order, of files that are listed anyway."""
-
-    def __init__(self, order: Collection[str], entries: Mapping[str, Entry]) -> None:
-        self._order, self._entries = order, entries
-
-    def __getitem__(self, name: str) -> int:
-        return self._entries[name].size
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._order)
-
-    def __len__(self) -> int:
-        return len(self._order)
 
 
 def _range(entries: Mapping[str, Entry], sharded: bool, resource: str) -> Range:

@@ -13,7 +13,8 @@ is imported when such an address is used. It has three functions:
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeGuard
@@ -39,6 +40,34 @@ class Entry(NamedTuple):
     version: Hashable  # changes whenever the file does; None: any (for who knows its digest)
     sha256: str | None = None  # hexadecimal, as the place lists it: a claim, not a measurement ...
     measured: bool = False  # ... unless it is that of the bytes, which were read to find the file
+
+
+class Sizes(Mapping[str, int]):
+    """Name -> bytes, in this order, of files that are listed anyway.
+
+    Where they are so that a size is found sooner than an `Entry` is made, they have `size_of`.
+    """
+
+    def __init__(self, order: Collection[str], entries: Mapping[str, Entry]) -> None:
+        self._order = order
+        self._size_of: Callable[[str], int] = getattr(entries, "size_of", partial(_size, entries))
+
+    def __getitem__(self, name: str) -> int:
+        return self._size_of(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def total(self) -> int:
+        """Bytes of all files."""
+        return sum(map(self._size_of, self._order))
+
+
+def _size(entries: Mapping[str, Entry], name: str) -> int:
+    return entries[name].size
 
 
 class Source(Protocol):

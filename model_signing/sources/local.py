@@ -33,6 +33,7 @@ _UTF8 = sys.getfilesystemencoding() == "utf-8"
 _HUB_KINDS = ("models--", "datasets--", "spaces--")
 _CLONE = 0x40049409  # FICLONE of linux/fs.h, on most processors; elsewhere it is an unknown number
 _VERSION = struct.Struct("=QQqqq")  # device, inode, size, both times
+_SIZE = struct.Struct("=16xq")  # the size in it
 _BUFFER_BYTES = 1 << 20  # stays in a core's cache between reading and hashing
 _AHEAD_BYTES = 2 << 20  # at a time: another core's cache has them anyway
 _WORTH_A_THREAD = 256 << 20  # bytes: in less, no time is won that its import does not take
@@ -63,6 +64,11 @@ class Listing(Mapping[str, Entry]):
         at = self._numbers[name] * _VERSION.size
         version = _VERSION.unpack_from(self._versions, at)
         return Entry(version[2], version)
+
+    def size_of(self, name: str) -> int:
+        """The size of a file; see `Sizes`."""
+        size: int = _SIZE.unpack_from(self._versions, self._numbers[name] * _VERSION.size)[0]
+        return size
 
     def __contains__(self, name: object) -> bool:
         return name in self._numbers

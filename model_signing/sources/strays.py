@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from model_signing.errors import FileError
-from model_signing.sources import Entry, Source
+from model_signing.sources import Entry, Sizes, Source
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _MAX_POINTER_BYTES = 200  # without extensions
@@ -41,13 +41,13 @@ def inspected(source: Source, entries: Mapping[str, Entry]) -> list[str]:
     Raises:
         FileError: A private key, which would be published; or a file that cannot be read.
     """
-    small = [name for name, entry in entries.items() if entry.size <= _MAX_KEY_BYTES]
+    small = {name: size for name, size in Sizes(entries, entries).items() if size <= _MAX_KEY_BYTES}
     likely = len(small) > _MAX_FILES
     pointers = []
-    for name in small:
-        entry = entries[name]
-        if likely and entry.size > _MAX_POINTER_BYTES and not name.endswith(_KEY_NAMES):
+    for name, size in small.items():
+        if likely and size > _MAX_POINTER_BYTES and not name.endswith(_KEY_NAMES):
             continue
+        entry = entries[name]
         data = b"".join(source.read(name, entry, 0, entry.size))
         if b"PRIVATE KEY-----" in data and re.search(_PRIVATE_KEY, data):
             raise FileError(
