@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ _PATIENCE = 120.0  # seconds
 def describe(
     confinement: Confinement,
     variables: Mapping[str, str],
+    program: str,
     *,
     requirements_sha256: str | None,
     source_sha256: str,
@@ -48,10 +50,11 @@ def describe(
     Args:
         confinement: Where it runs.
         variables: The variables that it has.
+        program: Its first word, which is asked if it is a Python by its name; else that on PATH.
         requirements_sha256: Of the lock that it was installed from, hexadecimal, if of one.
         source_sha256: Of the source that it runs in, hexadecimal.
     """
-    told = _ask(confinement, variables)
+    told = _ask(confinement, variables, program)
     packages = told.get("packages")
     packages = packages if isinstance(packages, dict) else {}
     known = {str(name): str(version) for name, version in packages.items() if name and version}
@@ -69,8 +72,9 @@ def describe(
     )
 
 
-def _ask(confinement: Confinement, variables: Mapping[str, str]) -> dict[str, Any]:
-    for name in ("python", "python3"):
+def _ask(confinement: Confinement, variables: Mapping[str, str], program: str) -> dict[str, Any]:
+    own = [program] if re.fullmatch(r"(/.*/)?python[0-9.]*", program) else []
+    for name in (*own, "python", "python3"):
         command = [name, "-I", "-c", _ASK]
         try:
             done = confinement.run(

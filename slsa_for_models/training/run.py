@@ -146,7 +146,11 @@ def train(plan: Plan, machine: Machine, output: Path, say: Say) -> TrainingRecor
         variables = _variables(plan, machine, programs, workspace)
         place = Confinement(place.form, workspace, (*placed, *bases), plan.network)
         environment = describe(
-            place, variables, requirements_sha256=lock_sha256, source_sha256=source_sha256
+            place,
+            variables,
+            plan.words[0],
+            requirements_sha256=lock_sha256,
+            source_sha256=source_sha256,
         )
         started = _now()
         _run(plan, place, variables)

@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from model_signing.sources import PLACES
 from sandbox.github.workflows import load
+from slsa_for_models.evidence import training_plan
 from slsa_for_models.models.formats import FORMATS
 from tests.workflows.runs import PRODUCT, ROOT, git_files
 
@@ -79,10 +81,23 @@ def test_the_train_action_has_the_clients_that_addresses_need(
     assert f"role={role}\n" in (tmp_path / "o").read_text()
 
 
-def test_the_example_for_clusters_is_that_for_the_workflow() -> None:
-    workflow = load(ROOT / "examples/train-your-own.yml")["jobs"]["model"]["with"]
-    plan = json.loads((ROOT / "examples/scikit-learn/plan.json").read_bytes())
-    assert plan == {name: value.strip() for name, value in workflow.items()}
+@pytest.mark.parametrize(
+    ("project", "workflow"),
+    [("scikit-learn", "train-your-own.yml"), ("pytorch", "train-your-own-pytorch.yml")],
+)
+def test_an_example_is_whole_and_the_same_for_clusters(project: str, workflow: str) -> None:
+    given = load(ROOT / "examples" / workflow)["jobs"]["model"]["with"]
+    folder = ROOT / "examples" / project
+    assert json.loads((folder / "plan.json").read_bytes()) == {
+        name: value.strip() for name, value in given.items()
+    }
+    plan = training_plan.read(given)
+    for pin in plan.data:
+        assert sha256((folder / pin.path).read_bytes()).hexdigest() == pin.sha256
+    lock = (folder / plan.requirements).read_bytes()
+    training_plan.check_lock(lock, plan.requirements)
+    for name in (folder / "requirements.in").read_text().split():
+        assert f"\n{name}==" in lock.decode()
 
 
 def test_dispatching_and_calling_offer_the_same() -> None:

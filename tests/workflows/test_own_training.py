@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.checkout import programs_of
 from sandbox.github import Event, Run
 from slsa_for_models import cli
 from tests.support.crafted import REF, TRAIN, Workshop
@@ -232,3 +233,25 @@ def test_the_example_of_the_documents(sandbox: Sandbox, tmp_path: Path) -> None:
     assert "scikit-learn" in record["environment"]["packages"]
     lock = (ROOT / "examples/scikit-learn/requirements.lock").read_bytes()
     assert record["environment"]["requirements_sha256"] == hashlib.sha256(lock).hexdigest()
+
+
+@pytest.mark.full
+def test_the_pytorch_example_of_the_documents(sandbox: Sandbox, tmp_path: Path) -> None:
+    """With the packages that are here already: its lock is of a build of several gigabytes."""
+    workflow = (ROOT / "examples/train-your-own-pytorch.yml").read_text(encoding="utf-8")
+    for old, new in (
+        ("command: python ", f"command: {programs_of('pytorch')}/python "),
+        ("      requirements: requirements.lock\n", ""),
+    ):
+        assert old in workflow
+        workflow = workflow.replace(old, new)
+    consumer = sandbox.consumer(workflow)
+    shutil.copytree(ROOT / "examples/pytorch", consumer.path, dirs_exist_ok=True)
+    run = sandbox.run("consume.yml", consumer, others=[sandbox.product()], event_name="push")
+    assert run.conclusion == "success", said(run)
+    assert run.jobs["model"].outputs["verdict"] == "verified"
+    run.extract("model.pt", tmp_path)
+    record = json.loads((tmp_path / "training.json").read_bytes())
+    assert record["metrics"]["loss"] < 1
+    assert record["parameters"] == {"seed": 0, "rate": 0.05, "steps": 300}
+    assert "torch" in record["environment"]["packages"]

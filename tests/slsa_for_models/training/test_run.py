@@ -595,6 +595,11 @@ def test_requirements_that_are_a_link_elsewhere(bench: Bench) -> None:
     assert "a link leads out of the source" in said and "root" not in said
 
 
+def test_the_interpreter_that_a_command_names_is_the_one_described(bench: Bench) -> None:
+    assert bench.train(sys.executable, "-c", "open('m', 'w').write('x')")[0] == 0
+    assert bench.record().environment.packages["pytest"] == pytest.__version__
+
+
 def test_locked_packages_are_installed_for_the_command(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
