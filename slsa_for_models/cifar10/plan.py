@@ -36,7 +36,7 @@ def of(format: Format, parameters: Mapping[str, Scalar], data: Sequence[Pin]) ->
         command=(*COMMAND, format.name, "{parameters}"),
         model=format.name,
         data=tuple(data),
-        parameters=parameters,
+        parameters=dict(sorted(parameters.items())),  # as a record has them
         metrics=_METRICS,
     )
 

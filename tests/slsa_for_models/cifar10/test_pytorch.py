@@ -43,7 +43,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
     """One run of the command: its output folder, and what it printed."""
     output = tmp_path_factory.mktemp("trained") / "out"
-    done = runs.run_cli("train", "pytorch_model.pth", *IMAGES, "--output-dir", output)
+    options = ("--minimum-accuracy=0.01", "--output-dir", output)
+    done = runs.run_cli("train", "pytorch_model.pth", *IMAGES, *options)
     assert done.returncode == 0, done.stderr
     return output, done
 
@@ -129,7 +130,8 @@ def test_record_says_what_was_done(trained):
     assert digest in done.stdout
     assert told.model.size == (output / "pytorch_model.pth").stat().st_size
     assert {file.uri for file in told.dataset.files} == {"synthetic:1500/300"}
-    assert told.parameters == {"epochs": 3, "seed": 0, "threads": 1}
+    given = {"epochs": 3, "minimum-accuracy": 0.01, "seed": 0, "threads": 1}
+    assert told.parameters == given
     assert {"epoch.1.loss", "epoch.3.accuracy"} <= told.metrics.keys()
     assert (told.environment.network, told.environment.confinement) == ("none", "user namespace")
     assert told.environment.packages["torch"] == version("torch")
