@@ -117,7 +117,13 @@ def hash_model(
         order = [resource for resource in order if resource not in known]
         total = sum(part_of(resource).size for resource in order)
     tiny = _TINY if executor is None and not waits else -1
-    batches, large = _batches(order, part_of, tiny, _FILE_COST_ELSEWHERE if waits else _FILE_COST)
+    batches, large = _batches(
+        order,
+        part_of,
+        sizes if shard_size is None else None,
+        tiny,
+        _FILE_COST_ELSEWHERE if waits else _FILE_COST,
+    )
     threads = max(1, jobs // max(1, large))
     done = 0
 
@@ -163,9 +169,15 @@ def _range(entries: Mapping[str, Entry], sharded: bool, resource: str) -> Range:
 
 
 def _batches(
-    resources: Iterable[str], part_of: Callable[[str], Range], tiny: int, file_cost: int
+    resources: Iterable[str],
+    part_of: Callable[[str], Range],
+    sizes: Mapping[str, int] | None,
+    tiny: int,
+    file_cost: int,
 ) -> tuple[list[_Batch], int]:
     """The resources in batches of similar cost, the most expensive first; how many are large.
+
+    If they are whole files, their `sizes` are known without looking at each `part_of` them.
 
     Our own threads take turns with the interpreter, which is most of the work on a tiny file: one
     thread is faster than two. So all those of up to `tiny` bytes are one batch there.
@@ -176,14 +188,18 @@ def _batches(
     together: dict[str, list[str]] = defaultdict(list)
     larger: list[tuple[int, str]] = []
     for resource in resources:
-        part = part_of(resource)
-        if part.entry.sha256 is not None and part.size != part.entry.size:
-            together[part.name].append(resource)
-        elif part.size <= tiny:
-            batches[-1].append(resource)
-            costs[-1] += part.size + file_cost
+        if sizes is not None:
+            size = sizes[resource]
         else:
-            larger.append((part.size, resource))
+            _, name, _, size, entry = part_of(resource)
+            if entry.sha256 is not None and size != entry.size:
+                together[name].append(resource)
+                continue
+        if size <= tiny:
+            batches[-1].append(resource)
+            costs[-1] += size + file_cost
+        else:
+            larger.append((size, resource))
     cost = 0
     larger.sort(key=itemgetter(0), reverse=True)
     for size, resource in larger:
