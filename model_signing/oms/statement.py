@@ -26,7 +26,8 @@ LEGACY_PREDICATE_TYPE = "https://model_signing/Digests/v0.1"
 
 _ANOTHER = "not an OMS statement (OMS 8.3)"
 _RESOURCE = ("name", "digest", "algorithm")  # other fields are ignored (OMS 5.2.1)
-_SHORT = 1 << 16  # bytes
+_FIELDS = frozenset(_RESOURCE)
+_SHORT = 4 << 20  # bytes: of them, 40 MB of objects are made at most
 _AT_ONCE = 10_000  # resources that are encoded together
 _MAX_SHARD_SIZE = 1 << 62  # bytes
 _FEW_PARTS = 200_000  # of JSON, see `strict_json.parts`
@@ -193,7 +194,7 @@ class Resources:
         """
         if self.malformed is not None:
             return
-        if type(resource) is not dict or not resource.keys() >= {*_RESOURCE}:
+        if type(resource) is not dict or not resource.keys() >= _FIELDS:
             self.malformed = len(self), resource
             return
         algorithm = resource["algorithm"]
