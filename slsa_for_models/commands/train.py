@@ -94,6 +94,12 @@ _RECIPE: dict[str, command_line.Row] = {
         number(0, 1, float),
     ),
 }
+# Inputs of a recipe, and what a workflow has for those that nobody chose.
+_OF_A_RECIPE = {name[2:]: "" for name in _RECIPE} | {
+    "dataset": "cifar10",
+    "epochs": "6",
+    "seed": "0",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -146,13 +152,21 @@ def _inputs(args: argparse.Namespace) -> dict[str, object] | None:
     _refuse(args, (*_STATED, *_RECIPE), "an input already")
     given: dict[str, object] = dict(parse_inputs(args.workflow_inputs))
     inputs = {name: value for name, value in given.items() if value != ""}
-    known = {*training_plan.INPUTS, *_OF_THE_ACTION, *(name[2:] for name in _RECIPE)}
+    known = {*training_plan.INPUTS, *_OF_THE_ACTION, *_OF_A_RECIPE}
     if odd := sorted({*inputs} - known):
         raise UsageError(
             "the inputs have one that is not known",
             where="--workflow-inputs",
             found=odd[0],
             fix=command_line.suggestion(odd[0], known),
+        )
+    ignored = {*_OF_A_RECIPE, "data-artifact"} & {*inputs} if inputs.get("command") else set()
+    if odd := sorted(one for one in ignored if str(inputs[one]) != _OF_A_RECIPE.get(one)):
+        raise UsageError(
+            "with a command no recipe is trained, and these inputs are a recipe's",
+            where="--workflow-inputs",
+            found=", ".join(odd),
+            fix="leave them out; a command has its own in the input parameters",
         )
     if args.model and PurePosixPath(str(inputs.setdefault("model", args.model))).name != args.model:
         raise UsageError(

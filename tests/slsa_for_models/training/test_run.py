@@ -98,6 +98,8 @@ def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
         ({"command": "true", "model": "m"}, ("--", "false"), "an input already"),
         ({"model": "pytorch_model.pth", "requirements": "r.txt"}, (), "are a command's"),
         ({"model": "pytorch_model.pth", "network": "allowed"}, (), "are a command's"),
+        ({"command": "true", "model": "m", "epochs": 5}, (), "are a recipe's"),
+        ({"command": "true", "model": "m", "data-artifact": "x"}, (), "are a recipe's"),
         ({"model": "pytorch_model"}, (), "unknown model format"),
         ({}, (), "neither a command nor a format"),
         ({"epochs": 0}, ("--model", "pytorch_model.pth"), "not a number from 1"),
