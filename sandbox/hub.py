@@ -51,7 +51,7 @@ class Hub:
         self.fault: Callable[[Request], Reply | None] = lambda _: None
         self._blobs: dict[str, bytes] = {}
         self._hub, self._storage = LocalServer(self._answer), LocalServer(self._stored)
-        self.endpoint = f"http://127.0.0.1:{self._hub.port}"
+        self.endpoint = self._hub.url
 
     def __enter__(self) -> Hub:
         self._hub.__enter__()

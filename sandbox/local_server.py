@@ -1,4 +1,4 @@
-"""HTTP on this machine, for the sandbox's services: one function answers what one port is asked.
+"""HTTP on this machine, for the services of the sandbox and of tests: who answers at one port.
 
 For demonstrations and tests only.
 """
@@ -48,26 +48,30 @@ class Reply:
         return cls(status, json.dumps(document).encode())
 
 
-class LocalServer:
+class Serving:
     """Answers on 127.0.0.1, at a free port, while in its context.
+
+    Args:
+        handler: Makes what answers a request.
 
     Attributes:
         port: The port, from the start on.
     """
 
-    def __init__(self, answer: Callable[[Request], Reply]) -> None:
-        class Handler(_Handler):
-            pass
-
-        Handler.answer = staticmethod(answer)
-        self._server = _Server(("127.0.0.1", 0), Handler)
+    def __init__(self, handler: Callable[..., BaseHTTPRequestHandler]) -> None:
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_port
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
 
-    def __enter__(self) -> LocalServer:
+    @property
+    def url(self) -> str:
+        """Its address, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Serving:
         self._thread.start()
         return self
 
@@ -79,6 +83,17 @@ class LocalServer:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class LocalServer(Serving):
+    """The same, where one function answers what is asked."""
+
+    def __init__(self, answer: Callable[[Request], Reply]) -> None:
+        class Handler(_Handler):
+            pass
+
+        Handler.answer = staticmethod(answer)
+        super().__init__(Handler)
 
 
 class _Server(ThreadingHTTPServer):

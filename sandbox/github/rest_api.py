@@ -24,7 +24,7 @@ def github_api(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         return Reply.of_json(200 if document else 404, document or {"message": "Not Found"})
 
     with LocalServer(answer) as server:
-        yield f"http://127.0.0.1:{server.port}"
+        yield server.url
 
 
 def workflow_run(

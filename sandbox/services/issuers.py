@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from sandbox.local_server import Serving
 from sandbox.sigstore.authority import make_authority
 from sandbox.sigstore.oidc import Oidc
 
@@ -58,23 +58,20 @@ class Issuers:
             pass
 
         Handler.oidc, Handler.tls = oidc, tls
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._server = Serving(Handler)
 
     @property
     def environment(self) -> Mapping[str, str]:
         """The variables of a Go program that is to use the proxy."""
-        proxy = f"http://127.0.0.1:{self._server.server_port}"
         return {
-            "HTTPS_PROXY": proxy,
+            "HTTPS_PROXY": self._server.url,
             "NO_PROXY": "localhost,127.0.0.1",
             "SSL_CERT_FILE": str(self._root),
             "SSL_CERT_DIR": str(self._root.parent / "no-such-folder"),
         }
 
     def __enter__(self) -> Issuers:
-        self._thread.start()
+        self._server.__enter__()
         return self
 
     def __exit__(
@@ -83,8 +80,7 @@ class Issuers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.__exit__(kind, error, trace)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -10,14 +10,15 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from sandbox.local_server import Serving
 from tests.setup.conftest import BUILDER, ROOT, Build, environments
 
 NOBODY = "http://127.0.0.1:9/simple"  # nobody listens on the discard port
@@ -61,19 +62,15 @@ class Index(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def serve() -> Iterator[Callable[..., tuple[str, list[str]]]]:
     """Starts an index of some pages; gives its address and the list of what it was asked."""
-    servers = []
+    stack = ExitStack()
 
     def start(pages: dict[str, bytes], refusal: int = 404) -> tuple[str, list[str]]:
         asked: list[str] = []
         handler = type("Index", (Index,), {"pages": pages, "asked": asked, "refusal": refusal})
-        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}", asked
+        return stack.enter_context(Serving(handler)).url, asked
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with stack:
+        yield start
 
 
 # Settings

@@ -9,7 +9,6 @@ import re
 import shutil
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 import requests
 
+from sandbox.local_server import Serving
 from sandbox.services import programs
 from tests.support import debian
 from tests.support.limits import ended_with_us, limited, until
@@ -161,17 +161,11 @@ class FaultyRegistry:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Requests)
-        self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.server = Serving(Requests)
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self.server.server_port}"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        return self.server.url.partition("://")[2]
 
     def answer(self, handler: Handler) -> None:
         """As a registry does."""
@@ -253,10 +247,8 @@ def refuse(handler: Handler, status: int, code: str, **headers: str) -> None:
 def faulty() -> Iterator[FaultyRegistry]:
     """A `FaultyRegistry` that runs."""
     registry = FaultyRegistry()
-    try:
+    with registry.server:
         yield registry
-    finally:
-        registry.close()
 
 
 def built(name: str) -> Path:

@@ -9,10 +9,9 @@ import io
 import json
 import re
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ import pytest
 from sandbox.github import Run
 from sandbox.github.repositories import Repository
 from sandbox.github.workflows import WorkflowError
+from sandbox.local_server import Serving
 from slsa_for_models.cifar10.archive import SHA256 as CIFAR10_SHA256
 from slsa_for_models.models.formats import FORMATS
 from tests.workflows.runs import ROOT, Sandbox
@@ -426,10 +426,8 @@ def mirror() -> Iterator[tuple[str, bytes, list[str]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/cifar", content, asked
-        server.shutdown()
+    with Serving(Handler) as server:
+        yield f"{server.url}/cifar", content, asked
 
 
 @pytest.mark.full

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from rfc3161_client import decode_timestamp_response
@@ -14,6 +13,7 @@ from rfc3161_client import decode_timestamp_response
 from model_signing.errors import SigningError
 from model_signing.methods import services
 from model_signing.methods.timestamps import timestamp
+from sandbox.local_server import Serving
 from sandbox.sigstore import LocalSigstore
 
 
@@ -59,12 +59,8 @@ def authority(sigstore: LocalSigstore, how: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Says nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
+    with Serving(Handler) as server:
+        yield f"{server.url}/"
 
 
 @pytest.mark.parametrize("how", ["as it should", "in pieces", "redirect 307", "redirect 308"])

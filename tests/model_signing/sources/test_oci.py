@@ -750,7 +750,7 @@ def test_a_token_is_never_sent_to_another_host(
     source = open_source(f"oci://{faulty.host}/m:v1")
     with registries.faulty() as storage:
         storage.blobs = faulty.blobs
-        elsewhere = f"http://localhost:{storage.server.server_port}"
+        elsewhere = f"http://localhost:{storage.server.port}"
         ask = faulty.fault
 
         def move(handler: Handler) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sandbox.local_server import Serving
 from slsa_for_models import cli
 from slsa_for_models.errors import RunError
 from slsa_for_models.verdict import run_conclusion
@@ -41,8 +41,8 @@ class Api:
         self.headers: dict[str, str] = {}
         self.chunked = False
         self.requests: list[tuple[str, str | None]] = []
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.server = Serving(self._handler())
+        self.url = self.server.url
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         api = self
@@ -75,13 +75,8 @@ class Api:
 @pytest.fixture
 def api() -> Iterator[Api]:
     api = Api()
-    serve = {"target": api.server.serve_forever, "kwargs": {"poll_interval": 0.02}}
-    thread = threading.Thread(**serve, daemon=True)
-    thread.start()
-    yield api
-    api.server.shutdown()
-    thread.join(60)
-    api.server.server_close()
+    with api.server:
+        yield api
 
 
 def check(api: Api, run: str = RUN, answer: dict[str, Any] | None = None, **options: Any) -> str:
