@@ -196,6 +196,9 @@ def _as_options(args: argparse.Namespace, inputs: Mapping[str, object]) -> argpa
         )
     words = [f"--{name}={value}" for name, value in given.items() if f"--{name}" in _RECIPE]
     if "data-artifact" in given:
+        if args.artifacts is None:
+            where = "input data-artifact"
+            raise UsageError("there are no artifacts here", where=where, fix="give --artifacts DIR")
         words.append(f"--data-dir={args.artifacts}")
         if found := sorted({"data-dir", "dataset-url"} & {*given}):
             expected = "one of data-artifact, data-dir and dataset-url"

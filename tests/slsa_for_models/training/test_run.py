@@ -101,6 +101,7 @@ def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
         ({"model": "pytorch_model.pth", "network": "allowed"}, (), "are a command's"),
         ({"command": "true", "model": "m", "epochs": 5}, (), "are a recipe's"),
         ({"command": "true", "model": "m", "data-artifact": "x"}, (), "are a recipe's"),
+        ({"model": "pytorch_model.pth", "data-artifact": "x"}, (), "give --artifacts DIR"),
         ({"model": "pytorch_model"}, (), "unknown model format"),
         ({}, (), "neither a command nor a format"),
         ({"epochs": 0}, ("--model", "pytorch_model.pth"), "not a number from 1"),
