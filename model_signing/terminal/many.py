@@ -155,7 +155,7 @@ def _in_processes(
             while waiting and len(begun) < at_once:
                 ours, theirs = fork.Pipe()
                 serve = (lambda number: one(models[number]), theirs, [*begun, ours])
-                process = fork.Process(target=_serve, args=serve)
+                process = fork.Process(target=_serve, args=serve, daemon=True)
                 process.start()
                 theirs.close()
                 ready.register(ours, EVENT_READ)
