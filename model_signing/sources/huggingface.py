@@ -81,7 +81,7 @@ class HubSource:
             files = ((self.name, entry) for name, entry in files if name == self.path)
             one = next(files, None)
             if one is None:
-                raise FileError(_SAYS["EntryNotFound"][0], where=str(self), fix="check the name")
+                raise self._absent()
             files = iter([one])
         return remote.listed(files, selection, str(self))
 
@@ -95,16 +95,23 @@ class HubSource:
         wanted: tuple[str, ...] = remote.signature_names(self.name)
         if self.single:
             wanted = (f"{self.path.rpartition('/')[0]}/{wanted[1]}".lstrip("/"),)
+        whole, is_there = self._whole, not self.single
         for name, entry in self._files():
+            is_there = is_there or name == self.path
             if name in wanted and entry.size <= remote.MAX_SIGNATURE:
-                whole = self._whole
                 yield f"{whole}/{name}", b"".join(whole.read(name, entry, 0, entry.size))
+        if not is_there:
+            raise self._absent()
 
     def inside(self, address: str) -> str | None:
         """The name of a file of this repository; see `RemoteSource`."""
         there = _parsed(address)
         same = (there.type, there.id) == (self.kind, self.repository) and not self.single
         return (there.path_in_repo or None) if same else None
+
+    def _absent(self) -> FileError:
+        message, fix = _SAYS["EntryNotFound"]
+        return FileError(message, where=str(self), fix=fix)
 
     @property
     def _whole(self) -> HubSource:

@@ -142,6 +142,8 @@ def test_one_file_of_a_repository(hub: Hub, tmp_path: Path) -> None:
     assert verified.resolved == f"{ADDRESS}@{commit_of(hub)}/weights/model.safetensors"
     with pytest.raises(FileError, match="no such file"):
         model_signing.digest(f"{ADDRESS}/weights/absent")
+    with pytest.raises(FileError, match="no such file"):
+        model_signing.verify(f"{ADDRESS}/weights", None, VERIFY)  # a folder
 
 
 def test_a_training_reads_a_pinned_file(
