@@ -42,7 +42,7 @@ def read(place: Where) -> bytes:
         return safe_files.read_bounded(place)
     data = _older(place)
     if data is None:
-        raise FileError("there is no signature at this address", where=place)
+        raise FileError("there is no file at this address", where=place)
     return data
 
 
