@@ -5,6 +5,7 @@ The names begin with the model's own, so that the evidence of two models in a fo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -113,7 +114,8 @@ def _fetched(stack: ExitStack, address: str) -> Path:
 
 def _name(address: str) -> str:
     name = address.rpartition("/")[2]
-    return "evidence" if name in ("", ".", "..") else name
+    # Places have longer names than file systems.
+    return "evidence" if name in ("", ".", "..") or len(os.fsencode(name)) > 255 else name
 
 
 @contextmanager

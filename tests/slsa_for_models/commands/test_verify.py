@@ -42,7 +42,7 @@ def test_each_file_of_evidence_may_lie_at_an_address(workshop: Workshop, hub: Hu
         workshop.train_provenance(model),
         workshop.record_file(model),
     )
-    here = {f"{number}/evidence": path.read_bytes() for number, path in enumerate(paths)}
+    here = {f"{number}/{'evidence' * 40}": path.read_bytes() for number, path in enumerate(paths)}
     hub.commit("org/evidence", here)
     words = [word for pair in zip(options, here, strict=True) for word in pair]
     words = [f"hf://org/evidence/{word}" if word in here else word for word in words]
@@ -52,7 +52,7 @@ def test_each_file_of_evidence_may_lie_at_an_address(workshop: Workshop, hub: Hu
     assert (code, refusals(verdict)) == (0, [])
     assert "--provenance hf://org/evidence/1/evidence" in page.read_text()
     for number in range(3):
-        hub.commit("org/evidence", {**here, f"{number}/evidence": b"other"})
+        hub.commit("org/evidence", {**here, f"{number}/{'evidence' * 40}": b"other"})
         assert workshop.verify(model, *words, *EXPECTED)[0] == 1
     hub.commit("org/evidence", {"other": b""})
     assert workshop.verify(model, *words, *EXPECTED)[0] == 1
