@@ -6,8 +6,8 @@ import json
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,13 +153,14 @@ def _in_processes(
     try:
         while waiting or begun:
             while waiting and len(begun) < at_once:
-                ours, theirs = fork.Pipe()
-                serve = (lambda number: one(models[number]), theirs, [*begun, ours])
-                process = fork.Process(target=_serve, args=serve, daemon=True)
-                process.start()
-                theirs.close()
-                ready.register(ours, EVENT_READ)
-                begun[ours] = process, _ask(ours, waiting)
+                with _not_stopped():
+                    ours, theirs = fork.Pipe()
+                    serve = (lambda number: one(models[number]), theirs, [*begun, ours])
+                    process = fork.Process(target=_serve, args=serve, daemon=True)
+                    process.start()
+                    theirs.close()
+                    ready.register(ours, EVENT_READ)
+                    begun[ours] = process, _ask(ours, waiting)
             pipes: list[Any] = [key.fileobj for key, _events in ready.select()]
             for pipe in pipes:
                 process, number = begun.pop(pipe)
@@ -184,6 +185,18 @@ def _in_processes(
         ready.close()
 
 
+@contextmanager
+def _not_stopped() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait: no process is begun that nobody would end."""
+    import signal
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _ask(pipe: Connection, waiting: deque[int]) -> int:
     """Gives the next model's number to a process, and returns it."""
     number = waiting.popleft()
@@ -204,11 +217,23 @@ def _serve(
     answer: Callable[[int], Done], pipe: Connection, of_others: Sequence[Connection]
 ) -> None:
     """Answers what the pipe asks, until its other end is closed, by whatever end of the run."""
+    import signal
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # told twice, it would end with a traceback
+        raise KeyboardInterrupt
+
     for other in of_others:
         other.close()
     with suppress(EOFError, OSError, KeyboardInterrupt):
-        while True:
-            pipe.send(answer(pipe.recv()))
+        try:
+            # Ctrl-C, which all processes hear, stays blocked: whoever began them ends them.
+            signal.signal(signal.SIGTERM, stop)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            while True:
+                pipe.send(answer(pipe.recv()))
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Table:
