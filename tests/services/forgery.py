@@ -22,7 +22,11 @@ from sandbox.sigstore.fulcio import EXTENSION_ARC, SCT_LIST
 from tests.support.material import base64_of, der, key_usage, sign_raw, statement
 
 PERSON = "dev@example.test"
-NOW = datetime.now(timezone.utc).replace(microsecond=0)
+
+
+def ahead(**by: float) -> datetime:
+    """A time so far from now. No test begins when its module is imported."""
+    return datetime.now(timezone.utc).replace(microsecond=0) + timedelta(**by)
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class Leaf:
     key_uses: Sequence[str] | None = ("digital_signature",)
     issuers: tuple[str | None, str | None] = ("same", "same")
     more: Sequence[tuple[x509.ExtensionType, bool]] = ()
-    start: datetime = NOW - timedelta(minutes=1)
-    end: datetime = NOW + timedelta(minutes=9)
+    start: datetime = field(default_factory=lambda: ahead(minutes=-1))
+    end: datetime = field(default_factory=lambda: ahead(minutes=9))
     subject: x509.Name = field(default_factory=lambda: x509.Name([]))
     scts: Sequence[LocalSigstore] | None = None
     strayed: bool = False

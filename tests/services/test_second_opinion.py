@@ -26,7 +26,7 @@ from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from tests.fuzz.fuzz_bundles import Fuzzer
 from tests.services.conftest import Cosign
-from tests.services.forgery import NOW, PERSON, Leaf, forge, timestamp
+from tests.services.forgery import PERSON, Leaf, ahead, forge, timestamp
 from tests.support.material import base64_of, edited, statement
 
 Json = dict[str, Any]
@@ -110,18 +110,14 @@ CERTIFICATES: dict[str, Callable[[LocalSigstore, LocalSigstore], Leaf]] = {
     "a foreign one beside a good one": lambda own, foreign: Leaf(scts=[foreign, own]),
     "a good one beside a foreign one": lambda own, foreign: Leaf(scts=[own, foreign]),
     "the timestamp of another certificate": lambda own, foreign: Leaf(strayed=True),
-    "expired before": lambda own, foreign: Leaf(
-        start=NOW - timedelta(minutes=20), end=NOW - timedelta(minutes=10)
-    ),
-    "valid afterwards": lambda own, foreign: Leaf(
-        start=NOW + timedelta(minutes=10), end=NOW + timedelta(minutes=20)
-    ),
+    "expired before": lambda own, foreign: Leaf(start=ahead(minutes=-20), end=ahead(minutes=-10)),
+    "valid afterwards": lambda own, foreign: Leaf(start=ahead(minutes=10), end=ahead(minutes=20)),
     "an unknown critical extension": lambda own, foreign: Leaf(more=[unknown(critical=True)]),
     "an unknown extension": lambda own, foreign: Leaf(more=[unknown(critical=False)]),
     "a subject": lambda own, foreign: Leaf(
         subject=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody")])
     ),
-    "a year": lambda own, foreign: Leaf(end=NOW + timedelta(days=365)),
+    "a year": lambda own, foreign: Leaf(end=ahead(days=365)),
 }
 
 
@@ -246,8 +242,8 @@ BUNDLES: dict[str, Change] = {
 PARTS = ("certificateAuthorities", "ctlogs", "tlogs", "timestampAuthorities")
 
 
-def when(**ahead: float) -> str:
-    return (NOW + timedelta(**ahead)).strftime("%Y-%m-%dT%H:%M:%SZ")
+def when(days: int) -> str:
+    return ahead(days=days).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def window(part: str, **valid: str) -> Change:
@@ -287,7 +283,7 @@ def expired_only(part: str) -> Change:
 
 ROOTS: dict[str, Change] = {
     **{f"{part}: ended": window(part, start=when(days=-9), end=when(days=-1)) for part in PARTS},
-    **{f"{part}: starts later": window(part, start=when(hours=1)) for part in PARTS},
+    **{f"{part}: starts later": window(part, start=when(days=1)) for part in PARTS},
     **{
         f"{part}: in its window": window(part, start=when(days=-9), end=when(days=1))
         for part in PARTS
