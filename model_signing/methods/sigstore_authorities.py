@@ -69,7 +69,8 @@ def verify(root: TrustedRoot, signed: Bundle) -> tuple[bytes, list[datetime]]:
     #    time, SCT, inclusion proof and checkpoint, DSSE signature, consistency of the log entry
     #    with the envelope. The windows of the trust root are left to the steps below.
     every = {kind: list(getattr(root._inner, kind.field)) for kind in _KINDS}
-    _require_readable(every[_TSA])
+    for kind in (_CA, _TSA):
+        _require_readable(kind, every[kind])
     payload, times = _verified(_of(root, every), signed)
     # 2. What the entry names must be a trusted log: the key id is a hint to sigstore-python.
     entry: Any = signed.log_entry._inner
@@ -101,15 +102,18 @@ def verify(root: TrustedRoot, signed: Bundle) -> tuple[bytes, list[datetime]]:
     return payload, times
 
 
-def _require_readable(authorities: list[Any]) -> None:
-    """Raises before OpenSSL meets a certificate on which its caller in Rust panics, and says so."""
+def _require_readable(kind: _Kind, authorities: list[Any]) -> None:
+    """Raises before OpenSSL meets a certificate on which its caller in Rust panics, and says so.
+
+    Also of a certificate that no proof would need: such a trust root was not meant like that.
+    """
     for one in authorities:
         for certificate in one.cert_chain.certificates:
             try:
                 x509.parse(certificate.raw_bytes)
             except errors.CertificateError as error:  # noqa: PERF203 - the first ends it
                 message = "a certificate of the trust root is malformed"
-                where = f"trust root, {_camel(_TSA.field)}"
+                where = f"trust root, {_camel(kind.field)}"
                 raise errors.CertificateError(message, where=where, found=error.found) from None
 
 
