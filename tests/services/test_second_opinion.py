@@ -398,15 +398,18 @@ def test_by_name(what: str, court: Court, instances: tuple[LocalSigstore, LocalS
     assert there == (what in REFUSED_HERE_ONLY), f"cosign accepts; we: {ours}"
 
 
-def with_log_ids(root: bytes) -> bytes:
-    """A trust root whose certificate logs have the identifier of their key (RFC 6962 3.2).
+def with_names_of_logs(root: bytes, own: LocalSigstore) -> bytes:
+    """A trust root that calls its logs what cosign calls them; here their keys decide.
 
-    It is made of the trusted key here, and the copy of it is not read; cosign goes by the copy.
+    Certificate logs have the identifier of their key (RFC 6962 3.2), of which the copy is not read
+    here. Of a transparency log cosign takes the host of the address for its name in checkpoints.
     """
     document = json.loads(root)
     for log in document["ctlogs"]:
         key = base64.b64decode(log["publicKey"]["rawBytes"])
         log["logId"] = {"keyId": base64_of(hashlib.sha256(key).digest())}
+    for log in document["tlogs"]:
+        log["baseUrl"] = own.trusted_root()["tlogs"][0]["baseUrl"]
     return json.dumps(document).encode()
 
 
@@ -428,7 +431,7 @@ def test_at_random(
         ours = court.ours(data, root)
         theirs = court.theirs(data, root)
         known = any(words in theirs for words in READ_HERE_ONLY)
-        if not ours and theirs and not known and court.theirs(data, with_log_ids(root)):
+        if not ours and theirs and not known and court.theirs(data, with_names_of_logs(root, own)):
             against.append((number, theirs))
         here, there = ("refused" if said else "accepted" for said in (ours, theirs))
         outcomes[f"{here} here, {there} there"] += 1
