@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,13 +140,11 @@ def _worth_processes(models: Sequence[Any], at_once: int) -> bool:
 
 
 def _in_processes(
-    models: Sequence[Any], one: Callable[[Any], Done], at_once: int, _: threading.Event
+    models: Sequence[Any], one: Callable[[Any], Done], at_once: int, stop: threading.Event
 ) -> _Results:
     """As `_in_threads`; a process that comes to its end takes one model with it."""
-    from multiprocessing import get_context
     from selectors import EVENT_READ, DefaultSelector
 
-    fork = get_context("fork")
     waiting = deque(range(len(models)))
     begun: dict[Any, tuple[Any, int]] = {}  # our end of a pipe -> the process, its model's number
     ready = DefaultSelector()
@@ -154,13 +152,15 @@ def _in_processes(
         while waiting or begun:
             while waiting and len(begun) < at_once:
                 with _not_stopped():
-                    ours, theirs = fork.Pipe()
-                    serve = (lambda number: one(models[number]), theirs, [*begun, ours])
-                    process = fork.Process(target=_serve, args=serve, daemon=True)
-                    process.start()
-                    theirs.close()
+                    if (started := _start(lambda number: one(models[number]), begun)) is None:
+                        at_once = len(begun)
+                        break
+                    ours, process = started
                     ready.register(ours, EVENT_READ)
                     begun[ours] = process, _ask(ours, waiting)
+            if not begun:
+                yield from _in_threads([models[number] for number in waiting], one, 1, stop)
+                return
             pipes: list[Any] = [key.fileobj for key, _events in ready.select()]
             for pipe in pipes:
                 process, number = begun.pop(pipe)
@@ -183,6 +183,23 @@ def _in_processes(
             pipe.close()
             process.join()
         ready.close()
+
+
+def _start(does: Callable[[int], Done], others: Iterable[Any]) -> tuple[Connection, Any] | None:
+    """Our end of a pipe, and the process at the other; nothing where the system allows no more."""
+    from multiprocessing import get_context
+
+    fork = get_context("fork")
+    ours, theirs = fork.Pipe()
+    process = fork.Process(target=_serve, args=(does, theirs, [*others, ours]), daemon=True)
+    try:
+        process.start()
+    except OSError:
+        ours.close()
+        return None
+    finally:
+        theirs.close()
+    return ours, process
 
 
 @contextmanager

@@ -122,6 +122,18 @@ def load(path: Path, most: int = MAX_ATTESTATIONS) -> tuple[Attestation, ...]:
     return tuple(found)
 
 
+def several(path: Path) -> tuple[Attestation, ...]:
+    """The attestations of a file with more than a bundle; nothing where it is a bundle as ever.
+
+    Nor where it cannot be read: that is said where it is verified.
+    """
+    try:
+        found = load(path) if path.stat().st_size <= MAX_FILE_BYTES else ()
+    except (BundleError, OSError):
+        return ()
+    return found if len(found) > 1 or any(one.wrapped for one in found) else ()
+
+
 def _told(document: object) -> str:
     """What a document says of itself, in a line: its fields, or an error's text."""
     if not isinstance(document, dict):

@@ -7,12 +7,13 @@ files are given, it is verified like the model itself, with its own expectations
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from model_signing.errors import BundleError
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle
 from model_signing.safe_files import read_bounded
@@ -25,7 +26,7 @@ from model_signing.sources import (
     signatures,
 )
 from slsa_for_models.errors import LineageError
-from slsa_for_models.evidence import beside
+from slsa_for_models.evidence import beside, envelopes
 from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.verdict.expectations import Expectations
 from slsa_for_models.verdict.result import Evidence, Verdict, builders_word, claimed_by
@@ -109,12 +110,26 @@ def at_hand(bases: Iterable[BaseModel], trust: SigstoreTrust) -> Iterator[dict[s
             if found.path is None:
                 raise LineageError("no signature lies with a base model", where=str(source))
             evidence = Evidence(source, provenance, found.path, inside=found.inside, trust=trust)
-            payload = bundle.parse(read_bounded(found.path)).payload
             one = Given(evidence, base.expected)
-            if given.setdefault(sha256(payload).hexdigest(), one) is not one:
-                fix = "give each --base-model once"
-                raise LineageError("two base models are the same", fix=fix)
+            for digest in _statements(found.path):
+                if given.setdefault(digest, one) is not one:
+                    fix = "give each --base-model once"
+                    raise LineageError("two base models are the same", fix=fix)
         yield given
+
+
+def _statements(signature: Path) -> Iterator[str]:
+    """SHA-256 of what each signature in a file is about, hexadecimal.
+
+    Raises:
+        FileError, BundleError: It cannot be read, or is no signature.
+    """
+    several = envelopes.several(signature)
+    for item in several:
+        with suppress(BundleError):  # another kind of evidence; a signature is verified later
+            yield sha256(bundle.parse(item.data).payload).hexdigest()
+    if not several:
+        yield sha256(bundle.parse(read_bounded(signature)).payload).hexdigest()
 
 
 def first_accepted(

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence, Set
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 
 from model_signing import api
 from model_signing.api import Verified
@@ -54,7 +53,7 @@ def examine(
     signer = expected.signer
     keys = [signer.public_key] if signer and signer.public_key else []
     held: list[tuple[str, Authenticated]] = []
-    several = _several(path)
+    several = envelopes.several(path)
 
     def check() -> Verified:
         nonlocal digest
@@ -119,15 +118,6 @@ def show(
     for other in signers:
         if other is not chosen:
             table.not_checked(other.label, "Other signature", OMS, "not relied on: it holds, too")
-
-
-def _several(path: Path) -> tuple[Attestation, ...]:
-    """The attestations of a file with more than a bundle; nothing where it is a bundle as ever."""
-    try:
-        found = envelopes.load(path) if path.stat().st_size <= envelopes.MAX_FILE_BYTES else ()
-    except (BundleError, OSError):  # said where the signature is verified
-        return ()
-    return found if len(found) > 1 or found[0].wrapped else ()
 
 
 def _signatures(

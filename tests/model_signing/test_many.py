@@ -251,7 +251,7 @@ def test_many_small_models_are_looked_at_by_processes(
         file.truncate(1 << 40)  # sparse
     command = [sys.executable, "-B", "-m", "model_signing", "verify", "key", *models]
     process = subprocess.Popen(
-        [*command, "--public-key", keys[1], "--jobs", "2", "--format", "json"],
+        [*command, "--public-key", str(keys[1]), "--jobs", "2", "--format", "json"],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -278,3 +278,37 @@ def test_many_small_models_are_looked_at_by_processes(
     lost, summary = map(json.loads, out.splitlines())
     assert (process.returncode, lost["model"], lost["found"]) == (1, str(models[0]), "exit code -9")
     assert summary == {"result": "summary", "models": 40, "refused": 1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads do it")
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_where_the_system_allows_no_more_processes(
+    tmp_path: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str], allowed: int
+) -> None:
+    models = corpus(tmp_path, 40)
+    assert run(capsys, "sign", "key", *models, "--private-key", keys[0])[0] == 0
+    script = f"""
+import errno, os, sys
+from model_signing.cli import main
+allowed, fork = [None] * {allowed}, os.fork
+def limited():
+    if not allowed:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    allowed.pop()
+    return fork()
+os.fork = limited
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-B", "-c", script, "verify", "key", *map(str, models)]
+    done = subprocess.run(
+        [*command, "--public-key", str(keys[1]), "--jobs", "2", "--format", "json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    *lines, summary = map(json.loads, done.stdout.splitlines())
+    assert {line["model"] for line in lines} == {str(model) for model in models}
+    assert summary == {"result": "summary", "models": 40, "refused": 0}

@@ -207,6 +207,21 @@ def test_evidence_is_looked_for_beside_the_base_model(workshop: Workshop) -> Non
     assert (code, refusals(verdict)) == (1, ["BuilderError"])  # the generator was not named
 
 
+def test_a_base_model_that_several_have_signed(workshop: Workshop) -> None:
+    """As in a registry: whoever may attach a signature does not make the model unusable."""
+    model, base = workshop.model(), workshop.model(b"base", "base.pth")
+    train(workshop, base)
+    train(workshop, model, base)
+    signature = base.with_name("base.pth.sig")
+    other = workshop.sign_model(base, repository="somebody/else").read_bytes()
+    train(workshop, base)
+    assert signature.read_bytes() != other
+    signature.write_bytes(other + b"\n" + signature.read_bytes())
+    assert verify(workshop, model, "--base-model", base)[0] == 0
+    signature.write_bytes(other)
+    assert verify(workshop, model, "--base-model", base)[0] == 1
+
+
 def test_levels_of_base_models_in_a_summary(workshop: Workshop, chain: list[Path]) -> None:
     expected = Expectations(
         source_uri=expectations.source_uri(SOURCE),

@@ -9,6 +9,7 @@ import pytest
 from model_signing import api
 from model_signing.methods.key import key_signer
 from model_signing.methods.sigstore import SigstoreSigning, sigstore_signer
+from slsa_for_models.evidence import envelopes
 from tests.support.crafted import (
     REF,
     SOURCE,
@@ -33,6 +34,18 @@ def test_a_key_of_the_model_is_not_that_of_a_workflow(workshop: Workshop) -> Non
         options = (*public, "--source-uri", SOURCE, "--builder-id", builder)
         code, verdict = workshop.verify(model, *evidence, *options)
         assert (code, refusals(verdict), verdict["slsaBuildLevel"]) == (0, [], 3)
+
+
+def test_a_signature_larger_than_files_of_evidence_may_be(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a model of 300,000 files: it is one bundle, and no file of several."""
+    model, key = workshop.model(), new_key()
+    signature = workshop.folder / "model.sig"
+    api.sign(model, signature, key_signer(private_pem(key)))
+    monkeypatch.setattr(envelopes, "MAX_FILE_BYTES", 100)
+    public = workshop.write("key.pub", public_pem(key))
+    assert workshop.verify(model, "--signature", signature, "--public-key", public)[0] == 0
 
 
 def test_flipped_byte_of_the_model(workshop: Workshop) -> None:
