@@ -208,14 +208,14 @@ class InStep(MemorySource):
         super().__init__(name, files)
         self.pieces: Counter[threading.Thread] = Counter()
         self.ended: set[threading.Thread] = set()
-        self.begun, self.lock = threading.Barrier(threads, timeout=300), threading.Lock()
+        self.begun, self.lock = threading.Barrier(threads), threading.Lock()
 
     def read(self, *args: Any) -> Iterator[Buffer]:
         for piece in super().read(*args):
             thread = threading.current_thread()  # which may change in the middle of a file
             if thread not in self.pieces:
                 self.pieces[thread] = 0
-                self.begun.wait()
+                self.begun.wait(300)
             while any(self.is_behind(other, thread) for other in list(self.pieces)):
                 time.sleep(0.001)
             with self.lock:

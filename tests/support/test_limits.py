@@ -16,7 +16,7 @@ from tests.support.material import ROOT
 KILLED = """
 import subprocess, sys
 from tests.support.limits import ended_with_us
-print(subprocess.Popen(ended_with_us(["sleep", "600"])).pid, flush=True)
+subprocess.Popen(ended_with_us(["sh", "-c", "echo $$; exec sleep 600"]))  # it says its number
 sys.stdin.read()
 """
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,9 +44,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     names: set[str] = set()
     real = LocalSource.read
 
-    def read(self: LocalSource, name: str, *how: int) -> object:
+    def read(self: LocalSource, name: str, *how: Any, **more: Any) -> object:
         names.add(name)
-        return real(self, name, *how)  # type: ignore[arg-type]
+        return real(self, name, *how, **more)
 
     monkeypatch.setattr(LocalSource, "read", read)
     monkeypatch.setattr("model_signing.sources.strays.inspected", lambda *_: [])
