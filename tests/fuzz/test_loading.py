@@ -14,18 +14,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTORCH, TENSORFLOW = pytest.mark.pytorch, pytest.mark.tensorflow
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="not tested: the target forks")
 @pytest.mark.parametrize(
     ("name", "cases"),
     [
-        pytest.param("pytorch_model.pth", 12, marks=PYTORCH),
-        pytest.param("pytorch_model.safetensors", 12, marks=PYTORCH),
-        pytest.param("pytorch_model.onnx", 12, marks=PYTORCH),
-        pytest.param("pytorch_jitted_model.pt", 8, marks=PYTORCH),
-        pytest.param("tensorflow_model.keras", 8, marks=TENSORFLOW),
-        pytest.param("tensorflow_hdf5_model.h5", 8, marks=TENSORFLOW),
-        pytest.param("tensorflow_hdf5.weights.h5", 12, marks=TENSORFLOW),
-        pytest.param("tensorflow_saved_model", 8, marks=TENSORFLOW),
+        pytest.param("pytorch_model.pth", 40, marks=PYTORCH),
+        pytest.param("pytorch_model.safetensors", 40, marks=PYTORCH),
+        pytest.param("pytorch_model.onnx", 40, marks=PYTORCH),
+        pytest.param("pytorch_jitted_model.pt", 20, marks=PYTORCH),
+        pytest.param("tensorflow_model.keras", 20, marks=TENSORFLOW),
+        pytest.param("tensorflow_hdf5_model.h5", 20, marks=TENSORFLOW),
+        pytest.param("tensorflow_hdf5.weights.h5", 40, marks=TENSORFLOW),
+        pytest.param("tensorflow_saved_model", 20, marks=TENSORFLOW),
     ],
 )
 def test_mutated_models_do_no_harm(name: str, cases: int) -> None:
