@@ -264,6 +264,7 @@ class TestTimestamps:
             with pytest.raises(LogError, match="trusted authority"):
                 key_verifier(public_pem(key), [pem(sigstore.tsa.authority.root)])(data)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "address",
         ["http://127.0.0.1:1/", "file:///etc/passwd", "nonsense", "{}/nothing-here"],

@@ -192,6 +192,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     where=st.sampled_from(["model", "dataset", "parameters", "metrics", "started"]),

@@ -140,6 +140,7 @@ SHOWN = ("model.name", "steps.0.subject", "steps.0.title", "steps.0.clause", "st
 SHOWN += ("trust_root", "evidence.0.0", "evidence.0.1", "model.files.key0", "expected.source_uri")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="not tested: no chromium here")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_hostile_texts_in_every_field_in_a_real_browser(workshop: Workshop, scheme: str) -> None:

@@ -240,6 +240,7 @@ def test_does_not_wait_beyond_the_deadline(serve, fetch):
     assert time.monotonic() - start < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("always", "found"),
     [

@@ -96,6 +96,7 @@ def project(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Project:
     return made
 
 
+@pytest.mark.slow
 def test_the_same_bytes(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the clone looks like by now: it is the commit that counts."""
     project.train()
@@ -117,6 +118,7 @@ def test_other_bytes(project: Project, capsys: pytest.CaptureFixture[str]) -> No
     assert "not identical" in error and "score 0.5, now 0.5" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

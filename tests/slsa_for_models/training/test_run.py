@@ -604,6 +604,7 @@ def test_the_interpreter_that_a_command_names_is_the_one_described(bench: Bench)
     assert bench.record().environment.packages["pytest"] == pytest.__version__
 
 
+@pytest.mark.slow
 def test_locked_packages_are_installed_for_the_command(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

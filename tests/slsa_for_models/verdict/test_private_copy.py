@@ -304,6 +304,7 @@ class Attacker:
             path.rename(self._model / path.name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="not tested: links and renames of open files")
 @pytest.mark.parametrize("attempts", [200, pytest.param(1000, marks=pytest.mark.full)])
 def test_no_other_bytes_are_ever_loaded_than_those_verified(
