@@ -143,8 +143,10 @@ def _in_processes(
     models: Sequence[Any], one: Callable[[Any], Done], at_once: int, stop: threading.Event
 ) -> _Results:
     """As `_in_threads`; a process that comes to its end takes one model with it."""
+    import gc
     from selectors import EVENT_READ, DefaultSelector
 
+    gc.freeze()  # what the processes share is not looked through again, which would copy it
     waiting = deque(range(len(models)))
     begun: dict[Any, tuple[Any, int]] = {}  # our end of a pipe -> the process, its model's number
     ready = DefaultSelector()
