@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,10 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
             _check_one_directory(path, archive.start_dir)
             _check_members(archive, path)
             yield archive
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+    except RecursionError:  # of who reads a member
+        raise
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError) as error:
+        # `RuntimeError`: zipfile's for what is encrypted, or packed as it cannot read.
         raise UnsafeModelError(
             "the model is not the zip archive that its format is", where=path.name, found=str(error)
         ) from error

@@ -16,6 +16,7 @@ import pytest
 from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.models import contents
 from slsa_for_models.models import gguf as header
+from slsa_for_models.models.safety import zips
 
 
 def found(root: Path, *, look: bool = True) -> dict[str, str]:
@@ -125,6 +126,32 @@ def test_layers_of_keras_that_are_code(tmp_path: Path, layer: str, code: bool) -
     assert list(found(tmp_path)) == (["model.keras"] if code else [])
     if code:
         assert layer in found(tmp_path)["model.keras"] or "Keras" in found(tmp_path)["model.keras"]
+
+
+@pytest.mark.parametrize(
+    ("at", "central", "bits", "why"),
+    [
+        (6, 8, b"\1\0", "is encrypted"),  # general purpose bit 0 (PKWARE APPNOTE 4.4.4)
+        (8, 10, b"\x63\0", "compression method"),
+        (41, None, b"\xff\xff", "invalid block type"),  # of the compressed bytes, behind the name
+    ],
+)
+def test_an_archive_that_cannot_be_unpacked_is_not_found_harmless(
+    tmp_path: Path, at: int, central: int | None, bits: bytes, why: str
+) -> None:
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("config.json", b"{}" * 100)
+    data = bytearray(path.read_bytes())
+    data[at : at + 2] = bits
+    if central is not None:
+        start = data.index(b"PK\1\2") + central
+        data[start : start + 2] = bits
+    path.write_bytes(data)
+    assert "not the zip archive" in found(tmp_path)["m.keras"]
+    with pytest.raises(UnsafeModelError) as refused, zips.opened(path) as archive:
+        archive.read("config.json")
+    assert why in (refused.value.found or "")
 
 
 # What files say of themselves ---------------------------------------------------------------------
