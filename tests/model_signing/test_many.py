@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -214,16 +216,11 @@ def test_an_identity_that_cannot_be_had_is_not_asked_for_again(
     assert not list(tmp_path.rglob("*.sig"))
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
-def test_ctrl_c_ends_the_run(tmp_path: Path, keys: tuple[Path, Path]) -> None:
-    models = [tmp_path / f"m{index}" for index in range(40)]
-    for model in models:
-        model.mkdir()
-        with (model / "w").open("wb") as file:
-            file.truncate(4 << 30)  # sparse: minutes to hash
-    command = [sys.executable, "-B", "-m", "model_signing", "sign", "key"]
+@contextlib.contextmanager
+def started(*command: object) -> Iterator[subprocess.Popen[str]]:
+    """`model_signing` in a process of its own, to be stopped from outside."""
     process = subprocess.Popen(
-        [*command, *models, "--private-key", keys[0]],
+        [sys.executable, "-B", "-m", "model_signing", *map(str, command)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -231,6 +228,17 @@ def test_ctrl_c_ends_the_run(tmp_path: Path, keys: tuple[Path, Path]) -> None:
         start_new_session=True,
     )
     with limited(process):
+        yield process
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_ctrl_c_ends_the_run(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    models = [tmp_path / f"m{index}" for index in range(40)]
+    for model in models:
+        model.mkdir()
+        with (model / "w").open("wb") as file:
+            file.truncate(4 << 30)  # sparse: minutes to hash
+    with started("sign", "key", *models, "--private-key", keys[0]) as process:
         threads = Path(f"/proc/{process.pid}/task")
         until(lambda: len(list(threads.iterdir())) > 2 or None, "threads that hash")
         process.send_signal(signal.SIGINT)
@@ -249,16 +257,8 @@ def test_many_small_models_are_looked_at_by_processes(
     assert run(capsys, "sign", "key", *models, "--private-key", keys[0])[0] == 0
     with (models[0] / "config.json").open("r+b") as file:
         file.truncate(1 << 40)  # sparse
-    command = [sys.executable, "-B", "-m", "model_signing", "verify", "key", *models]
-    process = subprocess.Popen(
-        [*command, "--public-key", str(keys[1]), "--jobs", "2", "--format", "json"],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with limited(process):
+    options = ("--public-key", keys[1], "--jobs", "2", "--format", "json")
+    with started("verify", "key", *models, *options) as process:
         assert process.stdout
         assert {json.loads(process.stdout.readline())["model"] for _ in models[1:]} == {
             str(model) for model in models[1:]
