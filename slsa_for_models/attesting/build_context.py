@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from model_signing.errors import UsageError
 from model_signing.oms import strict_json
 from slsa_for_models.errors import ContextError
 from slsa_for_models.evidence.github import GITHUB, GITHUB_ISSUER, is_github, split_workflow
@@ -175,15 +176,16 @@ def parse_inputs(text: str) -> dict[str, Scalar]:
     An input that is null was not chosen, and is left out.
 
     Raises:
-        ContextError: Not a flat JSON object of strings, numbers and booleans.
+        UsageError: Not a flat JSON object of strings, numbers and booleans.
     """
     inputs: object = None
     if len(text) <= MAX_INPUTS_BYTES:
-        inputs = strict_json.loads(text.encode(), ContextError, "The workflow inputs")
+        data = text.encode(errors="surrogateescape")
+        inputs = strict_json.loads(data, UsageError, "--workflow-inputs")
     if not isinstance(inputs, dict) or not all(
         value is None or isinstance(value, Scalar) for value in inputs.values()
     ):
-        raise ContextError(
+        raise UsageError(
             "the workflow inputs are not a flat JSON object",
             where="--workflow-inputs",
             expected="what toJSON(inputs) gives, at most 64 KiB",

@@ -152,7 +152,7 @@ def _inputs(args: argparse.Namespace) -> dict[str, object] | None:
     _refuse(args, (*_STATED, *_RECIPE), "an input already")
     given: dict[str, object] = dict(parse_inputs(args.workflow_inputs))
     inputs = {name: value for name, value in given.items() if value != ""}
-    known = {*training_plan.INPUTS, *_OF_THE_ACTION, *_OF_A_RECIPE}
+    known = {*training_plan.INPUTS, *_OF_THE_ACTION, *_OF_A_RECIPE} - {"runner"}
     if odd := sorted({*inputs} - known):
         raise UsageError(
             "the inputs have one that is not known",
@@ -175,7 +175,28 @@ def _inputs(args: argparse.Namespace) -> dict[str, object] | None:
             expected=args.model,
             found=str(inputs["model"]),
         )
+    _check_said_twice(args, inputs)
     return inputs
+
+
+def _check_said_twice(args: argparse.Namespace, inputs: Mapping[str, object]) -> None:
+    """Inputs that say where, as options do: a workflow's action has both, from one place."""
+    for name, option in (("source", args.source or Path()), ("output-dir", args.output_dir)):
+        if name in inputs and Path(str(inputs[name])) != option:
+            raise UsageError(
+                "an option says otherwise than the input",
+                where=f"input {name}",
+                expected=str(option),
+                found=str(inputs[name]),
+                fix="leave the input out",
+            )
+    if inputs.get("command") and "python-version" in inputs and args.python is None:
+        raise UsageError(
+            "nothing here chooses a Python by its version",
+            where="input python-version",
+            found=str(inputs["python-version"]),
+            fix="leave the input out, or give --python PATH",
+        )
 
 
 def _as_options(args: argparse.Namespace, inputs: Mapping[str, object]) -> argparse.Namespace:

@@ -320,7 +320,8 @@ def _inside(path: str, name: str, *, optional: bool = False) -> str:
 def _parameters(text: str) -> dict[str, Scalar]:
     if not text.strip():
         return {}
-    found: Any = strict_json.loads(text.encode(), UsageError, "The parameters")
+    data = text.encode(errors="surrogateescape")
+    found: Any = strict_json.loads(data, UsageError, "the input parameters")
     name = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,127}")
     flat = isinstance(found, dict) and all(
         isinstance(value, Scalar) and name.fullmatch(key) for key, value in found.items()
