@@ -156,6 +156,8 @@ def refusals(place: Place) -> dict[str, str]:
     pods["by-tag"] = mounts(f"{place.host}/models/with-a-verdict:v1")
     digest = registries.push(place.host, "elsewhere/model", registries.titled("model", b"weights"))
     pods["elsewhere"] = mounts(f"{place.host}/elsewhere/model@{digest}")
+    alias = f"{place.host.partition(':')[0]}:0443"
+    pods["by-another-name"] = runs("initContainers", f"{alias}/models/with-a-verdict@{digest}")
     server = {"containers": [{"name": "server", "image": "registry.example.org/server:1"}]}
     documents = [
         {
@@ -201,3 +203,4 @@ def test_a_model_has_one_name(refusals: dict[str, str]) -> None:
     by_digest = "models-by-digest a model is named by its digest, NAME@sha256:..."
     assert refusals["by-tag"] == by_digest
     assert refusals["elsewhere"].startswith("models-by-digest image volumes are models of ")
+    assert refusals["by-another-name"].startswith("models-by-digest a model's registry is named")
