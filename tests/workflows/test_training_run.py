@@ -241,6 +241,7 @@ class TestEarlierRun:
         assert run.jobs["verify"].outputs == {"verdict": "verified", "subjects": subjects}
         assert run.jobs["deploy"].conclusion == "success"
         assert "completed, success" in run.summaries["verify/verify"]
+        assert f"pytorch_model.pth.{trained.run_id}.verdict.html" in run.artifact_names()
 
     def test_that_failed_afterwards(self, sandbox: Sandbox, trained: Run) -> None:
         run = deploy(sandbox, replace(trained, conclusion="failure"))
