@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,8 @@ Work = Callable[[Any, int, Callable[[int, int], None]], Done]
 
 _MOST_AT_ONCE = 32  # however many are asked for
 _FOR_A_PROCESS = 16  # models, below which threads are as fast
+_MOST_LOST = 1000  # processes that came to their end
+_IN_A_PIPE = 1000  # numbers of four bytes, fewer than the smallest pipe takes: to write never waits
 
 
 class _StopError(Exception):
@@ -144,64 +147,129 @@ def _in_processes(
 ) -> _Results:
     """As `_in_threads`; a process that comes to its end takes one model with it."""
     import gc
-    from selectors import EVENT_READ, DefaultSelector
 
     gc.freeze()  # what the processes share is not looked through again, which would copy it
-    waiting = deque(range(len(models)))
-    begun: dict[Any, tuple[Any, int]] = {}  # our end of a pipe -> the process, its model's number
-    ready = DefaultSelector()
+    numbers, left = _Numbers(len(models)), set(range(len(models)))
+    processes = _Processes(lambda number: one(models[number]), numbers)
     try:
-        while waiting or begun:
-            while waiting and len(begun) < at_once:
-                with _not_stopped():
-                    if (started := _start(lambda number: one(models[number]), begun)) is None:
-                        at_once = len(begun)
-                        break
-                    ours, process = started
-                    ready.register(ours, EVENT_READ)
-                    begun[ours] = process, _ask(ours, waiting)
-            if not begun:
-                yield from _in_threads([models[number] for number in waiting], one, 1, stop)
-                return
-            pipes: list[Any] = [key.fileobj for key, _events in ready.select()]
-            for pipe in pipes:
-                process, number = begun.pop(pipe)
-                result = _answer(pipe)
-                if result is not None and waiting:
-                    begun[pipe] = process, _ask(pipe, waiting)
-                else:
-                    ready.unregister(pipe)
-                    pipe.close()
-                    process.join()
-                if result is None:
-                    found = f"exit code {process.exitcode}"
-                    lost = Error("the process that looked at it came to an end", found=found)
-                    result = Done(refusal=lost)
-                yield models[number], result
+        for _ in range(at_once):
+            processes.begin()
+        for number, result in processes.answers():
+            left.remove(number)
+            numbers.add()
+            yield models[number], result
+        # Where the system allowed no process, nobody took them.
+        left -= (rest := {*numbers})
+        yield from _in_threads([models[number] for number in sorted(rest)], one, 1, stop)
+        for number in sorted(left):
+            found = ", ".join(f"exit code {code}" for code in sorted({*processes.lost}) or [0])
+            refusal = Error("the process that looked at it came to an end", found=found)
+            yield models[number], Done(refusal=refusal)
     finally:
-        for process, _number in begun.values():
+        processes.end()
+        numbers.close()
+
+
+class _Numbers:
+    """Those of the models, in a pipe: each process takes the next one when it is ready for it."""
+
+    def __init__(self, count: int) -> None:
+        self._waiting = iter(range(count))
+        self._out, self._in = os.pipe()
+        for _ in range(_IN_A_PIPE):
+            self.add()
+
+    def add(self) -> None:
+        """Gives one more, in place of one that was taken; after the last one the pipe ends."""
+        if self._in < 0:
+            return
+        number = next(self._waiting, None)
+        if number is None:
+            self.only_take()
+        else:
+            os.write(self._in, number.to_bytes(4, "little"))
+
+    def only_take(self) -> None:
+        """Nothing is given here any more."""
+        if self._in >= 0:
+            os.close(self._in)
+            self._in = -1
+
+    def __iter__(self) -> Iterator[int]:
+        while taken := os.read(self._out, 4):
+            yield int.from_bytes(taken, "little")
+            self.add()
+
+    def close(self) -> None:
+        """Ends it."""
+        self.only_take()
+        os.close(self._out)
+
+
+class _Processes:
+    """Those that are at work.
+
+    Attributes:
+        lost: Exit codes of those that came to their end before all was done.
+    """
+
+    def __init__(self, does: Callable[[int], Done], numbers: _Numbers) -> None:
+        from selectors import DefaultSelector
+
+        self._does, self._numbers = does, numbers
+        self._ready = DefaultSelector()
+        self._begun: dict[Any, Any] = {}  # our end of a pipe -> the process
+        self.lost: list[int] = []
+
+    def begin(self) -> None:
+        """Begins one more, if the system allows it."""
+        from multiprocessing import get_context
+        from selectors import EVENT_READ
+
+        fork = get_context("fork")
+        try:
+            ours, theirs = fork.Pipe()
+        except OSError:  # too many open files
+            return
+        of_others = [*self._begun, ours]
+        process = fork.Process(
+            target=_serve, args=(self._does, self._numbers, theirs, of_others), daemon=True
+        )
+        with _not_stopped():
+            try:
+                process.start()
+            except OSError:
+                ours.close()
+            else:
+                self._begun[ours] = process
+                self._ready.register(ours, EVENT_READ)
+            finally:
+                theirs.close()
+
+    def answers(self) -> Iterator[tuple[int, Done]]:
+        """What each says of each number; another one begins in place of one that is lost."""
+        while self._begun:
+            pipes: list[Any] = [key.fileobj for key, _events in self._ready.select()]
+            for pipe in pipes:
+                if (answer := _answer(pipe)) is not None:
+                    yield answer
+                    continue
+                self._ready.unregister(pipe)
+                pipe.close()
+                self._begun[pipe].join()
+                if code := self._begun.pop(pipe).exitcode:
+                    self.lost.append(code)
+                    if len(self.lost) <= _MOST_LOST:
+                        self.begin()
+
+    def end(self) -> None:
+        """Ends all that are left."""
+        for process in self._begun.values():
             process.terminate()
-        for pipe, (process, _number) in begun.items():
+        for pipe, process in self._begun.items():
             pipe.close()
             process.join()
-        ready.close()
-
-
-def _start(does: Callable[[int], Done], others: Iterable[Any]) -> tuple[Connection, Any] | None:
-    """Our end of a pipe, and the process at the other; nothing where the system allows no more."""
-    from multiprocessing import get_context
-
-    fork = get_context("fork")
-    ours, theirs = fork.Pipe()
-    process = fork.Process(target=_serve, args=(does, theirs, [*others, ours]), daemon=True)
-    try:
-        process.start()
-    except OSError:
-        ours.close()
-        return None
-    finally:
-        theirs.close()
-    return ours, process
+        self._ready.close()
 
 
 @contextmanager
@@ -216,32 +284,28 @@ def _not_stopped() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _ask(pipe: Connection, waiting: deque[int]) -> int:
-    """Gives the next model's number to a process, and returns it."""
-    number = waiting.popleft()
-    with suppress(OSError):  # the process came to its end, as its answer will tell
-        pipe.send(number)
-    return number
-
-
-def _answer(pipe: Connection) -> Done | None:
-    """What a process says; None if it came to its end."""
+def _answer(pipe: Connection) -> tuple[int, Done] | None:
+    """A number, and what a process says of it; None if the process came to its end."""
     with suppress(EOFError, OSError):
-        done: Done = pipe.recv()
-        return done
+        answer: tuple[int, Done] = pipe.recv()
+        return answer
     return None
 
 
 def _serve(
-    answer: Callable[[int], Done], pipe: Connection, of_others: Sequence[Connection]
+    answer: Callable[[int], Done],
+    numbers: _Numbers,
+    pipe: Connection,
+    of_others: Sequence[Connection],
 ) -> None:
-    """Answers what the pipe asks, until its other end is closed, by whatever end of the run."""
+    """Answers all it can take, until nobody gives or listens, by whatever end of the run."""
     import signal
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # told twice, it would end with a traceback
         raise KeyboardInterrupt
 
+    numbers.only_take()
     for other in of_others:
         other.close()
     with suppress(EOFError, OSError, KeyboardInterrupt):
@@ -249,8 +313,8 @@ def _serve(
             # Ctrl-C, which all processes hear, stays blocked: whoever began them ends them.
             signal.signal(signal.SIGTERM, stop)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-            while True:
-                pipe.send(answer(pipe.recv()))
+            for number in numbers:
+                pipe.send((number, answer(number)))
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -247,6 +247,28 @@ def test_ctrl_c_ends_the_run(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     assert not list(tmp_path.rglob("*.sig"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes can be measured")
+def test_ctrl_c_amid_a_line_prints_none_twice(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    """Nobody reads, so that the pipe is full when it comes; a line is longer than the pipe."""
+    from fcntl import F_SETPIPE_SZ, fcntl, ioctl
+    from termios import FIONREAD
+
+    models = [tmp_path / "/".join(["no-such-folder"] * 200) / str(index) for index in range(3)]
+    with started("verify", "key", *models, "--public-key", keys[1], "--format", "json") as process:
+        assert process.stdout
+        size, waiting = fcntl(process.stdout, F_SETPIPE_SZ, 4096), bytearray(4)
+
+        def is_full() -> bool | None:
+            ioctl(process.stdout.fileno(), FIONREAD, waiting)
+            return int.from_bytes(waiting, sys.byteorder) == size or None
+
+        until(is_full, "the pipe is full")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert out.count('"model":') == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads do it")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_many_small_models_are_looked_at_by_processes(
@@ -264,7 +286,8 @@ def test_many_small_models_are_looked_at_by_processes(
             str(model) for model in models[1:]
         }
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        (child,) = map(int, children.read_text().split())
+        until(lambda: children.read_text().count(" ") == 1 or None, "the other one's end")
+        child = int(children.read_text())
         if end == signal.SIGKILL:
             os.kill(child, end)
         else:
