@@ -252,6 +252,8 @@ def run(
         warnings.simplefilter("ignore")  # libraries' remarks about hostile input, for developers
     output = _standard_streams()
     code = _run(build_parser, argv, prog)
+    if output is not None and output.torn and code in _STOPPED:
+        output.failure = BrokenPipeError()  # what is kept would be printed twice
     sys.stdout.flush()
     if output is None or output.failure is None:
         return code
@@ -262,6 +264,7 @@ def run(
 
 
 _JUDGES = {"sign", "verify"}  # commands
+_STOPPED = {130, 143}  # exit codes
 
 
 def in_utf8() -> None:
@@ -274,12 +277,17 @@ class _Output(io.FileIO):
     """A stream that nobody may be reading: what cannot be written does not end the program."""
 
     failure: OSError | None = None
+    torn = False
+    """Whether Ctrl-C came while something was written: the buffer above keeps it nevertheless."""
 
     def write(self, data: Buffer) -> int:
         """As a file; after a failure into the void."""
         if self.failure is None:
+            self.torn = True
             try:
-                return super().write(data)
+                written = super().write(data)
+                self.torn = False
+                return written
             except OSError as error:
                 self.failure = error
         return memoryview(data).nbytes
