@@ -10,10 +10,12 @@ docs/beyond-sigstore-python.md.
 from __future__ import annotations
 
 import contextlib
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import cache, lru_cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from model_signing import errors
 from model_signing.methods import timestamps, x509
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from rfc3161_client import TimeStampResponse
     from sigstore._internal.timestamp import TimestampVerificationResult
     from sigstore.models import Bundle, SigningConfig, TrustedRoot
+
+E = TypeVar("E", bound=errors.Error)
 
 _FIX = "an authority that was retired or revoked vouches for nothing outside its time: sign again"
 
@@ -110,7 +114,7 @@ def _require_readable(kind: _Kind, authorities: list[Any]) -> None:
     for one in authorities:
         for certificate in one.cert_chain.certificates:
             try:
-                x509.parse(certificate.raw_bytes)
+                _parsed(certificate.raw_bytes)
             except errors.CertificateError as error:  # noqa: PERF203 - the first ends it
                 message = "a certificate of the trust root is malformed"
                 where = f"trust root, {_camel(kind.field)}"
@@ -126,18 +130,50 @@ def _verified(root: TrustedRoot, signed: Bundle) -> tuple[bytes, list[datetime]]
 
 @cache
 def _verifier() -> Any:  # noqa: ANN401 - a class
-    """sigstore-python's, which tells the proven times: they cost half of a verification."""
+    """sigstore-python's, which tells the proven times: they cost half of a verification.
+
+    It trusts every certificate of an authority's chain, and looks at none above the first that
+    fits. Here the chain has to hold, up to its last certificate, which alone is trusted.
+    """
     from sigstore.verify.verifier import Verifier
 
-    class Telling(Verifier):
+    class Strict(Verifier):
         times: list[datetime]
+        broken: errors.LogError | None = None  # of a timestamp that would do but for that
 
         def _establish_time(self, bundle: Bundle) -> list[TimestampVerificationResult]:
             established = super()._establish_time(bundle)
+            if self.broken is not None and not established:
+                raise self.broken
             self.times = [result.time for result in established]
             return established
 
-    return Telling
+        def _verify_chain_at_time(
+            self, certificate: Certificate, timestamp_result: TimestampVerificationResult
+        ) -> list[Certificate]:
+            chain = super()._verify_chain_at_time(certificate, timestamp_result)
+            _issuers(self._trusted_root, certificate, timestamp_result.time)
+            return chain
+
+        def _verify_signed_timestamp(
+            self, timestamp_response: TimeStampResponse, message: bytes
+        ) -> TimestampVerificationResult | None:
+            for one in self._trusted_root.get_timestamp_authorities():
+                alone, of_one = copy(self), {"get_timestamp_authorities": lambda one=one: [one]}
+                alone._trusted_root = cast("TrustedRoot", SimpleNamespace(**of_one))
+                found = super(Strict, alone)._verify_signed_timestamp(timestamp_response, message)
+                if found is None:
+                    continue
+                try:
+                    chain = one.certificates(allow_expired=True)
+                    timestamps.require_path(timestamp_response, message, chain)
+                except errors.LogError as error:
+                    self.broken = _chain_refusal(_TSA, one._inner, error)
+                else:
+                    return found
+            return None
+
+    return Strict
 
 
 def _refuse_authority(
@@ -170,10 +206,8 @@ def _proven_times(root: TrustedRoot, signed: Bundle) -> list[datetime]:
 
     The promise itself is verified with the log entry.
     """
-    from sigstore.verify.verifier import Verifier
-
     with timestamps.no_panic():
-        established = Verifier(trusted_root=root)._establish_time(signed)
+        established = _verifier()(trusted_root=root)._establish_time(signed)
     return [result.time for result in established]
 
 
@@ -219,26 +253,41 @@ def require_issuer(root: TrustedRoot, leaf: Certificate) -> None:
     now = datetime.now(timezone.utc)
     # Clocks that disagree show in the timestamp: the chain alone is looked at here.
     when = min(max(now, leaf.not_valid_before_utc), leaf.not_valid_after_utc)
-    last: errors.SignatureError | None = None
+    issuers = _issuers(root, leaf, when)
+    if not any(_contains(one, now) for one in issuers):
+        raise _refusal(_CA, issuers[-1], now)
+
+
+# The same few in every verification.
+_parsed = lru_cache(maxsize=256)(x509.parse)
+
+
+def _issuers(root: TrustedRoot, leaf: Certificate, when: datetime) -> list[Any]:
+    """The certificate authorities whose chains hold from `leaf` to their last certificate.
+
+    A `CertificateError` if there is none.
+    """
+    found = []
+    last: errors.CertificateError | None = None
     for one in root._inner.certificate_authorities:
-        anchors = [x509.parse(each.raw_bytes) for each in one.cert_chain.certificates]
-        try:
-            x509.verify_chain(leaf, [], anchors, when)
-        except errors.CertificateError as error:
-            last = last or error
+        chain = [_parsed(each.raw_bytes) for each in one.cert_chain.certificates]
+        if not chain:
             continue
-        if _contains(one, now):
-            return
-        last = _refusal(_CA, one, now)
-    raise last or errors.CertificateError("the trust root has no certificate authority")
+        try:
+            x509.verify_chain(leaf, chain[:-1], chain[-1:], when)
+            found.append(one)
+        except errors.CertificateError as error:
+            if last is None or leaf.issuer == chain[0].subject:  # what that one says counts
+                last = _chain_refusal(_CA, one, error)
+    if not found:
+        raise last or errors.CertificateError("the trust root has no certificate authority")
+    return found
 
 
 def require_timestamp(root: TrustedRoot, response: TimeStampResponse, signature: bytes) -> None:
     """Raises a `SigningError` unless a timestamp authority that is valid then made `response`."""
-    from sigstore.verify.verifier import Verifier
-
     with timestamps.no_panic():
-        when = Verifier(trusted_root=root)._verify_signed_timestamp(response, signature)
+        when = _verifier()(trusted_root=root)._verify_signed_timestamp(response, signature)
     if when is None:
         raise errors.SigningError(
             "the timestamp is not from an authority that the trust root trusts now",
@@ -329,6 +378,16 @@ def _refusal(kind: _Kind, authority: object, time: datetime) -> errors.Signature
         expected=f"a time {_window(authority)}",
         found=f"{time:%Y-%m-%d %H:%M:%SZ}, the time of {kind.told_by}",
         fix=_FIX,
+    )
+
+
+def _chain_refusal(kind: _Kind, authority: object, error: E) -> E:
+    return type(error)(
+        f"it does not chain to the {kind.name} in the trust root",
+        where=_where(kind, authority),
+        expected=error.expected,
+        found=error.found,
+        fix="get the trust configuration that is in force now: a chain in it has to hold itself",
     )
 
 

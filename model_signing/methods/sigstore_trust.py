@@ -139,7 +139,7 @@ def _private(text: str, where: str, part: str) -> ClientTrustConfig:
     for _ in range(_MAX_UNKNOWN):
         try:
             config = ClientTrustConfig.from_json(json.dumps(document))
-            _require_zones(config.trusted_root, where)
+            _require_meaning(config.trusted_root, where)
             return config
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
@@ -163,10 +163,22 @@ def _private(text: str, where: str, part: str) -> ClientTrustConfig:
     raise errors.FileError("too many fields that are not known", where=where)
 
 
-def _require_zones(root: TrustedRoot, where: str) -> None:
-    """Times without a zone (no RFC 3339, and so no protobuf) cannot be compared."""
+def _require_meaning(root: TrustedRoot, where: str) -> None:
+    """Raises a `FileError` if something is well-formed, and has no meaning for us."""
     inner: Any = root._inner
-    keys = [log.public_key for log in (*inner.tlogs, *inner.ctlogs)]
+    keys = []
+    for field in ("tlogs", "ctlogs"):
+        for log in getattr(inner, field):
+            keys.append(log.public_key)
+            # Proofs are of trees of that hash; a promise to look at another would not be kept.
+            if log.hash_algorithm != "SHA2_256":
+                raise errors.FileError(
+                    "a log's tree has an unknown hash",
+                    where=f"{where}: {field}, {log.base_url}",
+                    expected="hashAlgorithm SHA2_256",
+                    found=log.hash_algorithm.value,
+                )
+    # Times without a zone (no RFC 3339, and so no protobuf) cannot be compared.
     for one in (*keys, *inner.certificate_authorities, *inner.timestamp_authorities):
         window = one.valid_for
         if window and any(time and time.tzinfo is None for time in (window.start, window.end)):

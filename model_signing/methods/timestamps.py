@@ -10,8 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID as Purpose
 
 from model_signing.errors import LogError, SigningError, innermost
+from model_signing.methods import der
+from model_signing.methods import x509 as certificates
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -56,8 +59,12 @@ def timestamp(signature: bytes, url: str) -> bytes:
     return response
 
 
-def decode(response: bytes, known: Iterable[x509.Certificate] = ()) -> TimeStampResponse:
+def decode(
+    response: bytes, known: Iterable[x509.Certificate] = (), *, instead: bool = False
+) -> TimeStampResponse:
     """Reads a response, DER; `known` are certificates that may be missing in it.
+
+    With `instead` they take the place of its own.
 
     A `ValueError` if it cannot be read.
     """
@@ -65,59 +72,38 @@ def decode(response: bytes, known: Iterable[x509.Certificate] = ()) -> TimeStamp
 
     ders = [certificate.public_bytes(Encoding.DER) for certificate in known]
     try:
-        return decode_timestamp_response(_with_certificates(response, ders))
+        return decode_timestamp_response(_with_certificates(response, ders, instead))
     except ValueError as error:  # which has a structure of Rust in its words
         raise ValueError(re.sub(r"ParseError \{ kind: (\w+).*", r"\1", str(error))) from None
 
 
-def _with_certificates(response: bytes, known: Iterable[bytes] = ()) -> bytes:
+def _with_certificates(
+    response: bytes, known: Iterable[bytes] = (), instead: bool = False
+) -> bytes:
     """A response with these certificates too, all in the order that DER has for a set (X.690 11.6).
 
     Authorities send theirs in any order, or none (RFC 3161 2.4.1: unless asked). They are not
     signed (RFC 5652 5.1), so that this changes nothing for anybody.
     """
-    ((_, answer),) = _elements(response)
-    status, *tokens = _elements(answer)
+    ((_, answer),) = der.elements(response)
+    status, *tokens = der.elements(answer)
     if not tokens:  # refused
         return response
-    kind, (explicit, content) = _elements(tokens[0][1])
-    ((sequence, signed),) = _elements(content)
-    before, after = (fields := _elements(signed))[:3], fields[3:]
+    kind, (explicit, content) = der.elements(tokens[0][1])
+    ((sequence, signed),) = der.elements(content)
+    before, after = (fields := der.elements(signed))[:3], fields[3:]
     there: list[tuple[int, bytes]] = []
     if after and after[0][0] == _CERTIFICATES:
-        there = _elements(after.pop(0)[1])
-    ders = sorted({*known, *(_encoded(*one) for one in there)})
+        there = der.elements(after.pop(0)[1])
+    ders = sorted({*known, *(der.encoded(*one) for one in ([] if instead else there))})
     if ders:
         before.append((_CERTIFICATES, b"".join(ders)))
-    inner = _encoded(sequence, *(_encoded(*one) for one in (*before, *after)))
-    token = _encoded(tokens[0][0], _encoded(*kind), _encoded(explicit, inner))
-    return _encoded(0x30, _encoded(*status), token)
+    inner = der.encoded(sequence, *(der.encoded(*one) for one in (*before, *after)))
+    token = der.encoded(tokens[0][0], der.encoded(*kind), der.encoded(explicit, inner))
+    return der.encoded(0x30, der.encoded(*status), token)
 
 
 _CERTIFICATES = 0xA0  # RFC 5652 5.1: [0] IMPLICIT, of SignedData
-
-
-def _elements(data: bytes) -> list[tuple[int, bytes]]:
-    """Tag and content of the DER elements in a row (X.690 8.1)."""
-    found, at = [], 0
-    while at < len(data):
-        tag, length, start = data[at], data[at + 1 : at + 2], at + 2
-        size = int.from_bytes(length, "big")
-        if size > 0x7F:
-            start += size - 0x80
-            size = int.from_bytes(data[at + 2 : start], "big")
-        if not length or start + size > len(data):
-            raise ValueError("the timestamp is cut off")
-        found.append((tag, data[start : start + size]))
-        at = start + size
-    return found
-
-
-def _encoded(tag: int, *contents: bytes) -> bytes:
-    content = b"".join(contents)
-    size = len(content)
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes([tag, size] if size < 0x80 else [tag, 0x80 + len(length), *length]) + content
 
 
 @contextmanager
@@ -135,31 +121,69 @@ def no_panic() -> Iterator[None]:
 
 
 def trusted_time(parsed: Bundle, authority: Sequence[x509.Certificate]) -> dict[str, Any]:
-    """`signed_at`, `time_source` by a trusted authority; a `LogError` if no timestamp is its."""
+    """`signed_at`, `time_source` by a trusted authority; a `LogError` if no timestamp is its.
+
+    The first one counts that holds. Certificates inside are not trusted.
+    """
     if not authority or not parsed.timestamps:
         return {}
-    when = _time(parsed.timestamps, parsed.signature, authority)
-    return {"signed_at": when, "time_source": "timestamp authority"}
+    reason: LogError | None = None
+    for response in parsed.timestamps:
+        try:
+            decoded = decode(response, authority)
+            when = _time(decoded, parsed.signature, authority)
+        except (LogError, ValueError) as error:  # noqa: PERF203
+            reason = error if isinstance(error, LogError) else _untrusted(error)
+        else:
+            return {"signed_at": when, "time_source": "timestamp authority"}
+    assert reason is not None  # noqa: S101 - there was one, at least
+    raise reason
+
+
+def require_path(
+    response: TimeStampResponse, signature: bytes, chain: Sequence[x509.Certificate]
+) -> None:
+    """RFC 5280 6.1: a path, all valid then, along `chain` from a timestamp's signer to its end.
+
+    A `LogError` if there is none: only the last is trusted, and no certificate of the response
+    used. That the first of `chain` is the signer was verified before.
+    """
+    when, key = response.tst_info.gen_time, tuple(chain)
+    # Of a path that held once only the dates are another question the next time.
+    valid = all(one.not_valid_before_utc <= when <= one.not_valid_after_utc for one in chain)
+    if valid and key in _paths:
+        return
+    try:
+        _time(decode(response.as_bytes(), chain, instead=True), signature, chain[-1:])
+        certificates.require_issuers(chain, Purpose.TIME_STAMPING)
+    except ValueError as error:
+        raise _untrusted(error) from None
+    if len(_paths) < _MAX_PATHS:
+        _paths.add(key)
+
+
+_MAX_PATHS = 64
+_paths: set[tuple[x509.Certificate, ...]] = set()  # those that held
 
 
 def _time(
-    responses: Iterable[bytes], signature: bytes, authority: Sequence[x509.Certificate]
+    decoded: TimeStampResponse, signature: bytes, anchors: Sequence[x509.Certificate]
 ) -> datetime:
-    """RFC 3161 2.3, 2.4.2: when a trusted authority saw the signature.
+    """RFC 3161 2.3, 2.4.2: when somebody whom an anchor certified saw the signature.
 
-    The first response (DER) that holds counts; certificates inside are not trusted. A `LogError`
-    if all are malformed, about something else, or not from that authority.
+    A `LogError` if it is about something else, or not from such an authority.
     """
     import rfc3161_client
 
-    verifier = rfc3161_client.VerifierBuilder(roots=list(authority)).build()
-    reason = None
-    for response in responses:
-        try:
-            decoded = decode(response, authority)
-            with no_panic():
-                verifier.verify_message(decoded, signature)
-            return decoded.tst_info.gen_time
-        except (rfc3161_client.VerificationError, ValueError) as error:  # noqa: PERF203
-            reason = str(error).rpartition("Verify error: ")[2].split('"')[0]  # OpenSSL's own words
-    raise LogError("the timestamp is not from a trusted authority", found=reason)
+    verifier = rfc3161_client.VerifierBuilder(roots=list(anchors)).build()
+    try:
+        with no_panic():
+            verifier.verify_message(decoded, signature)
+    except (rfc3161_client.VerificationError, ValueError) as error:
+        raise _untrusted(error) from None
+    return decoded.tst_info.gen_time
+
+
+def _untrusted(error: Exception) -> LogError:
+    said = str(error).rpartition("Verify error: ")[2].split('"')[0]  # OpenSSL's own words
+    return LogError("the timestamp is not from a trusted authority", found=said)

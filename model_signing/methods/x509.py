@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import TypeVar
 
 from cryptography import x509
@@ -12,6 +13,7 @@ from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy,
 
 from model_signing.errors import CertificateError
 from model_signing.methods import keys
+from model_signing.methods.der import elements
 from model_signing.safe_files import Pem
 
 T = TypeVar("T", bound=x509.ExtensionType)
@@ -25,11 +27,27 @@ def parse(der: bytes) -> x509.Certificate:
         # cryptography parses these only when they are asked for, and raises what it likes.
         _ = certificate.subject, certificate.issuer, certificate.version
         _ = certificate.extensions, certificate.public_key(), certificate.not_valid_after_utc
+        inner, outer = _algorithms(der)
     except Exception as error:
         raise CertificateError("the certificate is malformed", found=str(error)) from None
     if not der.endswith(b"\0" + certificate.signature):  # RFC 5280 4.1.1.3: no unused bits
         raise CertificateError("the certificate is malformed", where="signatureValue")
+    if certificate.serial_number < 0:  # RFC 5280 4.1.2.2, which has verifiers bear with a zero
+        raise CertificateError("the certificate is malformed", where="serialNumber")
+    if inner != outer:  # RFC 5280 4.1.1.2
+        raise CertificateError("the certificate is malformed", where="signatureAlgorithm")
     return certificate
+
+
+def _algorithms(der: bytes) -> tuple[tuple[int, bytes], tuple[int, bytes]]:
+    """How a certificate is signed, by what is signed and by what is beside it (RFC 5280 4.1)."""
+    ((_, certificate),) = elements(der)
+    (_, signed), outer, _ = elements(certificate)
+    fields = elements(signed)
+    return fields[2 if fields[0][0] == _VERSION else 1], outer
+
+
+_VERSION = 0xA0  # [0] EXPLICIT: there, unless it is v1
 
 
 def holder(leaf: x509.Certificate) -> str:
@@ -91,11 +109,15 @@ def signing_chain(leaf: Pem, others: Sequence[Pem]) -> tuple[object, list[bytes]
 
 
 def verify_chain(leaf: x509.Certificate, others: Chain, anchors: Chain, when: datetime) -> None:
-    """RFC 5280 6.1: a path, all valid at `when`, from leaf to anchor; else a CertificateError."""
+    """RFC 5280 6.1: a path, all valid at `when`, from leaf to anchor; else a CertificateError.
+
+    The anchor counts as a certificate like the others: valid, a CA, for this use, of a length.
+    """
     anyone = ExtensionPolicy.permit_all()
+    code = partial(_require_purpose, Purpose.CODE_SIGNING)
     issuer = anyone.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _require_ca)
     issuer = issuer.may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _require_cert_sign)
-    issuer = issuer.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _require_purpose)
+    issuer = issuer.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, code)
     policy = PolicyBuilder().store(verification.Store(list(anchors))).time(when)
     policy = policy.extension_policies(ca_policy=issuer, ee_policy=anyone)
     try:
@@ -116,6 +138,22 @@ def verify_chain(leaf: x509.Certificate, others: Chain, anchors: Chain, when: da
         ) from None
 
 
+def require_issuers(chain: Sequence[x509.Certificate], purpose: x509.ObjectIdentifier) -> None:
+    """Raises a `ValueError` unless all above the first may issue, and for this purpose.
+
+    It is what OpenSSL lets pass, where it found that the chain holds.
+    """
+    issuers = {one.subject for one in chain[1:]}
+    for one in chain[:-1]:
+        if one.issuer not in issuers:  # byte for byte, as `verify_chain` has it
+            raise ValueError(f"no certificate has the name of the issuer of {holder(one)}")
+    for one in chain[1:]:
+        basic = extension(one, x509.BasicConstraints) or x509.BasicConstraints(False, None)
+        _require_ca(None, one, basic)
+        _require_cert_sign(None, one, extension(one, x509.KeyUsage))
+        _require_purpose(purpose, None, one, extension(one, x509.ExtendedKeyUsage))
+
+
 def _end(certificate: x509.Certificate, others: list[x509.Certificate]) -> x509.Name:
     """Whose certificate would have to be trusted: the last issuer that a chain names."""
     for _ in range(len(others)):
@@ -126,17 +164,25 @@ def _end(certificate: x509.Certificate, others: list[x509.Certificate]) -> x509.
     return certificate.issuer
 
 
-def _require_ca(_: Policy, __: x509.Certificate, value: x509.BasicConstraints) -> None:
+def _require_ca(_: Policy | None, __: x509.Certificate, value: x509.BasicConstraints) -> None:
     if not value.ca:  # RFC 5280 6.1.4 (k)
         raise ValueError("an issuer is not a certification authority")
 
 
-def _require_cert_sign(_: Policy, __: x509.Certificate, value: x509.KeyUsage | None) -> None:
+def _require_cert_sign(_: Policy | None, __: x509.Certificate, value: x509.KeyUsage | None) -> None:
     if value is not None and not value.key_cert_sign:  # RFC 5280 6.1.4 (n)
         raise ValueError("an issuer may not sign certificates")
 
 
-def _require_purpose(_: Policy, __: x509.Certificate, value: x509.ExtendedKeyUsage | None) -> None:
+def _require_purpose(
+    purpose: x509.ObjectIdentifier,
+    _: Policy | None,
+    __: x509.Certificate,
+    value: x509.ExtendedKeyUsage | None,
+) -> None:
     """As OpenSSL and Windows nest purposes: an authority for servers is none for models."""
-    if value and not {Purpose.CODE_SIGNING, Purpose.ANY_EXTENDED_KEY_USAGE} & set(value):
-        raise ValueError("an issuer may not certify code signing")
+    if value and not {purpose, Purpose.ANY_EXTENDED_KEY_USAGE} & set(value):
+        raise ValueError(f"an issuer may not certify {_PURPOSES[purpose]}")
+
+
+_PURPOSES = {Purpose.CODE_SIGNING: "code signing", Purpose.TIME_STAMPING: "time stamping"}

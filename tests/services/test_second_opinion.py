@@ -21,12 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from model_signing.errors import Error
+from model_signing.methods.der import elements, encoded
 from model_signing.methods.sigstore import sigstore_verifier
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from tests.fuzz.fuzz_bundles import Fuzzer
 from tests.services.conftest import Cosign
-from tests.services.forgery import PERSON, Leaf, ahead, forge, timestamp
+from tests.support.forgery import PERSON, Issuer, Leaf, ahead, chain, forge, timestamp
 from tests.support.material import base64_of, edited, statement
 
 Json = dict[str, Any]
@@ -281,6 +282,47 @@ def expired_only(part: str) -> Change:
     return change
 
 
+def field(*path: str | int, to: object) -> Change:
+    """A field of the trust root is another, or with `...` is not there."""
+
+    def change(case: Case) -> None:
+        case.root = json.loads(edited(json.dumps(case.root).encode(), *path, to=to))
+
+    return change
+
+
+OTHER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody")])
+ELSEWHERE = x509.NameConstraints(None, [x509.RFC822Name("example.test")])
+ISSUERS: dict[str, Callable[[], Issuer]] = {
+    "as it is": Issuer,
+    "expired": lambda: Issuer(end=ahead(days=-1)),
+    "not valid yet": lambda: Issuer(start=ahead(days=1)),
+    "no authority": lambda: Issuer(is_ca=False),
+    "no constraints": lambda: Issuer(is_ca=None),
+    "no key usage": lambda: Issuer(key_uses=None),
+    "a key for signatures": lambda: Issuer(key_uses=("digital_signature",)),
+    "a server's usage": lambda: Issuer(usages=[ExtendedKeyUsageOID.SERVER_AUTH]),
+    "an unknown critical extension": lambda: Issuer(more=[unknown(critical=True)]),
+    "an unknown extension": lambda: Issuer(more=[unknown(critical=False)]),
+    "no names of ours": lambda: Issuer(more=[(ELSEWHERE, True)]),
+    "of another issuer": lambda: Issuer(issuer=OTHER),
+    "signed by another key": lambda: Issuer(foreign=True),
+}
+
+
+def by_chain(part: str, which: str, made: Callable[[], Issuer]) -> Change:
+    """The same authority, of whose certificates one is wrong."""
+
+    def change(case: Case) -> None:
+        ca = part == "certificateAuthorities"
+        authority = case.own.fulcio.authority if ca else case.own.tsa.authority
+        both = {"intermediate": Issuer(), "root": Issuer(), which: made()}
+        listed = case.root[part][0]["certChain"]["certificates"]
+        listed[-2:] = [{"rawBytes": base64_of(one)} for one in chain(authority, **both)]
+
+    return change
+
+
 ROOTS: dict[str, Change] = {
     **{f"{part}: ended": window(part, start=when(days=-9), end=when(days=-1)) for part in PARTS},
     **{f"{part}: starts later": window(part, start=when(days=1)) for part in PARTS},
@@ -297,13 +339,40 @@ ROOTS: dict[str, Change] = {
     "timestampAuthorities: no root": cut("timestampAuthorities", slice(0, 2)),
     "timestampAuthorities: no signer": cut("timestampAuthorities", slice(1, None)),
     "timestampAuthorities: the root alone": cut("timestampAuthorities", slice(2, None)),
+    **{
+        f"{part}: {of}": change
+        for part in ("tlogs", "ctlogs")
+        for of, change in {
+            "another hash": field(part, 0, "hashAlgorithm", to="SHA2_512"),
+            "no hash": field(part, 0, "hashAlgorithm", to=...),
+            "no dates": field(part, 0, "publicKey", "validFor", to=...),
+            "another name": field(part, 0, "baseUrl", to="https://log.example.test"),
+            "another number": field(part, 0, "logId", "keyId", to=base64_of(b"0" * 32)),
+        }.items()
+    },
+}
+CHAINS_OF_ROOTS: dict[str, Change] = {
+    f"{part}: {which}: {what}": by_chain(part, which, made)
+    for part in ("certificateAuthorities", "timestampAuthorities")
+    for which, issuers in {
+        "intermediate": ISSUERS,
+        "root": {**ISSUERS, "room for no intermediate": lambda: Issuer(path_length=0)},
+    }.items()
+    for what, made in issuers.items()
 }
 
-# What we accept and cosign refuses, with the reason. There is nothing.
-ACCEPTED_HERE_ONLY: dict[str, str] = {}
+# What we accept and cosign refuses, with the reason: names of keys, of which none decides here.
+DATES = "a key without dates is always valid: they are optional (protobuf-specs, PublicKey)"
+ACCEPTED_HERE_ONLY = {
+    "tlogs: no dates": DATES,
+    "ctlogs: no dates": DATES,
+    "tlogs: another name": "the log's key is looked for in the checkpoint, not its host's name",
+    "ctlogs: another number": "a log has the number of its key (RFC 6962 3.2); no copy is read",
+}
 # At random: of what cosign says, what we do not mind, with the reason.
 READ_HERE_ONLY = {
     "unknown field": "a trust root of tomorrow is read, its unknown fields named in a warning",
+    "missing public key validity period": DATES,
 }
 # What cosign accepts and we refuse: a refusal deceives nobody; here so that it is known.
 LOGGED_ANEW = "cosign reads the checkpoint, and makes the entry of the signature itself"
@@ -335,6 +404,8 @@ REFUSED_HERE_ONLY = {
     "certificate: a good one beside a foreign one": "cosign wants one good certificate timestamp",
     "tlogs: ended": WINDOW,
     "tlogs: starts later": WINDOW,
+    "certificateAuthorities: intermediate: no key usage": "cosign takes its silence for a yes",
+    "timestampAuthorities: root: of another issuer": "cosign asks a root for no signature at all",
     "timestampAuthorities: no root": CHAINS,
     "timestampAuthorities: no signer": CHAINS,
     "timestampAuthorities: the root alone": CHAINS,
@@ -386,16 +457,60 @@ def court(cosign: Cosign, instances: tuple[LocalSigstore, LocalSigstore], tmp_pa
     return Court(cosign, instances[0].url, tmp_path)
 
 
-@pytest.mark.parametrize("what", [*BUNDLES, *ROOTS])
+@pytest.mark.parametrize(
+    "what",
+    [*BUNDLES, *ROOTS, *(pytest.param(what, marks=pytest.mark.full) for what in CHAINS_OF_ROOTS)],
+)
 def test_by_name(what: str, court: Court, instances: tuple[LocalSigstore, LocalSigstore]) -> None:
     own, foreign = instances
     case = Case(own, foreign, own.trusted_root(), forge(own))
-    {**BUNDLES, **ROOTS}[what](case)
+    {**BUNDLES, **ROOTS, **CHAINS_OF_ROOTS}[what](case)
     root = json.dumps(case.root).encode()
     ours, theirs = court.ours(case.data, root), court.theirs(case.data, root)
     here, there = not ours and bool(theirs), bool(ours) and not theirs
     assert here == (what in ACCEPTED_HERE_ONLY), f"we accept; cosign: {theirs}"
     assert there == (what in REFUSED_HERE_ONLY), f"cosign accepts; we: {ours}"
+
+
+def places(data: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
+    """A bit to change of each byte that begins or ends an element's content, in a certificate."""
+    start = at
+    for tag, content in elements(data):
+        start += len(encoded(tag, content)) - len(content)
+        if content and tag & 0x20:  # constructed (X.690 8.1.2.5)
+            yield from places(content, start)
+        elif content:
+            yield start, 0x01
+            yield start + len(content) - 1, 0x20  # in a text, a capital for a small letter
+        start += len(content)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("part", "which"),
+    [
+        *(("certificateAuthorities", which) for which in range(2)),
+        *(("timestampAuthorities", which) for which in range(3)),
+    ],
+)
+def test_each_element_of_a_certificate(
+    part: str, which: int, court: Court, instances: tuple[LocalSigstore, LocalSigstore]
+) -> None:
+    """Of the trust root's: what we accept of it, changed, cosign accepts, too."""
+    own, _ = instances
+    case = Case(own, own, own.trusted_root(), forge(own))
+    at = (part, 0, "certChain", "certificates", which, "rawBytes")
+    document = json.dumps(case.root).encode()
+    raw = base64.b64decode(case.root[part][0]["certChain"]["certificates"][which]["rawBytes"])
+    judged: Counter[bool] = Counter()
+    for place, bit in places(raw):
+        changed = bytearray(raw)
+        changed[place] ^= bit
+        root = edited(document, *at, to=base64_of(bytes(changed)))
+        accepted = not court.ours(case.data, root)
+        judged[accepted] += 1
+        assert not (accepted and court.theirs(case.data, root)), f"byte {place} ^ {bit}"
+    assert judged[False] > judged[True]
 
 
 def with_names_of_logs(root: bytes, own: LocalSigstore) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from sigstore.models import Bundle, InvalidBundle
 
 from model_signing.errors import Error
@@ -25,6 +26,7 @@ from model_signing.methods.sigstore import (
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
 from tests.support import stock
+from tests.support.forgery import Issuer, chain
 from tests.support.material import base64_of, edited, statement
 
 ENTRY = ("verificationMaterial", "tlogEntries", 0)
@@ -55,6 +57,33 @@ def test_an_authority_that_ended(
     config = sigstore.trust_config()
     authority = config["trustedRoot"][kind][0]
     authority.get("publicKey", authority)["validFor"] = {"start": start, "end": end}
+    only_we_refuse(good, config, tmp_path, sigstore)
+
+
+@pytest.mark.parametrize(
+    ("kind", "which", "wrong"),
+    [
+        ("certificateAuthorities", "intermediate", {"foreign": True}),
+        ("certificateAuthorities", "root", {"path_length": 0}),
+        ("timestampAuthorities", "root", {"usages": [ExtendedKeyUsageOID.SERVER_AUTH]}),
+    ],
+)
+def test_a_chain_that_does_not_hold(
+    kind: str, which: str, wrong: Any, good: bytes, sigstore: LocalSigstore, tmp_path: Path
+) -> None:
+    authority = (sigstore.tsa if kind[0] == "t" else sigstore.fulcio).authority
+    both = {"intermediate": Issuer(), "root": Issuer(), which: Issuer(**wrong)}
+    config = sigstore.trust_config()
+    listed = config["trustedRoot"][kind][0]["certChain"]["certificates"]
+    listed[-2:] = [{"rawBytes": base64_of(one)} for one in chain(authority, **both)]
+    only_we_refuse(good, config, tmp_path, sigstore)
+
+
+def test_a_log_whose_tree_has_another_hash(
+    good: bytes, sigstore: LocalSigstore, tmp_path: Path
+) -> None:
+    config = sigstore.trust_config()
+    config["trustedRoot"]["tlogs"][0]["hashAlgorithm"] = "SHA2_512"
     only_we_refuse(good, config, tmp_path, sigstore)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from model_signing.errors import CertificateError, Error, LogError, SigningError
 from model_signing.methods.sigstore import (
@@ -20,7 +21,10 @@ from model_signing.methods.sigstore import (
 )
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from sandbox.sigstore import LocalSigstore
+from sandbox.sigstore.authority import certificate_name
 from tests.support import stock
+from tests.support.forgery import Issuer, ahead
+from tests.support.forgery import chain as issuers
 from tests.support.material import base64_of, edited, statement
 
 Json = dict[str, Any]
@@ -30,6 +34,19 @@ NAMES = {
     "tlogs": "transparency log",
     "timestampAuthorities": "timestamp authority",
 }
+
+
+CHAINS = ("certificateAuthorities", "timestampAuthorities")
+# What no certificate of a chain may be that issues others.
+ISSUERS: dict[str, Callable[[], Issuer]] = {
+    "expired": lambda: Issuer(end=ahead(minutes=-1)),
+    "no authority": lambda: Issuer(is_ca=None),
+    "a server's": lambda: Issuer(usages=[ExtendedKeyUsageOID.SERVER_AUTH]),
+    "signed by another key": lambda: Issuer(foreign=True),
+    "by another name": lambda: Issuer(issuer=certificate_name("somebody")),
+}
+OF_ROOTS = ("a server's", "no authority")
+OF_INTERMEDIATES = ("a server's", "signed by another key", "by another name")
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +152,48 @@ class TestVerifying:
             accepted(self.config, self.signed, self.folder)
         assert "malformed" in refusal.value.message
         assert "panicked" not in capfd.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("part", "which", "what"),
+        [
+            *(("certificateAuthorities", "intermediate", what) for what in OF_INTERMEDIATES),
+            *(("certificateAuthorities", "root", what) for what in ("expired", *OF_ROOTS)),
+            *((CHAINS[1], which, OF_ROOTS[0]) for which in ("intermediate", "root")),
+            ("timestampAuthorities", "root", "no authority"),
+        ],
+    )
+    def test_a_chain_has_to_hold_up_to_its_root(
+        self, part: str, which: str, what: str, sigstore: LocalSigstore
+    ) -> None:
+        """Nothing of this is seen by sigstore-python; more, by both: `tests/services`."""
+        ca = part == "certificateAuthorities"
+        authority = (sigstore.fulcio if ca else sigstore.tsa).authority
+        chain = self.authorities(part)[0]["certChain"]["certificates"]
+        for wrong in ({}, {which: ISSUERS[what]()}):
+            both = {"intermediate": Issuer(), "root": Issuer(), **wrong}
+            chain[-2:] = [{"rawBytes": base64_of(one)} for one in issuers(authority, **both)]
+            if not wrong:
+                assert accepted(self.config, self.signed, self.folder)
+        refusal = self.refused(part)
+        assert "does not chain" in refusal.message
+        assert "trust configuration" in (refusal.fix or "")
+
+    @pytest.mark.parametrize("part", CHAINS)
+    def test_a_certificate_is_as_rfc_5280_has_it(self, part: str) -> None:
+        listed = self.authorities(part)[0]["certChain"]["certificates"][-1]
+        sha384, sha256 = (bytes.fromhex(f"2a8648ce3d0403{last}") for last in ("03", "02"))
+        good = base64.b64decode(listed["rawBytes"])
+        before, _, after = good.rpartition(sha384)
+        # 4.1.1.2: twice the same algorithm; 4.1.2.2: after the version, a serial number above zero.
+        version, length, number = good.partition(b"\xa0\x03\x02\x01\x02\x02")
+        for bad in (
+            before + sha256 + after,
+            version + length + number[:1] + b"\xff" + number[2:],
+        ):
+            listed["rawBytes"] = base64_of(bad)
+            with pytest.raises(CertificateError, match="malformed") as refusal:
+                accepted(self.config, self.signed, self.folder)
+            assert part in (refusal.value.where or "")
 
     def test_an_entry_counts_for_the_log_that_it_names(self) -> None:
         with LocalSigstore() as other:

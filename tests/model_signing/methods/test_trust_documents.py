@@ -133,6 +133,8 @@ class TestVerifying:
                 start="2020-01-01T00:00:00"
             ),
             lambda root: root["ctlogs"][0]["publicKey"]["validFor"].update(start="yesterday"),
+            lambda root: root["tlogs"][0].update(hashAlgorithm="SHA2_512"),
+            lambda root: root["ctlogs"][0].update(hashAlgorithm="SHA3_256"),
             lambda root: root.update(tlogs="none"),
             lambda root: root.update(tlogs=[[]]),
             lambda root: root.update(mediaType=7),

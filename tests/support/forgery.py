@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 from cryptography import x509
 from cryptography.hazmat import asn1
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
@@ -49,6 +50,65 @@ class Leaf:
     subject: x509.Name = field(default_factory=lambda: x509.Name([]))
     scts: Sequence[LocalSigstore] | None = None
     strayed: bool = False
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """What a certificate of an authority says; by default what the sandbox's would.
+
+    Attributes:
+        path_length: How many authorities may be below it.
+        foreign: Whom its own issuer is in truth: somebody of the same name, with another key.
+    """
+
+    is_ca: bool | None = True
+    key_uses: Sequence[str] | None = ("key_cert_sign", "crl_sign")
+    usages: Sequence[ObjectIdentifier] | None = None
+    path_length: int | None = None
+    more: Sequence[tuple[x509.ExtensionType, bool]] = ()
+    start: datetime = field(default_factory=lambda: ahead(days=-9))
+    end: datetime = field(default_factory=lambda: ahead(days=9))
+    issuer: x509.Name | None = None
+    foreign: bool = False
+
+
+def chain(authority: Authority, intermediate: Issuer, root: Issuer) -> list[bytes]:
+    """The authority's intermediate and a root above it, DER, as they are said to be.
+
+    Names, and the intermediate's key, stay: what was issued is issued by this one, too.
+    """
+    above, other = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
+    made = []
+    for which, subject, key, length in (
+        (intermediate, authority.intermediate.subject, authority.key, 0),
+        (root, authority.root.subject, above, 1),
+    ):
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(which.issuer or authority.root.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(which.start)
+            .not_valid_after(which.end)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(above.public_key()), False
+            )
+        )
+        if which.is_ca is not None:
+            allowed = length if which.path_length is None else which.path_length
+            basic = x509.BasicConstraints(which.is_ca, allowed if which.is_ca else None)
+            builder = builder.add_extension(basic, True)
+        if which.key_uses is not None:
+            builder = builder.add_extension(key_usage(*which.key_uses), True)
+        if which.usages is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(which.usages), False)
+        for extension, critical in which.more:
+            builder = builder.add_extension(extension, critical)
+        signed = builder.sign(other if which.foreign else above, hashes.SHA384())
+        made.append(signed.public_bytes(Encoding.DER))
+    return made
 
 
 def certify(
