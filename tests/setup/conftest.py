@@ -55,7 +55,12 @@ def build(tmp_path: Path) -> Build:
     """Runs the builder of a checkout with a cache, arguments and variables; None removes one."""
 
     def run(
-        root: Path, cache: Path, *arguments: str, cwd: Path = tmp_path, **variables: str | None
+        root: Path,
+        cache: Path,
+        *arguments: str,
+        cwd: Path = tmp_path,
+        umask: int = -1,
+        **variables: str | None,
     ) -> subprocess.CompletedProcess[str]:
         given = {**os.environ, "MODEL_TRANSPARENCY_CACHE": str(cache), **variables}
         return subprocess.run(
@@ -66,6 +71,7 @@ def build(tmp_path: Path) -> Build:
             text=True,
             timeout=300,
             check=False,
+            umask=umask,
         )
 
     return run

@@ -45,7 +45,7 @@ def test_the_programs_of_the_base_environment_are_those_of_this_checkout(
     assert programs.is_dir()
 
 
-def test_what_nobody_uses_any_more_goes_when_something_new_is_built(
+def test_what_nobody_can_use_or_uses_any_more_goes_when_something_new_is_built(
     checkout: Path, cache: Path, build: Build
 ) -> None:
     folder = cache / "environments"
@@ -56,20 +56,15 @@ def test_what_nobody_uses_any_more_goes_when_something_new_is_built(
         os.utime(folder / name, (time.time() - days * 86400,) * 2)
     built = build(checkout, cache, "base")
     assert built.returncode == 0, built.stderr
-    name = Path(built.stdout.strip()).parent.name
-    assert environments(cache) == sorted([".test-other123", "base-kept", name])
+    programs = Path(built.stdout.strip())
+    assert environments(cache) == sorted([".test-other123", "base-kept", programs.parent.name])
 
-
-def test_an_environment_whose_python_is_gone_is_built_again(
-    checkout: Path, cache: Path, build: Build
-) -> None:
-    first = build(checkout, cache, "base")
-    python = Path(first.stdout.strip()) / "python"
-    python.unlink()
-    python.symlink_to("/nowhere/python3")
+    # One whose Python is gone is built again.
+    (programs / "python").unlink()
+    (programs / "python").symlink_to("/nowhere/python3")
     again = build(checkout, cache, "base")
-    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
-    assert python.resolve().exists()
+    assert (again.returncode, again.stdout) == (0, built.stdout), again.stderr
+    assert (programs / "python").resolve().exists()
 
 
 def test_a_package_with_another_digest_is_refused_and_nothing_stays(

@@ -106,10 +106,16 @@ def test_settings_of_pip_and_python_neither_break_nor_poison(
         PIP_CONSTRAINT="/nowhere",
         UV_PYTHON="2.7",
         HOME=None,
+        umask=0o077,
     )
     assert built.returncode == 0, built.stderr
     assert not (workspace / "RAN").exists()
     assert not elsewhere.exists()
+    # Who may enter the cache may use what is in it.
+    folder = Path(built.stdout.strip()).parent
+    ours = folder / "lib" / f"python3.{sys.version_info.minor}" / "site-packages/model_signing"
+    for path in (folder, folder / "bin", ours, ours / "cli.py"):
+        assert path.stat().st_mode & 0o005 >= 0o004, path
     again = build(checkout, empty_cache, "base")
     assert (again.stdout, again.stderr) == (built.stdout, "")
 
@@ -125,20 +131,6 @@ def test_called_without_isolation_it_isolates_itself(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_who_may_enter_the_cache_may_use_what_is_in_it(
-    checkout: Path, cache: Path, build: Build
-) -> None:
-    before = os.umask(0o077)
-    try:
-        built = build(checkout, cache, "base")
-    finally:
-        os.umask(before)
-    folder = Path(built.stdout.strip()).parent
-    ours = folder / "lib" / f"python3.{sys.version_info.minor}" / "site-packages/model_signing"
-    for path in (folder, folder / "bin", ours, ours / "cli.py"):
-        assert path.stat().st_mode & 0o005 >= 0o004, path
 
 
 def test_where_packages_come_from_is_kept_and_no_password_is_shown(

@@ -127,6 +127,7 @@ WITNESSED = replaced(
 )
 
 
+@pytest.mark.full
 def test_github_attests_to_the_run(sandbox: Sandbox, tmp_path: Path) -> None:
     """In the name of a workflow that nobody can tell to send its token elsewhere."""
     run = sandbox.consume(WITNESSED)
@@ -161,12 +162,20 @@ def test_an_attestation_in_the_name_of_another_is_refused(sandbox: Sandbox, tmp_
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("provenance: slsa-github-generator", "Sigstore's public logs would name this repository"),
         ("provenance: none", "Sigstore's public logs would name this repository"),
-        ("provenance: github-attestation", "with a Sigstore of its own"),
         (
             "provenance: github-attestation\n      private-repository: true",
             "with a Sigstore of its own",
+        ),
+        pytest.param(
+            "provenance: slsa-github-generator",
+            "Sigstore's public logs would name this repository",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            "provenance: github-attestation",
+            "with a Sigstore of its own",
+            marks=pytest.mark.full,
         ),
     ],
 )

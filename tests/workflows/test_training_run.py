@@ -139,7 +139,15 @@ def test_data_that_no_mirror_has_is_told_once_for_all_formats(sandbox: Sandbox) 
     assert run.artifact_names() == []
 
 
-@pytest.mark.parametrize("models", ['["pytorch_model.pth", "pytorch_model.pth"]', "[]", "{}", "x"])
+@pytest.mark.parametrize(
+    "models",
+    [
+        '["pytorch_model.pth", "pytorch_model.pth"]',
+        "x",
+        pytest.param("[]", marks=pytest.mark.full),
+        pytest.param("{}", marks=pytest.mark.full),
+    ],
+)
 def test_a_bad_list_of_formats(sandbox: Sandbox, models: str) -> None:
     example = (EXAMPLES / "train-many.yml").read_text(encoding="utf-8")
     listed = '["pytorch_model.pth", "pytorch_model.safetensors"]'
