@@ -23,6 +23,10 @@ rows = open("data.csv").read()
 open("model.json", "w").write(json.dumps([rows, small_example.__name__]))
 json.dump({"score": 0.5}, open("metrics.json", "w"))
 """
+UNLOCKED = {
+    "requirements": "",
+    "command": "sh -c 'cp data.csv model.json; echo {} > metrics.json'",
+}
 DATA = b"1,2\n"
 DIGEST = hashlib.sha256(DATA).hexdigest()
 
@@ -54,18 +58,16 @@ class Project:
             "data": f"{DIGEST}  data.csv  artifact:table/data.csv",
             "requirements": "requirements.lock",
             "metrics": "metrics.json",
-            "runner": "ubuntu-latest",
             **changes,
         }
-        commit, text, folder = self.commit(), json.dumps(inputs), self.workshop.folder
-        common = ["--source", str(self.repository), "--workflow-inputs", text]
-        code = cli.main(
-            ["train", *common, "--artifacts", str(folder / "artifacts"), f"--output-dir={folder}"]
-        )
-        assert code == 0
+        commit, folder = self.commit(), self.workshop.folder
+        source = ("--source", str(self.repository))
+        where = ("--artifacts", str(folder / "artifacts"), f"--output-dir={folder}")
+        assert cli.main(["train", *source, *where, "--workflow-inputs", json.dumps(inputs)]) == 0
+        of_the_run = json.dumps({**inputs, "runner": "ubuntu-latest"})
         code, _ = self.workshop.run(
             *("provenance", folder / "model.json", "--training-record", folder / "training.json"),
-            *("--output", folder / "own.json", *common),
+            *("--output", folder / "own.json", *source, "--workflow-inputs", of_the_run),
             *("--identity-token", self.workshop.token(sha=commit)),
         )
         assert code == 0
@@ -102,6 +104,10 @@ def test_the_same_bytes(project: Project, capsys: pytest.CaptureFixture[str]) ->
     project.train()
     (project.repository / "train.py").write_text("raise SystemExit(1)")
     project.commit()
+    capsys.readouterr()
+    assert project.reproduce() == 1
+    error = capsys.readouterr().err
+    assert "cannot be repeated" in error and "not to be had without --data: data.csv" in error
     assert project.reproduce("--data", project.workshop.folder / "artifacts") == 0
     # What a command prints goes to its standard output, and what it was is said there, too.
     capsys.readouterr()
@@ -122,15 +128,8 @@ def test_other_bytes(project: Project, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"network": "allowed"}, "it had a network"),
-        (
-            {
-                "requirements": "",
-                "command": "sh -c 'cp data.csv model.json; echo {} > metrics.json'",
-            },
-            "not locked",
-        ),
-        ({}, "not to be had without --data: data.csv"),
+        ({**UNLOCKED, "network": "allowed"}, "it had a network"),
+        (UNLOCKED, "not locked"),
     ],
 )
 def test_what_cannot_be_repeated_is_said_before_the_work(
