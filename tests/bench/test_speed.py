@@ -156,6 +156,7 @@ def environment(role: str) -> str:
     return run.stdout.strip()
 
 
+@pytest.mark.full
 def test_a_row_is_measured(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [sys.executable, ROOT / "bench" / "speed.py", "--rounds", "1", "--only", "8 KB"]

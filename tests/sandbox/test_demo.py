@@ -152,6 +152,7 @@ def test_an_unknown_format_is_refused_before_anything_runs(tmp_path):
     assert not (tmp_path / "out/run/log.txt").exists()
 
 
+@pytest.mark.full
 def test_a_failed_training_is_explained(tmp_path):
     (tmp_path / "empty").mkdir()
     result = run_demo(tmp_path / "out", f"--model={MODEL}", f"--data-dir={tmp_path / 'empty'}")

@@ -106,7 +106,11 @@ def test_a_bad_choice(sandbox: Sandbox, inputs: dict[str, str], title: str, mess
     ("inputs", "message"),
     [
         ({}, "Sigstore's public logs would name this repository"),
-        ({"provenance": "github-attestation"}, "with a Sigstore of its own"),
+        pytest.param(
+            {"provenance": "github-attestation"},
+            "with a Sigstore of its own",
+            marks=pytest.mark.full,
+        ),
         pytest.param(
             {"provenance": "github-attestation", "private-repository": True},
             "slsa-github-generator, and 'private-repository' to true",
