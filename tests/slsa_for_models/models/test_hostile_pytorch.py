@@ -19,8 +19,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from slsa_for_models.errors import UnsafeModelError
-from slsa_for_models.models import formats
-from slsa_for_models.models.load import load_unverified
+from tests.support.strangers import found_harmful, found_harmless
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ROOT = Path(__file__).resolve().parents[3]
@@ -32,11 +31,7 @@ FORGED = "x\n::error::forged by the model\n\x1b[2J"
 def refuse(folder: Path, name: str, content: bytes, message: str) -> UnsafeModelError:
     """Loading is refused, and nothing is written."""
     (folder / name).write_bytes(content)
-    before = sorted(folder.rglob("*"))
-    with pytest.raises(UnsafeModelError, match=message) as refused:
-        load_unverified(folder / name, formats.FORMATS[name])
-    assert sorted(folder.rglob("*")) == before
-    return refused.value
+    return found_harmful(folder / name, message)
 
 
 def edited(archive: bytes, edit: Callable[[str, bytes], bytes]) -> bytes:
@@ -177,7 +172,7 @@ def test_torchscript_line(tmp_path: Path, line: str):
 def test_torchscript_line_that_computes(tmp_path: Path):
     """What the lines above differ from."""
     (tmp_path / JITTED).write_bytes(script(Outer(Plain())))
-    model = load_unverified(tmp_path / JITTED, formats.FORMATS[JITTED])
+    model = found_harmless(tmp_path / JITTED)
     assert model(torch.full((2,), 3.0)).tolist() == [3, 3]
 
 
@@ -265,7 +260,7 @@ def test_pickle(tmp_path: Path, program: bytes, message: str):
 def test_pickle_of_a_tensor(tmp_path: Path):
     """What the programs above differ from."""
     (tmp_path / WEIGHTS).write_bytes(pickled(tensor()))
-    assert load_unverified(tmp_path / WEIGHTS, formats.FORMATS[WEIGHTS])["x"].tolist() == [0] * 4
+    assert found_harmless(tmp_path / WEIGHTS)["x"].tolist() == [0] * 4
 
 
 def test_state_dict_with_a_name_for_the_terminal(tmp_path: Path):
@@ -310,7 +305,7 @@ def test_safetensors(tmp_path: Path, content: bytes, message: str):
 def test_safetensors_as_the_library_writes_them(tmp_path: Path):
     named = {"a": torch.arange(6).reshape(2, 3), "b": torch.ones(()), "c": torch.ones(0)}
     safetensors.torch.save_file(named, tmp_path / SAFE, {"format": "pt"})
-    loaded = load_unverified(tmp_path / SAFE, formats.FORMATS[SAFE])
+    loaded = found_harmless(tmp_path / SAFE)
     assert {name: value.tolist() for name, value in loaded.items()} == {
         name: value.tolist() for name, value in named.items()
     }

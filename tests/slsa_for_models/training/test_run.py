@@ -428,15 +428,23 @@ def is_running(command: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted\n"),
+        (signal.SIGTERM, 143, "terminated\n"),
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+    ],
 )
-def test_an_end_from_outside_ends_the_command(bench: Bench, number: int, code: int) -> None:
+def test_an_end_from_outside_ends_the_command(
+    bench: Bench, number: int, code: int, said: str
+) -> None:
     mark = f"sleep 9{os.getpid()}{int(number)}"
     given = ["train", "--model", "m", "--source", str(bench.source), "--output-dir", str(bench.out)]
     running = subprocess.Popen(
         [sys.executable, "-m", "slsa_for_models", *given, "--", "sh", "-c", f"echo go; {mark}"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     with limited(running, 60):
@@ -445,6 +453,8 @@ def test_an_end_from_outside_ends_the_command(bench: Bench, number: int, code: i
             threading.Event().wait(0.05)
         running.send_signal(number)
         assert running.wait(60) == code
+        if number != signal.SIGKILL:
+            assert running.stderr.read().endswith(said)
     for _ in range(50):
         if not is_running(mark):
             break
