@@ -29,7 +29,13 @@ from slsa_for_models.errors import LineageError
 from slsa_for_models.evidence import beside, envelopes
 from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.verdict.expectations import Expectations
-from slsa_for_models.verdict.result import Evidence, Verdict, builders_word, claimed_by
+from slsa_for_models.verdict.result import (
+    Evidence,
+    Verdict,
+    builders_word,
+    claimed_by,
+    dependencies,
+)
 from slsa_for_models.verdict.table import SLSA, Table
 
 CLAUSE = f"{SLSA}, 3"
@@ -215,8 +221,8 @@ def _claimed(child: Verdict, digest: str) -> str:
     named = [
         (resource, item)
         for item in child.accepted
-        for resource in item.provenance.dependencies
-        if (resource.name, resource.sha256) == (BASE_MODEL, digest)
+        for resource in dependencies([item], BASE_MODEL)
+        if resource.sha256 == digest
     ]
     says = claimed_by(resource for resource, _ in named)
     before = [item for one, item in named if item.provenance.kind.trains and not one.claimed_by]

@@ -125,6 +125,11 @@ class Accepted:
     level: int
 
 
+def dependencies(accepted: Iterable[Accepted], name: str) -> list[Resource]:
+    """What provenances name as a dependency of that name, in their order."""
+    return [one for item in accepted for one in item.provenance.dependencies if one.name == name]
+
+
 def builders_word(item: Accepted) -> str:
     """`, says OWNER/NAME/PATH`: what a trusted builder checked, nobody else has seen."""
     name = item.provenance.builder_id.removeprefix(GITHUB).partition("@")[0]
@@ -226,12 +231,7 @@ class Verdict:
 
         "" stands for one that is named without a SHA-256.
         """
-        named = [
-            resource.sha256 or ""
-            for item in self.accepted
-            for resource in item.provenance.dependencies
-            if resource.name == BASE_MODEL
-        ]
+        named = (resource.sha256 or "" for resource in dependencies(self.accepted, BASE_MODEL))
         return tuple(dict.fromkeys(named))
 
     @property

@@ -19,7 +19,14 @@ from slsa_for_models.errors import (
 from slsa_for_models.evidence.training_plan import INPUTS
 from slsa_for_models.verdict import checks
 from slsa_for_models.verdict.expectations import Expectations, Expected, matches
-from slsa_for_models.verdict.result import Accepted, Found, Signed, Vouched, claimed_by
+from slsa_for_models.verdict.result import (
+    Accepted,
+    Found,
+    Signed,
+    Vouched,
+    claimed_by,
+    dependencies,
+)
 from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, Table, counted
 
 COMPARED_ELSEWHERE = frozenset(
@@ -317,12 +324,7 @@ def check_dependencies(wanted: Mapping[str, str], accepted: Sequence[Accepted]) 
         DependencyMismatchError: One is not.
     """
     for name, digest in wanted.items():
-        named = {
-            resource.sha256
-            for item in accepted
-            for resource in item.provenance.dependencies
-            if resource.name == name
-        }
+        named = {resource.sha256 for resource in dependencies(accepted, name)}
         if named != {digest}:
             raise DependencyMismatchError(
                 "made with another dependency than the one expected"
@@ -333,15 +335,6 @@ def check_dependencies(wanted: Mapping[str, str], accepted: Sequence[Accepted]) 
                 found=", ".join(sorted(map(str, named))) or "none of that name",
             )
     return ", ".join(
-        f"{name} {digest[:12]}{_claimed(name, accepted)}" for name, digest in wanted.items()
-    )
-
-
-def _claimed(name: str, accepted: Sequence[Accepted]) -> str:
-    """Who says so, where the builder only passes it on."""
-    return claimed_by(
-        resource
-        for item in accepted
-        for resource in item.provenance.dependencies
-        if resource.name == name
+        f"{name} {digest[:12]}{claimed_by(dependencies(accepted, name))}"
+        for name, digest in wanted.items()
     )

@@ -22,6 +22,7 @@ from slsa_for_models.verdict.result import (
     builders_word,
     claimed,
     claimed_by,
+    dependencies,
     inputs_of,
 )
 from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, TRAIN, Table, counted
@@ -126,12 +127,7 @@ def _add_what_ran(table: Table, found: Found, record: TrainingRecord | None) -> 
     )
     inputs = (stated.provenance.inputs or {}) if stated else {}
     claim = ", claimed by the training job"
-    locks = [
-        resource
-        for item in found.accepted
-        for resource in item.provenance.dependencies
-        if resource.name == REQUIREMENTS and resource.sha256
-    ]
+    locks = [one for one in dependencies(found.accepted, REQUIREMENTS) if one.sha256]
     lock = ", ".join(
         f"{one.uri.partition('#')[2]} {one.sha256}".strip() for one in locks
     ) + claimed_by(locks)
@@ -195,16 +191,9 @@ def _add_dataset(
     table: Table, found: Found, expected: Expectations, record: TrainingRecord | None
 ) -> str:
     """Step 3 for the one dependency that decides what a model is: its training data."""
-    sets, sources = (
-        [
-            resource
-            for item in found.accepted
-            for resource in item.provenance.dependencies
-            if resource.name == name and (resource.sha256 or name == DATASET)
-        ]
-        for name in (DATASET, tekton.INPUT)
-    )
-    named, inputs = ({one.sha256 or "no SHA-256" for one in which} for which in (sets, sources))
+    sets = dependencies(found.accepted, DATASET)
+    named = {one.sha256 or "no SHA-256" for one in sets}
+    inputs = {one.sha256 for one in dependencies(found.accepted, tekton.INPUT) if one.sha256}
     recorded = None if record is None else record.dataset.sha256
     wanted = expected.dataset_sha256 or dataset_digest(expected.data.items())
     if expected.data:
@@ -247,11 +236,7 @@ def check_files(wanted: Mapping[str, str], accepted: Sequence[Accepted]) -> str:
     is_named = False
     for item in accepted:
         files = _pins(item)
-        named = {
-            resource.sha256 or ""
-            for resource in item.provenance.dependencies
-            if resource.name == DATASET and not resource.claimed_by
-        }
+        named = {one.sha256 or "" for one in dependencies([item], DATASET) if not one.claimed_by}
         if not files and not named:
             continue
         odd = sorted(path for path in {*wanted, *files} if wanted.get(path) != files.get(path))
