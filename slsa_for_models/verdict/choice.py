@@ -55,16 +55,9 @@ class Examined:
         return "refused" not in outcomes, outcomes.count("passed")
 
     @property
-    def run(self) -> str:
-        """The run that it names, without the number of its attempt; or ""."""
-        item = self.accepted
-        return run_of(item.signed) or item.provenance.invocation if item else ""
-
-    @cached_property
     def witness(self) -> tuple[str, str]:
-        """The builder and the kind: a second one of both adds nothing."""
-        said = self.accepted and self.accepted.provenance
-        return (said.builder_id, said.kind.name) if said else ("", "")
+        """See `Accepted.witness`."""
+        return self.accepted.witness if self.accepted else ("", "")
 
     @cached_property
     def traits(self) -> tuple[object, ...]:
@@ -153,26 +146,21 @@ def choose(
     return best
 
 
-def run_of(signed: Signed) -> str:
-    """The run that a workflow's certificate names, without the number of its attempt; or ""."""
-    return signed.facts.get("run of repository") or ""
-
-
 def _combinations(signers: Sequence[Signed], pool: Sequence[Examined]) -> Iterator[Choice]:
     """Of each run those that agree with one of its attestations; then each a little changed."""
     runs: dict[str, list[Examined]] = {}
     for item in pool:
-        runs.setdefault(item.run, []).append(item)
+        runs.setdefault(item.accepted.run if item.accepted else "", []).append(item)
     if not runs:
         yield from (Choice(signer, ()) for signer in signers)
-    signed_runs = {run_of(signer) for signer in signers}
+    signed_runs = {signer.run for signer in signers}
     # First what a signature belongs to, and what most files have a part in.
     for run in sorted(
         runs, key=lambda run: (run not in signed_runs, -len({item.file for item in runs[run]}))
     ):
         mine = runs[run]
         elsewhere = [item for item in pool if item.file not in {one.file for one in mine}]
-        signing: list[Signed | None] = [one for one in signers if run_of(one) == run]
+        signing: list[Signed | None] = [one for one in signers if one.run == run]
         signing = signing or list(signers) or [None]
         for anchor in {item.traits: item for item in mine}.values():
             nearest = sorted(mine, key=partial(_agreement, anchor), reverse=True)

@@ -71,6 +71,11 @@ class Signed:
     facts: Facts
     builders: tuple[Builder, ...] = ()
 
+    @property
+    def run(self) -> str:
+        """The run that a workflow's certificate names, without the number of its attempt; or ""."""
+        return self.facts.get("run of repository") or ""
+
     def __str__(self) -> str:
         if self.authenticated.method == "key":
             return f"key {(self.authenticated.identity or '')[:16]}"
@@ -123,6 +128,16 @@ class Accepted:
     signed: Signed
     provenance: Provenance
     level: int
+
+    @property
+    def run(self) -> str:
+        """The run, as its certificate names it, or else its builder."""
+        return self.signed.run or self.provenance.invocation
+
+    @property
+    def witness(self) -> tuple[str, str]:
+        """The builder and the kind: a second one of both adds nothing."""
+        return self.provenance.builder_id, self.provenance.kind.name
 
 
 def dependencies(accepted: Iterable[Accepted], name: str) -> list[Resource]:

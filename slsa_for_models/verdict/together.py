@@ -238,15 +238,11 @@ def _lines(value: str) -> str:
 
 def _add_same(table: Table, found: Found) -> None:
     # Pairs, not a mapping: two files may have the same name.
-    runs, commits = [], []
-    for item in found.accepted:
-        run = item.signed.facts.get("run of repository") or item.provenance.invocation
-        runs.append((item.signed.label, run))
-        commits.append((item.signed.label, item.provenance.source_commit))
+    runs = [(item.signed.label, item.run) for item in found.accepted]
+    commits = [(item.signed.label, item.provenance.source_commit) for item in found.accepted]
     if found.signer is not None:
-        label, facts = found.signer.label, found.signer.facts
-        runs.append((label, facts.get("run of repository") or ""))
-        commits.append((label, facts.get("commit") or ""))
+        runs.append((found.signer.label, found.signer.run))
+        commits.append((found.signer.label, found.signer.facts.get("commit") or ""))
     for what, said in (("run", runs), ("commit", commits)):
         known = [(label, value) for label, value in said if value]
         if len(known) > 1:
@@ -284,7 +280,7 @@ def check_distinct(accepted: Sequence[Accepted]) -> str:
     """
     said: dict[tuple[str, str], str] = {}
     for item in accepted:
-        by = (item.provenance.builder_id, item.provenance.kind.name)
+        by = item.witness
         if by in said:
             raise ChainError(
                 "two provenances are of one builder and kind, so that the second adds nothing",
