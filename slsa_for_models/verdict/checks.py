@@ -95,13 +95,11 @@ def level_of(
         facts: What the certificate says; see `claims.certified_facts`.
         labels: See `highest_level`.
     """
-    if builder.level is not None:
-        return min(builder.level, highest_level(provenance, labels))
-    if facts.get("runner") != "github-hosted":
-        return 1
-    # GitHub's names do not distinguish case.
-    own = builder.id.lower().startswith(f"{facts['repository']}/".lower())
-    return min(2 if own else 3, highest_level(provenance, labels))
+    level = builder.level
+    if level is None and facts.get("runner") == "github-hosted":
+        # GitHub's names do not distinguish case.
+        level = 2 if builder.id.lower().startswith(f"{facts['repository']}/".lower()) else 3
+    return min(1 if level is None else level, highest_level(provenance, labels))
 
 
 def highest_level(provenance: Provenance, labels: tuple[str, ...] = ()) -> int:
@@ -125,21 +123,16 @@ def check_source(expected: Expectations, provenance: Provenance) -> str:
     Raises:
         SourceError: Another one.
     """
-    if expected.source_uri is not None and not matches(expected.source_uri, provenance.source_uri):
-        raise SourceError(
-            "built from another repository",
-            where="source",
-            expected=str(expected.source_uri),
-            found=provenance.source_uri,
-        )
-    if expected.source_commit is not None and expected.source_commit != provenance.source_commit:
-        raise SourceError(
-            "built from another commit",
-            where="source",
-            expected=expected.source_commit,
-            found=provenance.source_commit,
-        )
-    return f"{provenance.source_uri.removeprefix('git+')} at {provenance.source_commit[:12]}"
+    uri, commit = provenance.source_uri, provenance.source_commit
+    for what, wanted, found in (
+        ("repository", expected.source_uri, uri),
+        ("commit", expected.source_commit, commit),
+    ):
+        if wanted is not None and not matches(wanted, found):
+            raise SourceError(
+                f"built from another {what}", where="source", expected=str(wanted), found=found
+            )
+    return f"{uri.removeprefix('git+')} at {commit[:12]}"
 
 
 def check_event(expected: Expectations, event: str | None) -> None:

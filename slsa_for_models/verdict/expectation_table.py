@@ -104,7 +104,9 @@ def _builders(entries: list[Toml]) -> tuple[Builder, ...]:
 def _builder(entry: Toml) -> Builder:
     if "@" in entry["id"]:
         raise PolicyError("git references of a builder stand in `refs`", found=entry["id"])
-    _check_method(entry, "builder", needs_issuer=True)
+    who = _who(entry, "builder")
+    if "identity" in entry and "issuer" not in entry:
+        raise PolicyError("an identity needs its issuer", where="builder")
     if is_github(entry.get("issuer", "")):
         raise PolicyError(
             "a GitHub workflow is named by the builder's id; it needs no identity",
@@ -129,18 +131,15 @@ def _builder(entry: Toml) -> Builder:
         id=entry["id"],
         refs=tuple(expected(ref) for ref in entry.get("refs", ())),
         level=level,
-        public_key=_key(entry),
-        identity=_maybe(entry.get("identity")),
-        issuer=entry.get("issuer"),
         pipeline=_maybe(entry.get("pipeline")),
+        **who,
     )
 
 
 def _signer(entry: Toml) -> Signer:
-    _check_method(entry, "signer", needs_issuer=False)
     if "identity" not in entry and "public_key" not in entry:
         raise PolicyError("the signer has neither an identity nor a key", where="signer")
-    return Signer(_maybe(entry.get("identity")), entry.get("issuer"), _key(entry))
+    return Signer(**_who(entry, "signer"))
 
 
 def _age(value: str) -> timedelta:
@@ -156,7 +155,7 @@ def _verifiers(entries: list[Toml]) -> tuple[SummaryVerifier, ...]:
 
 
 def _verifier(entry: Toml) -> SummaryVerifier:
-    _check_method(entry, "vsa.verifier", needs_issuer=False)
+    who = _who(entry, "vsa.verifier")
     if "identity" not in entry and "public_key" not in entry:
         raise PolicyError("a verifier has neither an identity nor a key", where=entry["id"])
     on_github = "identity" in entry and is_github(entry.get("issuer", GITHUB_ISSUER))
@@ -168,24 +167,19 @@ def _verifier(entry: Toml) -> SummaryVerifier:
         )
     return SummaryVerifier(
         id=entry["id"],
-        identity=_maybe(entry.get("identity")),
-        issuer=entry.get("issuer"),
-        public_key=_key(entry),
         source_uri=_source(entry["source_uri"]) if "source_uri" in entry else None,
+        **who,
     )
 
 
-def _check_method(entry: Toml, where: str, *, needs_issuer: bool) -> None:
+def _who(entry: Toml, where: str) -> dict[str, Any]:
+    """Who signs, by an identity or by a key that was read: what builders and signers share."""
     if "identity" in entry and "public_key" in entry:
         raise PolicyError("identity and public_key exclude each other", where=where)
     if "issuer" in entry and "identity" not in entry:
         raise PolicyError("an issuer without an identity says nothing", where=where)
-    if needs_issuer and "identity" in entry and "issuer" not in entry:
-        raise PolicyError("an identity needs its issuer", where=where)
-
-
-def _key(entry: Toml) -> bytes | None:
-    return read_key(entry["public_key"]) if "public_key" in entry else None
+    identity = _maybe(entry.get("identity"))
+    return {"identity": identity} | {one: entry.get(one) for one in ("issuer", "public_key")}
 
 
 def read_key(path: Path) -> bytes:

@@ -20,7 +20,7 @@ from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence import json_schema
 from slsa_for_models.evidence.github import GITHUB_ISSUER
-from slsa_for_models.verdict.expectation_table import ROWS, Toml
+from slsa_for_models.verdict.expectation_table import ROWS, Toml, read_key
 from slsa_for_models.verdict.expectations import Expectations, Expected, Pattern
 from slsa_for_models.verdict.result import Accepted, Signed, Verdict
 
@@ -71,7 +71,7 @@ def _parsed(data: bytes) -> Toml:
 
 def _expectations(document: Toml, folder: Path, within: int) -> Expectations:
     stated: dict[str, Any] = {}
-    document = _located(document, folder, within)
+    _read_named(document, folder, within)
     for row in ROWS:
         if row.parse is None or (value := _at(document, row.key)) is None:
             continue
@@ -102,31 +102,16 @@ def _fractions(document: Toml) -> None:
                 bounds[name] = float(value)
 
 
-def _base_policies(entries: list[Toml], folder: Path, within: int) -> list[Expectations]:
-    if not within:
+def _read_named(document: Toml, folder: Path, within: int) -> None:
+    """Puts the keys and policies that a policy names, relative to it, in the place of the names."""
+    bases = document.get("base_model", [])
+    if bases and not within:
         raise PolicyError("policies for base models name one another without end")
-    return [load_policy(folder / entry["policy"], within=within - 1) for entry in entries]
-
-
-def _located(document: Toml, folder: Path, within: int) -> Toml:
-    """The policy, with the keys and policies it names where they are: relative to it."""
-
-    def locate(entry: Toml) -> Toml:
-        if "public_key" not in entry:
-            return entry
-        return {**entry, "public_key": folder / entry["public_key"]}
-
-    found = dict(document)
-    if "signer" in found:
-        found["signer"] = locate(found["signer"])
-    if "builder" in found:
-        found["builder"] = [locate(entry) for entry in found["builder"]]
-    if "base_model" in found:
-        found["base_model"] = _base_policies(found["base_model"], folder, within)
-    if "verifier" in found.get("vsa", {}):
-        verifiers = [locate(entry) for entry in found["vsa"]["verifier"]]
-        found["vsa"] = {**found["vsa"], "verifier": verifiers}
-    return found
+    bases[:] = [load_policy(folder / entry["policy"], within=within - 1) for entry in bases]
+    verifiers = document.get("vsa", {}).get("verifier", [])
+    for entry in (document.get("signer", {}), *document.get("builder", []), *verifiers):
+        if "public_key" in entry:
+            entry["public_key"] = read_key(folder / entry["public_key"])
 
 
 # Writing ------------------------------------------------------------------------------------------

@@ -164,26 +164,15 @@ def check_run(claims: Claims, expected: Expectations) -> None:
     Raises:
         SignerError: It did not.
     """
-    checks = (
-        (
-            "identity (.9)",
-            claims.identity == claims.build_signer_uri,
-            claims.identity,
-            claims.build_signer_uri,
-        ),
-        (
-            "runner (.11)",
-            claims.runner_environment in expected.runners,
-            " or ".join(expected.runners),
-            claims.runner_environment,
-        ),
-    )
-    for what, holds, needed, found in checks if is_github(claims.issuer) else ():
-        if not holds:
+    for what, extension, accepted, found in (
+        ("identity", ".9", (claims.identity,), claims.build_signer_uri),
+        ("runner", ".11", expected.runners, claims.runner_environment),
+    ):
+        if found not in accepted and is_github(claims.issuer):
             raise SignerError(
-                f"the signing workflow has another {what.split(' (')[0]}",
-                where=f"certificate: {what}",
-                expected=needed,
+                f"the signing workflow has another {what}",
+                where=f"certificate: {what} ({extension})",
+                expected=" or ".join(accepted),
                 found=found or "nothing",
             )
 
