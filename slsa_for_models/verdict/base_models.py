@@ -30,6 +30,7 @@ from slsa_for_models.evidence import beside, envelopes
 from slsa_for_models.evidence.statement_names import BASE_MODEL
 from slsa_for_models.verdict.expectations import Expectations
 from slsa_for_models.verdict.result import (
+    NO_PROVENANCE,
     Evidence,
     Verdict,
     builders_word,
@@ -138,22 +139,6 @@ def _statements(signature: Path) -> Iterator[str]:
         yield sha256(bundle.parse(read_bounded(signature)).payload).hexdigest()
 
 
-def first_accepted(
-    policies: Iterable[Expectations], verify: Callable[[Expectations], Verdict]
-) -> Verdict:
-    """The first verdict that accepts, of several sets of expectations; else the last one.
-
-    Args:
-        policies: At least one.
-        verify: Gives the verdict by one.
-    """
-    for wanted in policies:
-        verdict = verify(wanted)
-        if verdict.verified:
-            break
-    return verdict
-
-
 def verify_all(
     table: Table,
     verdict: Verdict,
@@ -197,22 +182,29 @@ def verify_all(
                 table.not_checked(name, "Base model", CLAUSE, why)
 
     descend(verdict, (verdict.model.payload_sha256 if verdict.signer else None,))
-    for digest, name in (
-        (one, given[one].evidence.model.name) for one in given if one not in found
-    ):
+    for digest in (one for one in given if one not in found):
+        name = given[digest].evidence.model.name
         if not verdict.accepted and verdict.refusal:
-            why = "not checked: no provenance was accepted"
-            table.not_checked(name, "Base model", CLAUSE, why)
+            table.not_checked(name, "Base model", CLAUSE, f"not checked: {NO_PROVENANCE}")
         else:
-            table.refused(name, "Base model", CLAUSE, _not_named(name, digest))
+            message = "no accepted provenance names this base model"
+            error = LineageError(message, where=name, found=digest)
+            table.refused(name, "Base model", CLAUSE, error)
     return found
 
 
 def _add(table: Table, verdict: Verdict, digest: str) -> None:
-    name = verdict.model.name
+    name, payload = verdict.model.name, verdict.model.payload_sha256
     # The digest chose the evidence before it was verified: it must still be its own.
-    if verdict.signer is not None and verdict.model.payload_sha256 != digest:
-        table.refused(name, "Base model", CLAUSE, _changed(verdict, digest))
+    if verdict.signer is not None and payload != digest:
+        error = LineageError(
+            "the base model's signature changed while it was verified",
+            where=name,
+            expected=digest,
+            found=payload,
+            fix="wait until nothing writes to it, then try again",
+        )
+        table.refused(name, "Base model", CLAUSE, error)
     table.steps += [replace(step, subject=f"{name}: {step.subject}") for step in verdict.steps]
 
 
@@ -256,17 +248,3 @@ def _absent(digest: str) -> LineageError:
         found="nothing",
         fix="give it with --base-model",
     )
-
-
-def _changed(verdict: Verdict, digest: str) -> LineageError:
-    return LineageError(
-        "the base model's signature changed while it was verified",
-        where=verdict.model.name,
-        expected=digest,
-        found=verdict.model.payload_sha256,
-        fix="wait until nothing writes to it, then try again",
-    )
-
-
-def _not_named(name: str, digest: str) -> LineageError:
-    return LineageError("no accepted provenance names this base model", where=name, found=digest)

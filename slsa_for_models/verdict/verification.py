@@ -134,6 +134,13 @@ def _verify(
     run_conclusion: GitHubApi | None,
     means: Means,
 ) -> Verdict:
+    def base_verdict(base: lineage.Given) -> Verdict:
+        for wanted in base.policies(expected):
+            verdict = verify_one(base.evidence, wanted, means)
+            if verdict.verified:
+                break
+        return verdict
+
     # A. to D. The model itself.
     verdict = verify_one(evidence, expected, means)
     table = Table(list(verdict.steps))
@@ -142,10 +149,7 @@ def _verify(
         table,
         verdict,
         given,
-        lambda base: lineage.first_accepted(
-            base.policies(expected),
-            lambda wanted: verify_one(base.evidence, wanted, means),
-        ),
+        base_verdict,
         required=expected.base_models or bool(expected.base_policies),
     )
     # F. How the run ended.
@@ -222,13 +226,13 @@ def verify_one(evidence: Evidence, expected: Expectations, means: Means) -> Verd
     # B. Each provenance on its own.
     files, examined = one_provenance.examine_files(evidence.provenance, model, expected, trust)
     # C. A trusted verifier's summary.
-    summary = Table()
-    vsa, vsa_digest, vouched = summaries.examine_all(summary, evidence.vsa, model, expected, trust)
+    summary = summaries.examine_all(evidence.vsa, model, expected, trust)
 
     def found_in(chosen: Choice) -> Found:
         parts = {item.file for item in chosen.relied_on}
         complete = len(parts) == len(evidence.provenance)
         accepted = chosen.accepted
+        vouched = summary and summary.vouched
         return Found(evidence, model, chosen.signer, signature, accepted, complete, vouched)
 
     def refusals(chosen: Choice) -> int:
@@ -249,17 +253,14 @@ def verify_one(evidence: Evidence, expected: Expectations, means: Means) -> Verd
         shown = [item for item in mine if item in chosen.relied_on]
         nearest = sorted(mine, key=lambda item: item.merit, reverse=True)[:1]
         one_provenance.show_file(table, mine, shown or list(map(confirm, nearest)))
-    table.steps += summary.steps
+    table.steps += summary.steps if summary else ()
     # D. All of it together.
     found = found_in(chosen)
     levels = together.examine(table, found, expected)
     record, dataset = training_claims.examine(table, found, expected)
     read = [(path, sha256) for path, (_, sha256) in zip(evidence.provenance, files, strict=True)]
-    read += [
-        (path, sha256)
-        for path, sha256 in ((evidence.signature, signature), (vsa, vsa_digest))
-        if path
-    ]
+    read += [(evidence.signature, signature)] if evidence.signature else []
+    read += [(summary.path, summary.sha256)] if summary else []
     return Verdict(
         model=model,
         steps=tuple(table.steps),

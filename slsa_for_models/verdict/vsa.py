@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from model_signing.methods import Authenticated
 from model_signing.methods.fulcio import certificate_claims
@@ -28,54 +28,50 @@ from slsa_for_models.verdict import checks, signers
 from slsa_for_models.verdict.expectations import Expectations, SummaryVerifier
 from slsa_for_models.verdict.result import Vouched
 from slsa_for_models.verdict.table import VSA as CLAUSE
-from slsa_for_models.verdict.table import Table
+from slsa_for_models.verdict.table import Step, Table
 
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _LEVEL = re.compile(r"SLSA_BUILD_LEVEL_([0-3])")
 """Build levels of SLSA v1.2; no other is known."""
 
 
-def examine_all(
-    table: Table,
-    paths: Sequence[Path],
-    model: ModelDigests,
-    expected: Expectations,
-    trust: SigstoreTrust,
-) -> tuple[Path | None, str | None, Vouched | None]:
-    """Adds the steps for the first summary that holds, or else for the first.
+class Summary(NamedTuple):
+    """A summary's steps, and what came of them.
 
-    Returns:
-        Which it is, if there is any, and what `examine` returns.
+    Attributes:
+        path: The file.
+        steps: Its steps.
+        sha256: Of the file as it was read, hexadecimal.
+        vouched: What it vouches for; None if it was refused.
+    """
+
+    path: Path
+    steps: Sequence[Step]
+    sha256: str | None
+    vouched: Vouched | None = None
+
+
+def examine_all(
+    paths: Sequence[Path], model: ModelDigests, expected: Expectations, trust: SigstoreTrust
+) -> Summary | None:
+    """The first summary that holds, or else the first, if there is any.
 
     Raises:
         FileError: As `examine`.
     """
-    first: tuple[Table, tuple[Path, str | None, None]] | None = None
+    first = None
     for path in paths:
-        tried = Table()
-        digest, vouched = examine(tried, path, model, expected, trust)
-        if vouched is not None:
-            table.steps += tried.steps
-            return path, digest, vouched
-        first = first or (tried, (path, digest, None))
-    if first is None:
-        return None, None, None
-    table.steps += first[0].steps
-    return first[1]
+        summary = examine(path, model, expected, trust)
+        if summary.vouched is not None:
+            return summary
+        first = first or summary
+    return first
 
 
 def examine(
-    table: Table,
-    path: Path,
-    model: ModelDigests,
-    expected: Expectations,
-    trust: SigstoreTrust,
-) -> tuple[str | None, Vouched | None]:
-    """Adds the steps for one summary.
-
-    Returns:
-        The SHA-256, hexadecimal, of the file as it was read; and what it vouches for, or None if
-        it was refused.
+    path: Path, model: ModelDigests, expected: Expectations, trust: SigstoreTrust
+) -> Summary:
+    """All steps for one summary.
 
     Raises:
         FileError: The file or the trust root cannot be read.
@@ -83,10 +79,9 @@ def examine(
     keys = [item.public_key for item in expected.verifiers if item.public_key is not None]
     label, digest, own = path.name, None, Table()
 
-    # 1. The signature on the envelope. 3. The predicate type.
     def read() -> tuple[Authenticated, Statement]:
         nonlocal digest
-        (attestation,) = _only_one(path)
+        attestation = _only_one(path)
         digest = attestation.file_sha256
         authenticated = envelopes.authenticate(attestation, trust, keys)
         versions = {statement_names.VSA: statement.STATEMENT_V1}
@@ -94,6 +89,7 @@ def examine(
         predicate_types.check(said.predicate, said.predicate_type, SummaryError)
         return authenticated, said
 
+    # 1. The signature on the envelope. 3. The predicate type.
     found = own.step(
         label,
         "Signature and predicate type",
@@ -103,12 +99,20 @@ def examine(
     )
     if found is None:
         own.not_checked(label, "Everything else", CLAUSE, "the summary cannot be used")
-        table.steps += own.steps
-        return digest, None
-    _, said = found
+        return Summary(path, own.steps, digest)
+    authenticated, said = found
     if said.remark:
         own.note(label, "Statement", f"{CLAUSE}, 3", f"{said.remark}, as cosign writes it")
-    _add_checks(own, label, found, model, expected)
+    # 2. The subject. 4. The verifier and its signer. 5. What it vouches for.
+    for title, clause, check in (
+        ("Subject is this model", "2", partial(subjects.check, said.subjects, model)),
+        ("Verifier", "4", partial(check_verifier, said.predicate, authenticated, expected)),
+        ("Resource", "5", partial(check_resource, said.predicate, expected.resource_uri)),
+        ("Policy and time", "schema", partial(check_policy_and_time, said.predicate)),
+    ):
+        own.step(label, title, f"{CLAUSE}, {clause}", check)
+    if expected.summary_age is not None:
+        own.step(label, "Age", "policy, vsa.max_age", partial(check_age, authenticated, expected))
     level = own.step(
         label,
         "Result and level",
@@ -116,44 +120,14 @@ def examine(
         partial(check_result, said.predicate),
         lambda result: f"PASSED, Build L{result}",
     )
-    table.steps += own.steps
     if level is None or own.any_refused:
-        return digest, None
-    certificate = found[0].certificate
+        return Summary(path, own.steps, digest)
+    certificate = authenticated.certificate
     event = None if certificate is None else certificate_claims(certificate).build_trigger
-    return digest, Vouched(level, event)
+    return Summary(path, own.steps, digest, Vouched(level, event))
 
 
-def _add_checks(
-    own: Table,
-    label: str,
-    found: tuple[Authenticated, Statement],
-    model: ModelDigests,
-    expected: Expectations,
-) -> None:
-    """Adds the steps that say whether the summary is to be believed about this model."""
-    authenticated, said = found
-    about, predicate = said.subjects, said.predicate
-
-    # 2. The subject. 4. The verifier and its signer. 5. What it vouches for.
-    own.step(label, "Subject is this model", f"{CLAUSE}, 2", partial(subjects.check, about, model))
-    own.step(
-        label,
-        "Verifier",
-        f"{CLAUSE}, 4",
-        partial(check_verifier, predicate, authenticated, expected),
-    )
-    own.step(
-        label, "Resource", f"{CLAUSE}, 5", partial(check_resource, predicate, expected.resource_uri)
-    )
-    own.step(
-        label, "Policy and time", f"{CLAUSE}, schema", partial(check_policy_and_time, predicate)
-    )
-    if expected.summary_age is not None:
-        own.step(label, "Age", "policy, vsa.max_age", partial(check_age, authenticated, expected))
-
-
-def _only_one(path: Path) -> tuple[envelopes.Attestation, ...]:
+def _only_one(path: Path) -> envelopes.Attestation:
     loaded = envelopes.load(path)
     if len(loaded) != 1:
         raise SummaryError(
@@ -162,7 +136,7 @@ def _only_one(path: Path) -> tuple[envelopes.Attestation, ...]:
             expected="1",
             found=str(len(loaded)),
         )
-    return loaded
+    return loaded[0]
 
 
 def check_verifier(
