@@ -102,12 +102,6 @@ def settle(
 ) -> tuple[Choice, list[Examined]]:
     """`choose`, until all that was chosen is confirmed: what is not authentic is left out.
 
-    Args:
-        signers: As there.
-        examined: As there.
-        refusals: As there.
-        confirm: Authenticates one.
-
     Returns:
         The choice; and all attestations, as they are then known.
     """

@@ -50,20 +50,8 @@ def verified(
     (`TMPDIR`); it is nobody else's, it is read-only, and it goes when the block ends. A model that
     holds code is refused as a pickle is, unless `expected.code` is "allowed".
 
-    Args:
-        model: As `verify`, and so are the others but the last.
-        expected: The expectations.
-        signature: The model's OMS signature.
-        provenance: Provenance files.
-        training_record: The record that came beside the model.
-        vsa: A verification summary.
-        base_models: Models that this one, or one of them, starts from.
-        trust: The Sigstore instance.
-        run_conclusion: Asks GitHub how the run ended.
-        progress: Called with bytes hashed so far and in all.
-        jobs: Threads for hashing.
-        keep: A folder that is not there yet, or is empty: the copy appears there instead, with the
-            rights of any other folder, and stays.
+    It takes what `verify` takes, and `keep`: a folder that is not there yet, or is empty, where the
+    copy appears instead, with the rights of any other folder, and stays.
 
     Raises:
         Error: The model is not verified (the verdict's first refusal), or anything that `verify`

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from model_signing.errors import innermost
 from slsa_for_models.errors import RunError
-from slsa_for_models.verdict.result import Verdict
+from slsa_for_models.evidence.statement import value_at
+from slsa_for_models.verdict.result import NO_PROVENANCE, Verdict
 from slsa_for_models.verdict.table import Table
 
 API = "https://api.github.com"
@@ -73,7 +74,7 @@ def examine(table: Table, verdict: Verdict, api: GitHubApi) -> None:
         signed = [verdict.signer]
     certified = [item.facts for item in signed]
     runs = {(facts.get("invocation"), facts.get("commit")) for facts in certified}
-    lost = "no provenance was accepted" if table.any_refused and not certified else ""
+    lost = NO_PROVENANCE if table.any_refused and not certified else ""
     for run, commit in sorted((run or "", commit or "") for run, commit in runs or {(None, None)}):
         table.step(
             "run",
@@ -112,18 +113,19 @@ def check(run: str, commit: str, api: GitHubApi) -> str:
     url = f"{api.url.rstrip('/')}/repos/{repository}/actions/runs/{number}/attempts/{attempt}"
     answer = _get(url, api.token)
     # 1. The answer is about this attempt of this run, of this repository and commit.
-    for name, expected, found in (
-        ("id", number, str(answer.get("id"))),
-        ("run_attempt", attempt, str(answer.get("run_attempt"))),
-        ("repository", repository, _text(answer.get("repository"), "full_name")),
-        ("head_sha", commit, str(answer.get("head_sha"))),
+    for name, expected in (
+        ("id", number),
+        ("run_attempt", attempt),
+        ("repository.full_name", repository),
+        ("head_sha", commit),
     ):
-        if found != expected:
+        found = value_at(answer, name)
+        if str(found) != expected:
             raise RunError(
                 "GitHub answers about another run than the provenance names",
                 where=f"{url}, {name}",
                 expected=expected,
-                found=found or "nothing",
+                found="nothing" if found is None else str(found),
             )
     # 2. It is over, and every job of it succeeded or was meant to be skipped.
     status, conclusion = answer.get("status"), answer.get("conclusion")
@@ -185,7 +187,3 @@ def _get(url: str, token: str) -> dict[str, object]:
     if not isinstance(answer, dict):
         raise RunError("GitHub's answer is not a JSON object of at most 1 MiB", where=url)
     return answer
-
-
-def _text(value: object, key: str) -> str:
-    return str(value.get(key)) if isinstance(value, dict) else ""
