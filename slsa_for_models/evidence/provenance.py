@@ -83,9 +83,8 @@ class Provenance:
         builder_id: Who says it built it; "" where only the certificate says which workflow did.
         source_uri: `git+https://HOST/ORG/REPO`, without a git reference.
         source_commit: The commit, hexadecimal.
-        branch: The source branch (`refs/heads/...`), or None where the provenance names none.
-        tag: The source tag (`refs/tags/...`), or None likewise.
-        inputs: The parameters the caller chose, as text; None where the provenance has none.
+        ref: The source's full git reference, or None where the provenance names none.
+        inputs: The parameters the caller chose, as text.
         claims: What the certificate has to confirm.
         dependencies: `resolvedDependencies`, or the materials of v0.2.
         invocation: The run, as the builder names it.
@@ -102,9 +101,8 @@ class Provenance:
     builder_id: str
     source_uri: str
     source_commit: str
-    branch: str | None
-    tag: str | None
-    inputs: Mapping[str, str] | None
+    ref: str | None
+    inputs: Mapping[str, str]
     claims: tuple[Claim, ...]
     dependencies: tuple[Resource, ...]
     invocation: str
@@ -112,6 +110,20 @@ class Provenance:
     signature: Resource | None = None
     pipeline: str | None = None
     remark: str = ""
+
+    @property
+    def branch(self) -> str:
+        """The branch that the reference is, by its short name; or ""."""
+        return _below("refs/heads/", self.ref)
+
+    @property
+    def tag(self) -> str:
+        """The tag that it is, likewise."""
+        return _below("refs/tags/", self.ref)
+
+
+def _below(prefix: str, ref: str | None) -> str:
+    return ref.removeprefix(prefix) if ref and ref.startswith(prefix) else ""
 
 
 def build_type(statement: Statement) -> str:
@@ -146,12 +158,6 @@ def split_source(uri: str, where: str) -> tuple[str, str | None]:
             "this is not a git source", where=where, expected="git+https://...@REF", found=uri
         )
     return match[1], match[2]
-
-
-def branch_and_tag(ref: str | None) -> tuple[str | None, str | None]:
-    """A git reference as the branch or the tag that it is; two of None for anything else."""
-    is_branch, is_tag = ((ref or "").startswith(f"refs/{what}/") for what in ("heads", "tags"))
-    return (ref if is_branch else None), (ref if is_tag else None)
 
 
 def claims_of(

@@ -112,7 +112,7 @@ def highest_level(provenance: Provenance, labels: tuple[str, ...] = ()) -> int:
         provenance: What it says.
         labels: Of larger runners that the verifier knows to be GitHub's, besides the standard ones.
     """
-    runner = (provenance.inputs or {}).get("runner")
+    runner = provenance.inputs.get("runner")
     known = runner in GITHUB_RUNNERS or runner in labels
     return 3 if not provenance.kind.trains or known else 1
 
@@ -182,12 +182,9 @@ def check_ref(expected: Expectations, provenance: Provenance) -> str:
     Raises:
         SourceError: Another one, or none where one is expected.
     """
-    branch, tag = (
-        None if ref is None or not ref.startswith(prefix) else ref.removeprefix(prefix)
-        for ref, prefix in ((provenance.branch, "refs/heads/"), (provenance.tag, "refs/tags/"))
-    )
+    branch, tag = provenance.branch, provenance.tag
     for what, wanted, found in (("branch", expected.branch, branch), ("tag", expected.tag, tag)):
-        if wanted is not None and (found is None or not matches(wanted, found)):
+        if wanted is not None and not (found and matches(wanted, found)):
             raise SourceError(
                 f"built from another {what}" if found else f"the provenance names no {what}",
                 where="source reference",
@@ -196,13 +193,13 @@ def check_ref(expected: Expectations, provenance: Provenance) -> str:
             )
     if expected.versioned_tag is not None:
         _check_versioned_tag(expected.versioned_tag, tag)
-    parts = [f"branch {branch}" if branch else "", f"tag {tag}" if tag else ""]
-    return ", ".join(part for part in parts if part) or "no branch or tag named"
+    said = f"branch {branch}" if branch else f"tag {tag}" if tag else ""
+    return said or "no branch or tag named"
 
 
-def _check_versioned_tag(wanted: str, tag: str | None) -> None:
+def _check_versioned_tag(wanted: str, tag: str) -> None:
     """As slsa-verifier: v1 accepts v1.2.3, v1.2 accepts v1.2.3; build metadata is ignored."""
-    expected, found = parse_version(wanted), VERSION.fullmatch(tag or "")
+    expected, found = parse_version(wanted), VERSION.fullmatch(tag)
     # A shortened tag stands for zeros: v1 is v1.0.0.
     numbers = [int(part or 0) for part in found.group(1, 2, 3)] if found else []
     given = [int(part) for part in expected.group(1, 2, 3) if part is not None]

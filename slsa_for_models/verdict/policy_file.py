@@ -22,7 +22,7 @@ from slsa_for_models.evidence import json_schema
 from slsa_for_models.evidence.github import GITHUB_ISSUER
 from slsa_for_models.verdict.expectation_table import ROWS, Toml, read_key
 from slsa_for_models.verdict.expectations import Expectations, Expected, Pattern
-from slsa_for_models.verdict.result import Accepted, Signed, Verdict
+from slsa_for_models.verdict.result import Accepted, Signed, Verdict, with_command
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -182,14 +182,14 @@ def _source_of(accepted: Sequence[Accepted], expected: Expectations) -> dict[str
     table: dict[str, Any] = {"uri": accepted[0].provenance.source_uri.removeprefix("git+https://")}
     if expected.issuer != GITHUB_ISSUER:
         table["issuer"] = expected.issuer
-    branches = {item.provenance.branch for item in accepted} - {None}
-    tags = {item.provenance.tag for item in accepted} - {None}
+    branches = {item.provenance.branch for item in accepted} - {""}
+    tags = {item.provenance.tag for item in accepted} - {""}
     if len(tags) == 1:
-        tag = str(tags.pop()).removeprefix("refs/tags/")
+        tag = tags.pop()
         is_version = re.fullmatch(r"v\d+\.\d+\.\d+", tag) is not None
         table["tag"] = _toml(Pattern(r"v[0-9]+\.[0-9]+\.[0-9]+") if is_version else tag)
     elif len(branches) == 1:
-        table["branch"] = str(branches.pop()).removeprefix("refs/heads/")
+        table["branch"] = branches.pop()
     return table
 
 
@@ -226,16 +226,10 @@ def _pipeline(item: Accepted) -> Expected | None:
 
 def _build_of(verdict: Verdict, expected: Expectations) -> dict[str, Any]:
     table: dict[str, Any] = {}
-    asked = next(
-        (
-            item.provenance.inputs
-            for item in verdict.accepted
-            if item.provenance.kind.trains and (item.provenance.inputs or {}).get("command")
-        ),
-        None,
-    )
-    own = {name: asked.get(name, "") for name in ("command", "network", "runner")} if asked else {}
-    inputs = {**{name: value for name, value in own.items() if value}, **expected.inputs}
+    stated = with_command(verdict.accepted)
+    said = stated.provenance.inputs if stated else {}
+    own = {name: said[name] for name in ("command", "network", "runner") if said.get(name)}
+    inputs = {**own, **expected.inputs}
     if inputs:
         table["inputs"] = _inline({name: _toml(value) for name, value in inputs.items()})
     dataset = verdict.dataset

@@ -145,6 +145,12 @@ def dependencies(accepted: Iterable[Accepted], name: str) -> list[Resource]:
     return [one for item in accepted for one in item.provenance.dependencies if one.name == name]
 
 
+def with_command(accepted: Iterable[Accepted]) -> Accepted | None:
+    """The first that is of a training by a command of its caller's own, and states that."""
+    trained = (item for item in accepted if item.provenance.kind.trains)
+    return next((item for item in trained if item.provenance.inputs.get("command")), None)
+
+
 def builders_word(item: Accepted) -> str:
     """`, says OWNER/NAME/PATH`: what a trusted builder checked, nobody else has seen."""
     name = item.provenance.builder_id.removeprefix(GITHUB).partition("@")[0]

@@ -24,11 +24,11 @@ from slsa_for_models.verdict.result import (
     claimed_by,
     dependencies,
     inputs_of,
+    with_command,
 )
 from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, TRAIN, Table, counted
 
 _RECORD, _DATASET = "Training record", "Data set"
-_COMMAND, _NETWORK, _REQUIREMENTS = "Command", "Network", "Requirements"
 _NETWORKS = {
     "none": "none: what it read is the commit, the data and the locked packages",
     "allowed": "allowed: what it read from there nobody knows",
@@ -117,48 +117,30 @@ def check_record(data: bytes, listed: Set[str | None], model: ModelDigests) -> T
 
 def _add_what_ran(table: Table, found: Found, record: TrainingRecord | None) -> None:
     """Command, network and packages: stated by the workflow's inputs, claimed, or unknown."""
-    stated = next(
-        (
-            item
-            for item in found.accepted
-            if (item.provenance.inputs or {}).get("command") and item.provenance.kind.trains
-        ),
-        None,
-    )
-    inputs = (stated.provenance.inputs or {}) if stated else {}
-    claim = ", claimed by the training job"
+    stated = with_command(found.accepted)
+    inputs = stated.provenance.inputs if stated else {}
+    network = _NETWORKS.get(inputs.get("network") or "none")
     locks = [one for one in dependencies(found.accepted, REQUIREMENTS) if one.sha256]
-    lock = ", ".join(
-        f"{one.uri.partition('#')[2]} {one.sha256}".strip() for one in locks
-    ) + claimed_by(locks)
-    said = {
-        _COMMAND: inputs.get("command", "").strip(),
-        _NETWORK: _network(stated),
-        _REQUIREMENTS: lock,
-    }
-    if stated is not None and not locks:
-        said[_REQUIREMENTS] = "not locked"
-    if record is not None:
-        environment = record.environment
-        own = {
-            _COMMAND: shlex.join(record.command),
-            _NETWORK: environment.network,
-            _REQUIREMENTS: environment.requirements_sha256 or "not locked",
-        }
-        said = {title: words or f"{own[title]}{claim}" for title, words in said.items()}
-    for title, words in said.items():
-        if words:
-            table.note(TOGETHER, title, TRAIN, words[:_SHOWN])
+    lock = ", ".join(f"{one.uri.partition('#')[2]} {one.sha256}".strip() for one in locks)
+    unlocked = "not locked"
+    for title, words, claim in (
+        ("Command", inputs.get("command", "").strip(), record and shlex.join(record.command)),
+        (
+            "Network",
+            f"{network}{builders_word(stated)}" if stated and network else "",
+            record and record.environment.network,
+        ),
+        (
+            "Requirements",
+            f"{lock}{claimed_by(locks)}" or (unlocked if stated else ""),
+            record and (record.environment.requirements_sha256 or unlocked),
+        ),
+    ):
+        said = words or (f"{claim}, claimed by the training job" if claim else "")
+        if said:
+            table.note(TOGETHER, title, TRAIN, said[:_SHOWN])
         else:
             table.not_checked(TOGETHER, title, TRAIN, "not named by any accepted evidence")
-
-
-def _network(stated: Accepted | None) -> str:
-    """What a workflow that trains says of the network; "" if none does."""
-    if stated is None:
-        return ""
-    words = _NETWORKS.get((stated.provenance.inputs or {}).get("network") or "none", "")
-    return f"{words}{builders_word(stated)}" if words else ""
 
 
 def check_metrics(wanted: Mapping[str, Bounds], record: TrainingRecord | None) -> str:

@@ -10,7 +10,6 @@ from slsa_for_models.evidence.provenance import (
     PREDICATE_V1,
     Kind,
     Provenance,
-    branch_and_tag,
     build_type,
     claims_of,
     split_source,
@@ -62,7 +61,6 @@ def read(statement: Statement) -> Provenance:
     claims = claims_of(predicate, confirmed, OPTIONAL_CLAIMS)
     dependencies = resources_at(object_at(predicate, "buildDefinition"), "resolvedDependencies")
     source_uri, ref = split_source(dependencies[0].uri, "resolvedDependencies[0].uri")
-    branch, tag = branch_and_tag(ref)
     return Provenance(
         kind=KIND,
         build_type=build_type(statement),
@@ -70,9 +68,8 @@ def read(statement: Statement) -> Provenance:
         builder_id=builder_id,
         source_uri=source_uri,
         source_commit=dependencies[0].commit or "",
-        branch=branch,
-        tag=tag,
-        inputs=None,
+        ref=ref,
+        inputs={},
         claims=claims,
         dependencies=dependencies,
         invocation=text_at(predicate, "runDetails.metadata.invocationId"),

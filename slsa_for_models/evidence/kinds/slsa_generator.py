@@ -8,7 +8,6 @@ from slsa_for_models.evidence.provenance import (
     PREDICATE_V02,
     Kind,
     Provenance,
-    branch_and_tag,
     build_type,
     claims_of,
     split_source,
@@ -56,7 +55,7 @@ def _read(statement: Statement) -> Provenance:
     claims = claims_of(predicate, _CLAIMS, _OPTIONAL_CLAIMS)
     where = "invocation.configSource.uri"
     source_uri, _ = split_source(text_at(predicate, where), where)
-    branch, tag = _refs(environment)
+    text_at(environment, "github_ref_type")
     return Provenance(
         kind=KIND,
         build_type=build_type(statement),
@@ -64,8 +63,8 @@ def _read(statement: Statement) -> Provenance:
         builder_id=text_at(predicate, "builder.id"),
         source_uri=source_uri,
         source_commit=text_at(predicate, "invocation.configSource.digest.sha1"),
-        branch=branch,
-        tag=tag,
+        # As certified; slsa-verifier takes a tag's branch from the payload, which nobody certifies.
+        ref=text_at(environment, "github_ref"),
         inputs=_inputs(environment),
         claims=claims,
         dependencies=resources_at(predicate, "materials"),
@@ -73,19 +72,10 @@ def _read(statement: Statement) -> Provenance:
     )
 
 
-def _refs(environment: Json) -> tuple[str | None, str | None]:
-    """The branch or the tag that the certificate confirms, too.
-
-    slsa-verifier takes a tag's branch from the event's payload; nobody certifies that.
-    """
-    text_at(environment, "github_ref_type")
-    return branch_and_tag(text_at(environment, "github_ref"))
-
-
-def _inputs(environment: Json) -> Mapping[str, str] | None:
+def _inputs(environment: Json) -> Mapping[str, str]:
     """The inputs of a dispatched workflow; other events carry none (as in slsa-verifier)."""
     if environment["github_event_name"] != "workflow_dispatch":
-        return None
+        return {}
     inputs = value_at(environment, "github_event_payload.inputs")
     return as_text(inputs if isinstance(inputs, dict) else {})
 

@@ -10,7 +10,6 @@ from slsa_for_models.evidence.provenance import (
     PREDICATE_V1,
     Kind,
     Provenance,
-    branch_and_tag,
     build_type,
     split_source,
 )
@@ -52,7 +51,6 @@ def _read(statement: Statement) -> Provenance:
     by_products = resources_at(object_at(predicate, "runDetails"), "byproducts")
     _refuse_unresolved(spec, dependencies)
     source_uri, ref, commit = _source(dependencies)
-    branch, tag = branch_and_tag(ref)
     return Provenance(
         kind=KIND,
         build_type=build_type(statement),
@@ -60,8 +58,7 @@ def _read(statement: Statement) -> Provenance:
         builder_id=text_at(predicate, "runDetails.builder.id"),
         source_uri=source_uri,
         source_commit=commit,
-        branch=branch,
-        tag=tag,
+        ref=ref,
         inputs=_parameters(spec),
         claims=(),
         dependencies=dependencies,
