@@ -6,7 +6,7 @@ The names begin with the model's own, so that the evidence of two models in a fo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from model_signing.errors import UsageError
 from model_signing.sources import AnyPath, Source, beside, can_attach, has_signatures, signatures
-from model_signing.sources.signatures import Where
 from slsa_for_models.evidence import statement_names
 from slsa_for_models.evidence.provenance import PREDICATE_V02, PREDICATE_V1
 
@@ -91,8 +90,8 @@ def attached(model: Source, *, provenance: bool, vsa: bool) -> Iterator[Attached
 
 
 @contextmanager
-def at_hand(places: Iterable[AnyPath]) -> Iterator[tuple[Path, ...]]:
-    """Files of evidence; those at addresses are fetched for as long as the context lasts.
+def at_hand(*places: AnyPath | None) -> Iterator[tuple[Path, ...]]:
+    """Files of evidence, as far as there are any; fetched from addresses while the context lasts.
 
     Raises:
         FileError: One cannot be read. BundleError: It is too large.
@@ -100,7 +99,7 @@ def at_hand(places: Iterable[AnyPath]) -> Iterator[tuple[Path, ...]]:
     with ExitStack() as stack:
         yield tuple(
             _fetched(stack, place) if isinstance(place, str) else place
-            for place in map(signatures.where, places)
+            for place in (signatures.where(one) for one in places if one is not None)
         )
 
 
@@ -119,26 +118,27 @@ def _name(address: str) -> str:
 
 
 @contextmanager
-def fetched(model: Source, signature: Where | None, *, look: bool) -> Iterator[Fetched]:
+def fetched(model: Source, signature: AnyPath | None, *, look: bool) -> Iterator[Fetched]:
     """A signature from an address, as a file for as long as the context lasts.
 
     Args:
         model: What it is about.
-        signature: A path, which stays what it is; an address; or None.
+        signature: A path, an address, or None.
         look: Whether to take what lies with the model where that is elsewhere, if `signature` is
             None. Several become one file with several attestations.
 
     Raises:
         FileError: It cannot be read.
     """
-    if isinstance(signature, str):
-        found = [(signature, signatures.read(signature))]
-    elif look and signature is None and has_signatures(model):
+    place = None if signature is None else signatures.where(signature)
+    if isinstance(place, str):
+        found = [(place, signatures.read(place))]
+    elif look and place is None and has_signatures(model):
         found = list(model.signatures())
     else:
         found = []
     if not found:
-        yield Fetched(signature if isinstance(signature, Path) else None)
+        yield Fetched(place if isinstance(place, Path) else None)
         return
     names = {name for address, _ in found for name in signatures.own(model, address)}
     data = [content for _, content in found]

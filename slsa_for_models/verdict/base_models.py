@@ -23,7 +23,6 @@ from model_signing.sources import (
     can_attach,
     is_address,
     open_source,
-    signatures,
 )
 from slsa_for_models.errors import LineageError
 from slsa_for_models.evidence import beside, envelopes
@@ -108,9 +107,8 @@ def at_hand(bases: Iterable[BaseModel], trust: SigstoreTrust) -> Iterator[dict[s
         given: dict[str, Given] = {}
         for base in bases:
             source = open_source(base.model)
-            place = None if base.signature is None else signatures.where(base.signature)
-            found = stack.enter_context(beside.fetched(source, place, look=True))
-            provenance = stack.enter_context(beside.at_hand(base.provenance))
+            found = stack.enter_context(beside.fetched(source, base.signature, look=True))
+            provenance = stack.enter_context(beside.at_hand(*base.provenance))
             if not provenance and can_attach(source):
                 attached = beside.attached(source, provenance=True, vsa=False)
                 provenance = stack.enter_context(attached).provenance

@@ -25,7 +25,6 @@ from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.safe_files import read_bounded
 from model_signing.sources import AnyPath, Source, open_source
 from model_signing.sources.local import LocalSource
-from model_signing.sources.signatures import where
 from slsa_for_models.evidence import beside
 from slsa_for_models.verdict import base_models as lineage
 from slsa_for_models.verdict import (
@@ -97,13 +96,13 @@ def verify(
         BundleError: A base model's signature cannot be read, so that nobody knows which it is of.
         LineageError: Two of `base_models` are the same model.
     """
-    source, place = open_source(model), None if signature is None else where(signature)
+    source = open_source(model)
     look = attached or (not provenance and vsa is None)
     with (
-        beside.fetched(source, place, look=look) as found,
-        beside.at_hand(provenance) as provenances,
-        beside.at_hand(() if vsa is None else (vsa,)) as summary,
-        beside.at_hand(() if training_record is None else (training_record,)) as record,
+        beside.fetched(source, signature, look=look) as found,
+        beside.at_hand(*provenance) as provenances,
+        beside.at_hand(vsa) as summary,
+        beside.at_hand(training_record) as record,
         _attached(attached, source, expected) as more,
     ):
         evidence = Evidence(
