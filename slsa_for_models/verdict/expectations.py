@@ -289,10 +289,17 @@ class Expectations:
         if isinstance(self.source_uri, str):
             object.__setattr__(self, "source_uri", source_uri(self.source_uri))
 
+    def _values(self) -> dict[str, object]:
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.compare}
+
     def applied(self) -> dict[str, object]:
         """Every expectation by its attribute, also by default; what is not expected is left out."""
-        values = {one.name: getattr(self, one.name) for one in fields(self) if one.compare}
-        return {name: value for name, value in values.items() if value}
+        return {name: value for name, value in self._values().items() if value}
+
+    def chosen(self) -> list[str]:
+        """The attributes of what is expected otherwise than by default."""
+        default = Expectations()._values()
+        return [name for name, value in self._values().items() if value != default[name]]
 
     def stating(self, **more: object) -> Expectations:
         """These expectations and more, of what they leave open.
@@ -306,23 +313,20 @@ class Expectations:
         Raises:
             UsageError: Not an attribute, or something else is stated already.
         """
-        open_ = {item.name: item for item in fields(self) if item.compare}
-        unknown = ", ".join(sorted(more.keys() - open_.keys()))
+        before = self._values()
+        unknown = ", ".join(sorted(more.keys() - before.keys()))
         if unknown:
-            raise UsageError("not an expectation", expected=", ".join(open_), found=unknown)
+            raise UsageError("not an expectation", expected=", ".join(before), found=unknown)
         given = {name: value for name, value in more.items() if value}
-        result, nothing = replace(self, **given), Expectations()  # type: ignore[arg-type]
-        stated = self.stated | {
-            name for name in open_ if getattr(self, name) != getattr(nothing, name)
-        }
+        result, stated = replace(self, **given), self.stated.union(self.chosen())  # type: ignore[arg-type]
+        after = result._values()
         for name in (name for name in given if name in stated):
-            mine, wanted = getattr(self, name), getattr(result, name)
-            if mine != wanted:
+            if before[name] != after[name]:
                 raise UsageError(
                     "an option contradicts the policy",
                     where=name,
-                    expected=shown(mine),
-                    found=shown(wanted),
+                    expected=shown(before[name]),
+                    found=shown(after[name]),
                     fix="state it in one of them only",
                 )
         identity = result.signer.identity if "signer" in given and result.signer else None

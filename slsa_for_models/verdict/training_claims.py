@@ -264,28 +264,23 @@ def check_dataset(
     Raises:
         DependencyMismatchError: Two of them differ, or one is expected and nobody names any.
     """
+    where, known = "resolvedDependencies, training record", {*(named or inputs)}
+    if recorded is not None:
+        known.add(recorded)
+    if wanted is not None and not known:
+        raise DependencyMismatchError(
+            "no evidence names a data set, and one is expected",
+            where=where,
+            expected=wanted,
+            found="no data set",
+            fix="give the provenance of the training, and its record if it has one",
+        )
     for digest, message in (
         (recorded, "the provenance names another data set than training recorded"),
         (wanted, "trained on another data set than the one expected"),
     ):
-        agree = (
-            named == {digest} if named else not inputs or digest in inputs,
-            recorded is None or recorded == digest,
-            bool(named or inputs or recorded),
-        )
-        if digest is not None and not agree[-1]:
-            raise DependencyMismatchError(
-                "no evidence names a data set, and one is expected",
-                where="resolvedDependencies, training record",
-                expected=digest,
-                found="no data set",
-                fix="give the provenance of the training, and its record if it has one",
-            )
-        if digest is not None and not all(agree):
-            raise DependencyMismatchError(
-                message,
-                where="resolvedDependencies, training record",
-                expected=digest,
-                found=", ".join(sorted({*(named or inputs), *filter(None, [recorded])})),
-            )
+        agrees = named == {digest} if named else not inputs or digest in inputs
+        if digest is not None and not (agrees and recorded in (None, digest)):
+            found = ", ".join(sorted(known))
+            raise DependencyMismatchError(message, where=where, expected=digest, found=found)
     return wanted or recorded or ", ".join(sorted(named or inputs))
