@@ -18,11 +18,10 @@ from model_signing.errors import UsageError
 from model_signing.oms import strict_json
 from slsa_for_models.errors import ContextError
 from slsa_for_models.evidence.github import GITHUB, GITHUB_ISSUER, is_github, split_workflow
+from slsa_for_models.evidence.training_plan import Scalar
 
 MAX_TOKEN_BYTES = 64 * 1024
 MAX_INPUTS_BYTES = 64 * 1024
-
-Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from model_signing.oms.manifest import Manifest, Serialization
 from model_signing.oms.names import GIT_PATHS, HUB_PATH, Selection, covered
 from model_signing.sources import AnyPath, Source, can_attach, open_source
 from slsa_for_models.errors import RecordError, SubjectError
+from slsa_for_models.evidence.training_plan import listing_digest
 
 if TYPE_CHECKING:
     from model_signing.api import Verified
@@ -329,8 +330,7 @@ def check_record(record: TrainingRecord, model: ModelDigests) -> None:
     Raises:
         RecordError: It is about another one.
     """
-    listing = "".join(f"{digest}  {name}\n" for name, digest in model.files.items())
-    found = model.sha256 if model.single else sha256(listing.encode()).hexdigest()
+    found = model.sha256 if model.single else listing_digest(model.files.items())
     if record.model.sha256 != found:
         raise RecordError(
             "the training record is about another model",

@@ -18,12 +18,11 @@ from typing import Any
 from model_signing.errors import UsageError
 from model_signing.oms import strict_json
 from slsa_for_models.errors import TrainingError
+from slsa_for_models.evidence.statement_names import RECORD
 
 MOST_PINS = 1000
 MOST_PARAMETERS = 256
 MAX_LOCK_BYTES = 16 << 20
-RECORD = "training.json"
-"""The training record, beside the model."""
 
 INPUTS = frozenset(
     {
@@ -143,8 +142,13 @@ def dataset_digest(files: Iterable[tuple[str, str]]) -> str | None:
     lines = sorted(files)
     if len(lines) == 1:
         return lines[0][1]
-    listing = "".join(f"{digest}  {path}\n" for path, digest in lines)
-    return hashlib.sha256(listing.encode()).hexdigest() if lines else None
+    return listing_digest(lines) if lines else None
+
+
+def listing_digest(files: Iterable[tuple[str, str]]) -> str:
+    """SHA-256, hexadecimal, of what `sha256sum` prints of files, by path and SHA-256 of each."""
+    listing = "".join(f"{digest}  {path}\n" for path, digest in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def read(inputs: Mapping[str, object], source: Path | None = None) -> Plan:
@@ -267,11 +271,14 @@ def check_no_secret(text: str, where: str) -> None:
         )
 
 
+def _lines(text: str) -> Iterator[str]:
+    """Those that are not empty and no remarks."""
+    stripped = (line.strip() for line in text.splitlines())
+    return (line for line in stripped if line and not line.startswith("#"))
+
+
 def _pins(text: str, where: str) -> Iterator[Pin]:
-    for line in text.splitlines():
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
+    for line in _lines(text):
         match = _PIN.fullmatch(line)
         uris = tuple(match[3].split()) if match else ()
         several = len(uris) > 1
@@ -286,10 +293,8 @@ def _pins(text: str, where: str) -> Iterator[Pin]:
 
 
 def _bases(text: str) -> Iterator[Base]:
-    for line in filter(None, (line.strip() for line in text.splitlines())):
+    for line in _lines(text):
         words = line.split()
-        if line.startswith("#"):
-            continue
         if len(words) != 4 or not _URI.fullmatch(words[1]):
             raise UsageError(
                 "not a base model",

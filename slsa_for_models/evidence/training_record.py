@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from model_signing.oms import strict_json
 from slsa_for_models.errors import RecordError
 from slsa_for_models.evidence import json_schema
-from slsa_for_models.evidence.training_plan import Scalar
+from slsa_for_models.evidence.training_plan import Scalar, listing_digest
 
 SCHEMA = "https://model-transparency.dev/training-record/v1"
 MAX_BYTES = 1024 * 1024
@@ -147,7 +147,8 @@ def describe_model(path: Path, name: str) -> Model:
         entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_file()
     )
     files = tuple(describe_file(path / inner, inner) for inner in names)
-    size, digest = sum(file.size for file in files), listing_digest(files)
+    size = sum(file.size for file in files)
+    digest = listing_digest((file.name, file.sha256) for file in files)
     return Model(name, size, digest, files if len(files) <= MOST_FILES else ())
 
 
@@ -159,12 +160,6 @@ def describe_file(path: Path, name: str) -> File:
             digest.update(piece)
             size += len(piece)
     return File(name, digest.hexdigest(), size)
-
-
-def listing_digest(files: Iterable[File]) -> str:
-    """SHA-256 of the files' listing as `sha256sum NAME...` prints it, in the order given."""
-    listing = "".join(f"{file.sha256}  {file.name}\n" for file in files)
-    return sha256(listing.encode()).hexdigest()
 
 
 def _all(kind: type[_Part], documents: list[dict[str, Any]]) -> tuple[_Part, ...]:

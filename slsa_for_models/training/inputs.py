@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,12 +10,10 @@ from pathlib import Path
 from model_signing.errors import Error
 from slsa_for_models.errors import DatasetError
 from slsa_for_models.evidence.training_plan import Pin
-from slsa_for_models.evidence.training_record import describe_model
+from slsa_for_models.evidence.training_record import describe_file, describe_model
 from slsa_for_models.training import download
 
 Say = Callable[[str], None]
-
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,8 @@ def check_unchanged(pins: Iterable[Pin], placed: Iterable[Path]) -> None:
         DatasetError: One is not.
     """
     for pin, path in zip(pins, placed, strict=True):
-        if path.is_symlink() or not path.is_file() or _sha256(path) != pin.sha256:
+        is_file = path.is_file() and not path.is_symlink()
+        if not is_file or describe_file(path, pin.path).sha256 != pin.sha256:
             raise DatasetError(
                 "the command changed its data",
                 where=pin.path,
@@ -122,7 +120,7 @@ def _place(pin: Pin, workspace: Path, at_hand: AtHand, say: Say) -> Path:
             raise DatasetError(
                 "an input cannot be had", where=_where(pin), found=error.strerror or str(error)
             ) from error
-    found = _sha256(path)
+    found = describe_file(path, pin.path).sha256
     if found != pin.sha256:
         raise DatasetError(
             "an input is not the one that was pinned",
@@ -208,11 +206,3 @@ def _from_elsewhere(uri: str) -> Iterator[memoryview | bytes]:
 
 def _where(pin: Pin) -> str:
     return f"{pin.path} ({download.shown(pin.uris[0])})" if pin.uris else pin.path
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import slsa_for_models
-from slsa_for_models.evidence.training_record import File, listing_digest
+from slsa_for_models.evidence.training_plan import listing_digest
 from slsa_for_models.training.inputs import AtHand
 from slsa_for_models.training.run import Machine
 
@@ -42,6 +42,6 @@ def source_digest(package: Path) -> str:
     """The digest of the listing of all modules, also in the folders below, sorted by name."""
     modules = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     return listing_digest(
-        File(name, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+        (name, hashlib.sha256(path.read_bytes()).hexdigest())
         for name, path in sorted(modules.items())
     )

@@ -19,7 +19,8 @@ from model_signing.errors import Error, FileError
 from model_signing.oms import strict_json
 from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import TrainingError
-from slsa_for_models.evidence.training_plan import RECORD, Plan, in_source
+from slsa_for_models.evidence.statement_names import RECORD
+from slsa_for_models.evidence.training_plan import Plan, in_source, listing_digest
 from slsa_for_models.evidence.training_record import (
     MAX_BYTES,
     MOST_METRICS,
@@ -29,7 +30,6 @@ from slsa_for_models.evidence.training_record import (
     describe_file,
     describe_model,
     encode,
-    listing_digest,
     parse,
 )
 from slsa_for_models.training import confinement, inputs, packages
@@ -198,12 +198,12 @@ def _copy_source(machine: Machine, workspace: Path, output: Path) -> str:
             ) from error
     if machine.source_sha256 is not None:
         return machine.source_sha256
-    files = (path for path in sorted(workspace.rglob("*")) if path.is_file())
-    return listing_digest(
-        describe_file(path, path.relative_to(workspace).as_posix())
-        for path in files
-        if not path.is_symlink()
-    )
+    files = {
+        path.relative_to(workspace).as_posix(): path
+        for path in sorted(workspace.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+    return listing_digest((name, describe_file(path, name).sha256) for name, path in files.items())
 
 
 def _clear_results(plan: Plan, workspace: Path) -> None:

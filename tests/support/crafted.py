@@ -33,6 +33,7 @@ from slsa_for_models import cli
 from slsa_for_models.attesting import build_context, train_statement
 from slsa_for_models.evidence import subjects
 from slsa_for_models.evidence import training_record as record
+from slsa_for_models.evidence.training_plan import listing_digest
 from tests.support.records import RECORD
 
 SOURCE = "github.com/octo-org/models"
@@ -102,7 +103,7 @@ class Workshop:
     def record(self, model: Path, **dataset: Any) -> bytes:
         measured = subjects.measure(model)
         files = tuple(record.File(name, digest, 1) for name, digest in measured.files.items())
-        listing = measured.sha256 if measured.single else record.listing_digest(files)
+        listing = measured.sha256 if measured.single else listing_digest(measured.files.items())
         files = () if measured.single else files[:1000]
         given = {"name": "data.csv", "sha256": DATASET, "size": 17, "uri": None, **dataset}
         made = replace(
