@@ -169,16 +169,20 @@ def token_claims(token: str) -> dict[str, object]:
     return claims
 
 
-def parse_inputs(text: str) -> dict[str, Scalar]:
+def parse_inputs(text: str, most: int = MAX_INPUTS_BYTES) -> dict[str, Scalar]:
     """The inputs of a reusable workflow, as the expression `toJSON(inputs)` writes them.
 
     An input that is null was not chosen, and is left out.
+
+    Args:
+        text: JSON.
+        most: Of how many characters at most.
 
     Raises:
         UsageError: Not a flat JSON object of strings, numbers and booleans.
     """
     inputs: object = None
-    if len(text) <= MAX_INPUTS_BYTES:
+    if len(text) <= most:
         data = text.encode(errors="surrogateescape")
         inputs = strict_json.loads(data, UsageError, "--workflow-inputs")
     if not isinstance(inputs, dict) or not all(
@@ -187,7 +191,7 @@ def parse_inputs(text: str) -> dict[str, Scalar]:
         raise UsageError(
             "the workflow inputs are not a flat JSON object",
             where="--workflow-inputs",
-            expected="what toJSON(inputs) gives, at most 64 KiB",
+            expected=f"what toJSON(inputs) gives, at most {most >> 10} KiB",
         )
     return {name: value for name, value in inputs.items() if value is not None}
 

@@ -61,12 +61,14 @@ _INPUTS: dict[str, command_line.Row] = {
         "all of this, or of a recipe, as toJSON(inputs) of a workflow gives it",
     ),
 }
-# Options that would be ignored beside it; and inputs of `actions/train` that say where, not what.
+# Options that would be ignored beside it; inputs of `actions/train` that say where, not what; and
+# those of a workflow's that are about other jobs, or about this one before it starts.
 _STATED = (
     *("words", "--directory", "--data", "--base-model", "--parameters", "--metrics", "--network"),
     "--requirements",
 )
 _OF_THE_ACTION = ("source", "output-dir", "data-artifact")
+_OF_THE_WORKFLOW = ("runner", "provenance", "private-repository")
 _LOCK: dict[str, command_line.Row] = {
     "--requirements": (
         "FILE",
@@ -144,13 +146,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _inputs(args: argparse.Namespace) -> dict[str, object] | None:
     """What `--workflow-inputs` has, each of them something that decides a training here."""
-    from slsa_for_models.attesting.build_context import parse_inputs
+    from slsa_for_models.attesting.build_context import MAX_INPUTS_BYTES, parse_inputs
     from slsa_for_models.evidence import training_plan
 
     if not args.workflow_inputs:
         return None
     _refuse(args, (*_STATED, *_RECIPE), "an input already")
-    given: dict[str, object] = dict(parse_inputs(args.workflow_inputs))
+    given: dict[str, object] = dict(parse_inputs(args.workflow_inputs, 2 * MAX_INPUTS_BYTES))
+    plan = parse_inputs(str(given.pop("plan", "{}")))  # as `actions/train` has it
+    given |= {name: value for name, value in plan.items() if name not in _OF_THE_WORKFLOW}
     inputs = {name: value for name, value in given.items() if value != ""}
     known = {*training_plan.INPUTS, *_OF_THE_ACTION, *_OF_A_RECIPE} - {"runner"}
     if odd := sorted({*inputs} - known):
