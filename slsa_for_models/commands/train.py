@@ -24,6 +24,7 @@ from slsa_for_models.commands.shared_options import (
     say,
     verified,
 )
+from slsa_for_models.evidence.training_plan import INPUTS
 from slsa_for_models.models import formats
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ _OF_A_RECIPE = {name[2:]: "" for name in _RECIPE} | {
     "epochs": "6",
     "seed": "0",
 }
+KNOWN = {*INPUTS, *_OF_THE_ACTION, *_OF_A_RECIPE} - {"runner"}
+"""Inputs that decide a training here."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -147,7 +150,6 @@ def run(args: argparse.Namespace) -> int:
 def _inputs(args: argparse.Namespace) -> dict[str, object] | None:
     """What `--workflow-inputs` has, each of them something that decides a training here."""
     from slsa_for_models.attesting.build_context import MAX_INPUTS_BYTES, parse_inputs
-    from slsa_for_models.evidence import training_plan
 
     if not args.workflow_inputs:
         return None
@@ -156,13 +158,12 @@ def _inputs(args: argparse.Namespace) -> dict[str, object] | None:
     plan = parse_inputs(str(given.pop("plan", "{}")))  # as `actions/train` has it
     given |= {name: value for name, value in plan.items() if name not in _OF_THE_WORKFLOW}
     inputs = {name: value for name, value in given.items() if value != ""}
-    known = {*training_plan.INPUTS, *_OF_THE_ACTION, *_OF_A_RECIPE} - {"runner"}
-    if odd := sorted({*inputs} - known):
+    if odd := sorted({*inputs} - KNOWN):
         raise UsageError(
             "the inputs have one that is not known",
             where="--workflow-inputs",
             found=odd[0],
-            fix=command_line.suggestion(odd[0], known),
+            fix=command_line.suggestion(odd[0], KNOWN),
         )
     ignored = {*_OF_A_RECIPE, "data-artifact"} & {*inputs} if inputs.get("command") else set()
     if odd := sorted(one for one in ignored if str(inputs[one]) != _OF_A_RECIPE.get(one)):

@@ -93,6 +93,8 @@ def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
     ("inputs", "options", "words"),
     [
         ({"comand": "true", "model": "m"}, (), "did you mean `command`"),
+        ({"plan": '{"comand": "true"}', "model": "m"}, (), "did you mean `command`"),
+        ({"plan": '{"command": "true", "runner": "x"}', "model": ""}, (), "input model"),
         ({"command": "true", "model": "a/m"}, ("--model", "n"), "name another model"),
         ({"command": "true", "model": "m"}, ("--network", "allowed"), "an input already"),
         ({"command": "true", "model": "m"}, ("--epochs", "1"), "an input already"),
