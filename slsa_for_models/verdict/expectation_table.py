@@ -173,13 +173,16 @@ def _verifier(entry: Toml) -> SummaryVerifier:
 
 
 def _who(entry: Toml, where: str) -> dict[str, Any]:
-    """Who signs, by an identity or by a key that was read: what builders and signers share."""
+    """Who signs, by an identity or by a key: what builders, signers and verifiers share."""
     if "identity" in entry and "public_key" in entry:
         raise PolicyError("identity and public_key exclude each other", where=where)
     if "issuer" in entry and "identity" not in entry:
         raise PolicyError("an issuer without an identity says nothing", where=where)
-    identity = _maybe(entry.get("identity"))
-    return {"identity": identity} | {one: entry.get(one) for one in ("issuer", "public_key")}
+    return {
+        "identity": _maybe(entry.get("identity")),
+        "issuer": entry.get("issuer"),
+        "public_key": read_key(entry["public_key"]) if "public_key" in entry else None,
+    }
 
 
 def read_key(path: Path) -> bytes:

@@ -20,7 +20,7 @@ from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence import json_schema
 from slsa_for_models.evidence.github import GITHUB_ISSUER
-from slsa_for_models.verdict.expectation_table import ROWS, Toml, read_key
+from slsa_for_models.verdict.expectation_table import ROWS, Toml
 from slsa_for_models.verdict.expectations import Expectations, Expected, Pattern
 from slsa_for_models.verdict.result import Accepted, Signed, Verdict, with_command
 
@@ -71,7 +71,7 @@ def _parsed(data: bytes) -> Toml:
 
 def _expectations(document: Toml, folder: Path, within: int) -> Expectations:
     stated: dict[str, Any] = {}
-    _read_named(document, folder, within)
+    _locate(document, folder, within)
     for row in ROWS:
         if row.parse is None or (value := _at(document, row.key)) is None:
             continue
@@ -102,8 +102,8 @@ def _fractions(document: Toml) -> None:
                 bounds[name] = float(value)
 
 
-def _read_named(document: Toml, folder: Path, within: int) -> None:
-    """Puts the keys and policies that a policy names, relative to it, in the place of the names."""
+def _locate(document: Toml, folder: Path, within: int) -> None:
+    """The keys and policies that a policy names are where they are: relative to it."""
     bases = document.get("base_model", [])
     if bases and not within:
         raise PolicyError("policies for base models name one another without end")
@@ -111,7 +111,7 @@ def _read_named(document: Toml, folder: Path, within: int) -> None:
     verifiers = document.get("vsa", {}).get("verifier", [])
     for entry in (document.get("signer", {}), *document.get("builder", []), *verifiers):
         if "public_key" in entry:
-            entry["public_key"] = read_key(folder / entry["public_key"])
+            entry["public_key"] = folder / entry["public_key"]
 
 
 # Writing ------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def check(run: str, commit: str, api: GitHubApi) -> str:
         if str(found) != expected:
             raise RunError(
                 "GitHub answers about another run than the provenance names",
-                where=f"{url}, {name}",
+                where=f"{url}, {name.partition('.')[0]}",
                 expected=expected,
                 found="nothing" if found is None else str(found),
             )
