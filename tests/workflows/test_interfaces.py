@@ -16,8 +16,8 @@ import pytest
 
 from model_signing.sources import PLACES
 from sandbox.github.workflows import load
-from slsa_for_models.evidence import training_plan
 from slsa_for_models.commands.train import KNOWN
+from slsa_for_models.evidence import training_plan
 from slsa_for_models.models.formats import FORMATS
 from tests.workflows.runs import PRODUCT, ROOT, git_files
 
