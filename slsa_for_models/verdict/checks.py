@@ -15,7 +15,7 @@ from slsa_for_models.verdict.expectations import (
     Builder,
     Expectations,
     Expected,
-    another_reference,
+    check_reference,
     matches,
     parse_version,
 )
@@ -40,16 +40,9 @@ def check_builder(
     """
     found = next((item for item in builders if item.accepts(provenance.builder_id)), None)
     if found is None:
-        at = another_reference(provenance.builder_id, builders)
-        if at is not None:
-            wanted, ref, fix = at
-            raise BuilderError(
-                "the builder is trusted at other references than this one",
-                where="builder.id, behind the @",
-                expected=wanted,
-                found=ref,
-                fix=fix,
-            )
+        message = "the builder is trusted at other references than this one"
+        where = "builder.id, behind the @"
+        check_reference(provenance.builder_id, builders, BuilderError, message, where)
         raise BuilderError(
             "not a trusted builder",
             where="builder.id",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 
-from model_signing.errors import FileError, UsageError
+from model_signing.errors import Error, FileError, UsageError
 from slsa_for_models.evidence.github import GITHUB_ISSUER, names_workflow
 from slsa_for_models.evidence.kinds import slsa_generator
 
@@ -148,29 +148,34 @@ def builder_from_identity(identity: str) -> Builder | None:
     return Builder(name, (ref,)) if names_workflow(name) and ref and "@" not in ref else None
 
 
-def another_reference(found: str, trusted: Iterable[Builder]) -> tuple[str, str, str] | None:
-    """Of a workflow that is trusted, but not at this git reference: what a refusal says of it.
+def check_reference(
+    found: str, trusted: Iterable[Builder], refusal: type[Error], message: str, where: str
+) -> None:
+    """Refuses a workflow that is trusted, but not at this git reference; another one it lets pass.
 
     Args:
         found: The workflow as certified, with its reference.
         trusted: Those that are.
+        refusal: The error class to raise.
+        message: What it says.
+        where: Where the reference stands.
 
-    Returns:
-        What was expected, what was found, and a fix; None if the workflow itself is another one.
+    Raises:
+        Error: As `refusal`: another reference.
     """
     name, _, ref = found.partition("@")
     same = [builder for builder in trusted if builder.is_workflow and builder.id == name]
     refs = [str(one) for builder in same for one in builder.refs] or ["refs/tags/vX.Y.Z"]
     short = ref.removeprefix("refs/heads/")
     if not same or not ref:
-        return None
+        return
     if name.startswith(slsa_generator.REPOSITORY):
         fix = "call the SLSA generator at a full version tag, the only reference that is trusted"
     elif short in refs and short != ref:
         fix = f"for a branch write @{ref}"
     else:
         fix = f"if you trust this reference, too, name it: {found}, or refs in a policy"
-    return " or ".join(refs), ref, fix
+    raise refusal(message, where=where, expected=" or ".join(refs), found=ref, fix=fix)
 
 
 def workflow(identity: str) -> Builder:

@@ -19,8 +19,8 @@ from slsa_for_models.verdict.expectations import (
     Builder,
     Expectations,
     Expected,
-    another_reference,
     builder_from_identity,
+    check_reference,
     matches,
 )
 from slsa_for_models.verdict.result import Signed
@@ -84,16 +84,10 @@ def check_identity(claims: Claims, identity: Expected, issuer: str) -> None:
 
 def _check_reference(claims: Claims, trusted: Iterable[Builder], issuer: str) -> None:
     """Somebody else it is not, if only the git reference is another one."""
-    at = another_reference(claims.identity, trusted)
-    if at is not None and claims.issuer == issuer:
-        expected, found, fix = at
-        raise SignerError(
-            "signed by the workflow expected, at another reference",
-            where="certificate: subject alternative name",
-            expected=expected,
-            found=found,
-            fix=fix,
-        )
+    if claims.issuer == issuer:
+        message = "signed by the workflow expected, at another reference"
+        where = "certificate: subject alternative name"
+        check_reference(claims.identity, trusted, SignerError, message, where)
 
 
 def check_provenance_signer(

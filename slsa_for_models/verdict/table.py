@@ -66,14 +66,8 @@ class Table:
     ) -> T | None:
         """Runs a check. Returns its result, or None if it refused or was not run.
 
-        Args:
-            subject: See `Step`, as `title` and `clause`.
-            title: As there.
-            clause: As there.
-            check: Returns what it found, or raises.
-            show: The result in words.
-            compared: Whether there is anything to compare with; if not, a pass is only `info`.
-            unless: Why it cannot be run, if it cannot: the evidence it rests on was refused.
+        `show` says the result in words. Where nothing was `compared` with, a pass is only `info`.
+        `unless` says why it cannot be run, if it cannot: the evidence it rests on was refused.
         """
         if unless:
             self.not_checked(subject, title, clause, f"not checked: {unless}")
