@@ -379,11 +379,9 @@ def fingerprint(public_key: bytes) -> str:
 
 
 def _refuse_unsupported_log(label: str, document: dict[str, Any]) -> None:
-    material = document.get("verificationMaterial")
-    entries = material.get("tlogEntries") if isinstance(material, dict) else None
+    entries = statement.value_at(document, "verificationMaterial.tlogEntries")
     for entry in entries if isinstance(entries, list) else ():
-        version = entry.get("kindVersion") if isinstance(entry, dict) else None
-        if isinstance(version, dict) and version.get("kind") == "intoto":
+        if statement.value_at(entry, "kindVersion.kind") == "intoto":
             raise UnsupportedError(
                 "its transparency-log entry is of the kind `intoto`, which cannot be verified here",
                 where=label,

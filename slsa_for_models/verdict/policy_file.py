@@ -20,6 +20,7 @@ from model_signing.safe_files import read_bounded
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence import json_schema
 from slsa_for_models.evidence.github import GITHUB_ISSUER
+from slsa_for_models.evidence.statement import value_at
 from slsa_for_models.verdict.expectation_table import ROWS, Toml
 from slsa_for_models.verdict.expectations import Expectations, Expected, Pattern
 from slsa_for_models.verdict.result import Accepted, Signed, Verdict, with_command
@@ -73,7 +74,7 @@ def _expectations(document: Toml, folder: Path, within: int) -> Expectations:
     stated: dict[str, Any] = {}
     _locate(document, folder, within)
     for row in ROWS:
-        if row.parse is None or (value := _at(document, row.key)) is None:
+        if row.parse is None or (value := value_at(document, row.key)) is None:
             continue
         try:
             stated[row.field] = row.parse(value)
@@ -86,16 +87,9 @@ def _expectations(document: Toml, folder: Path, within: int) -> Expectations:
     return Expectations(**stated, stated=frozenset(stated))
 
 
-def _at(document: Toml, key: str) -> object:
-    """What stands under `TABLE.NAME`, or None."""
-    table, _, name = key.partition(".")
-    return document.get(table, {}).get(name) if name else document.get(table)
-
-
 def _fractions(document: Toml) -> None:
     """Bounds of figures as numbers; whatever else is a fraction is none of ours."""
-    build = document.get("build")
-    metrics = build.get("metrics") if isinstance(build, dict) else None
+    metrics = value_at(document, "build.metrics")
     for bounds in metrics.values() if isinstance(metrics, dict) else ():
         for name, value in bounds.items() if isinstance(bounds, dict) else ():
             if isinstance(value, Decimal) and value.is_finite():

@@ -148,8 +148,7 @@ def check_verifier(
         SummaryError: It is not trusted.
         SignerError: Somebody else signed in its name.
     """
-    stated = predicate.get("verifier")
-    name = stated.get("id") if isinstance(stated, dict) else None
+    name = statement.value_at(predicate, "verifier.id")
     trusted = next((item for item in expected.verifiers if item.id == name), None)
     if trusted is None:
         raise SummaryError(
@@ -214,8 +213,8 @@ def check_policy_and_time(predicate: Mapping[str, Any]) -> str:
         SummaryError: It names no policy or no time (RFC 3339), or one that has not come.
     """
     policy, when = predicate.get("policy"), predicate.get("timeVerified")
-    named = policy if isinstance(policy, dict) else {}
-    if not (named.get("uri") or named.get("digest")):
+    named = statement.value_at(policy, "uri") or statement.value_at(policy, "digest")
+    if not named:
         raise SummaryError(
             "the summary does not say by which policy it was decided",
             where="policy",
@@ -232,7 +231,7 @@ def check_policy_and_time(predicate: Mapping[str, Any]) -> str:
             expected="a time with a time zone (RFC 3339), not in the future",
             found=str(when)[:200],
         )
-    return f"{str(named.get('uri') or named.get('digest'))[:200]}, {when}"
+    return f"{str(named)[:200]}, {when}"
 
 
 def check_age(authenticated: Authenticated, expected: Expectations) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slsa_for_models.errors import ProvenanceError
 from slsa_for_models.evidence import statement_names
 from slsa_for_models.evidence.kinds import github_attestation
 from slsa_for_models.evidence.provenance import PREDICATE_V1, Kind, Provenance, claims_of
@@ -23,9 +22,8 @@ def _read(statement: Statement) -> Provenance:
     """GitHub's build type plus `inputs`, a second dependency and a record (docs/buildtypes)."""
     predicate = statement.predicate
     external = dict(object_at(predicate, "buildDefinition.externalParameters"))
-    inputs = external.pop("inputs", None)
-    if not isinstance(inputs, dict):
-        raise ProvenanceError("a field is missing or not a JSON object", where="inputs")
+    inputs = object_at(external, "inputs")
+    del external["inputs"]
     definition = {**predicate["buildDefinition"], "externalParameters": external}
     like_github = replace(statement, predicate={**predicate, "buildDefinition": definition})
     by_products = resources_at(object_at(predicate, "runDetails"), "byproducts")
