@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -254,46 +254,39 @@ def _check_named_by_others(
     listed: Sequence[tuple[str, str]], without: Set[str], model: ModelDigests
 ) -> str:
     """With a common folder, with none, or by base names: the first that fits; else the nearest."""
+    refusals: list[tuple[int, SubjectError]] = []
+    for below, named, folder, how in _readings(listed, model):
+        try:
+            _compare(below, named, without, folder)
+        except SubjectError as error:
+            matching = sum(named.files.get(name) == digest for name, digest in below)
+            refusals.append((matching, error))
+            continue
+        others = len(listed) - len(below)
+        beside = f"; {others} other subjects" if others else ""
+        return f"{len(below)} files, each by digest{how}{beside}"
+    raise max(refusals, key=lambda entry: entry[0])[1]
+
+
+def _readings(
+    listed: Sequence[tuple[str, str]], model: ModelDigests
+) -> Iterator[tuple[list[tuple[str, str]], ModelDigests, str, str]]:
+    """What may be meant: names and digests, of what model, below which folder, in words."""
     # Where its rarest file lies, the others have to lie; the same bytes first.
     how_often = Counter(digest for _, digest in listed)
     rare = min(model.files, key=lambda name: how_often[model.files[name]])
     tails = [entry for entry in listed if f"/{entry[0]}".endswith(f"/{rare}")]
     tails.sort(key=lambda entry: entry[1] != model.files[rare])
     found = [name[: -len(rare)] for name, _ in tails]
-    folders = [*dict.fromkeys(found)][:MOST_FOLDERS] or [f"{model.name}/"]
-    refusals: list[tuple[int, SubjectError]] = []
-    for folder in folders:
+    for folder in [*dict.fromkeys(found)][:MOST_FOLDERS] or [f"{model.name}/"]:
         below = [(name[len(folder) :], one) for name, one in listed if name.startswith(folder)]
         if not folder:  # what else was built may lie beside the files
             below = [(name, one) for name, one in below if name in model.files]
-        try:
-            _compare(below, model, without, folder)
-        except SubjectError as error:
-            refusals.append((_matching(below, model), error))
-            continue
-        where = f"below {folder}" if folder else "by its own name"
-        others = len(listed) - len(below)
-        return f"{len(below)} files, each by digest, {where}{_beside(others)}"
+        yield below, model, folder, f", below {folder}" if folder else ", by its own name"
     bases = {name.rpartition("/")[2]: digest for name, digest in model.files.items()}
-    base_names = [(name, one) for name, one in listed if name in bases]
     if len(bases) == len(model.files) and any("/" in name for name in model.files):
-        flat = replace(model, files=bases)
-        try:
-            _compare(base_names, flat, without, "")
-        except SubjectError as error:
-            refusals.append((_matching(base_names, flat), error))
-        else:
-            others = len(listed) - len(base_names)
-            return f"{len(bases)} files, each by digest and base name{_beside(others)}"
-    raise max(refusals, key=lambda entry: entry[0])[1]
-
-
-def _beside(others: int) -> str:
-    return f"; {others} other subjects" if others else ""
-
-
-def _matching(below: Iterable[tuple[str, str]], model: ModelDigests) -> int:
-    return sum(model.files.get(name) == digest for name, digest in below)
+        by_base = [(name, one) for name, one in listed if name in bases]
+        yield by_base, replace(model, files=bases), "", " and base name"
 
 
 def _compare(
