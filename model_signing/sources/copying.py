@@ -9,10 +9,12 @@ import errno
 import os
 import re
 import shutil
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import lru_cache
 from io import FileIO
 from itertools import islice
@@ -33,6 +35,7 @@ _NOT_ON_WINDOWS = re.compile(r'[<>:"\\|?*]|[ .](?=/|$)')
 _CANNOT = "cannot write the copy of the model"
 _LARGE = 2 << 20  # bytes: so many are written while they are hashed, not in between
 _WINDOW = 32 << 20  # bytes that are left to the system before it is told to begin with them
+_PIECE = 4 << 20  # bytes of one write past the page cache: disks are slower with less
 _AT_ONCE = 8  # files that are brought to the disk: it does several with one write of its journal
 
 
@@ -110,13 +113,17 @@ class Copy:
             free = shutil.disk_usage(self._root).free
         except OSError as error:
             failed(str(self.folder), error, _CANNOT)
-        if sum(files.values()) > free:
+        if (total := sum(files.values())) > free:
             raise FileError(
                 "there is no room for a copy of the model",
                 where=str(self.folder),
-                expected=f"{sum(files.values())} bytes",
+                expected=f"{total} bytes",
                 found=f"{free} bytes",
             )
+        # Beside the model, so much of a copy would not stay in memory until somebody loads it.
+        self._past_cache = False
+        if isinstance(source, LocalSource) and 2 * total > _memory():
+            self._past_cache, source = True, replace(source, piece=_PIECE)
         return source, self
 
     def _empty(self) -> None:
@@ -147,6 +154,8 @@ class Copy:
         with FileIO(descriptor, "wb") as file:
             file.seek(start)
             if size >= _LARGE:
+                if self._past_cache and size == self._files[name]:  # nobody else writes to it
+                    _write_past_cache(file)
                 yield from self._beside(file, pieces)
                 return
             for piece in pieces:
@@ -172,7 +181,7 @@ class Copy:
         rest = memoryview(piece)
         try:
             while rest:
-                rest = rest[file.write(rest) or 0 :]
+                rest = rest[_written(file, rest) :]
         except OSError as error:
             failed(str(self.folder), error, _CANNOT)
 
@@ -265,6 +274,42 @@ def _begin_with() -> Callable[[int, int, int], object]:
         call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
         return lambda descriptor, start, length: call(descriptor, start, length, 2)
     return lambda *_: None
+
+
+def _written(file: FileIO, data: memoryview) -> int:
+    """How many bytes of the data are written now."""
+    try:
+        return file.write(data) or 0
+    except OSError as error:
+        # The end of a file is no whole block, and not every file system keeps its word.
+        if error.errno != errno.EINVAL or not _write_past_cache(file, False):
+            raise
+    return file.write(data) or 0
+
+
+def _memory() -> int:
+    """Bytes that this machine has."""
+    with suppress(AttributeError, ValueError, OSError):  # not on Windows
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return sys.maxsize
+
+
+def _write_past_cache(file: FileIO, wanted: bool = True) -> bool:
+    """Whether this changes that the disk takes what is written to a file from where it lies.
+
+    Through the page cache it costs several times as much of the processor, and memory that holds
+    what others read. Source: open(2), O_DIRECT.
+    """
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    before = fcntl.fcntl(file, fcntl.F_GETFL)
+    after = before | os.O_DIRECT if wanted else before & ~os.O_DIRECT
+    with suppress(OSError):
+        fcntl.fcntl(file, fcntl.F_SETFL, after)
+        return after != before
+    return False
 
 
 @contextmanager

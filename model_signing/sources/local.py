@@ -89,11 +89,14 @@ class LocalSource:
         allow_symlinks: Follow symbolic links that stay inside the model, or lead from a snapshot
             in Hugging Face's cache to its blobs; otherwise refuse any.
         same_machine: Whether who reads numbers devices as who enumerated the files did.
+        piece: Bytes of a large file that are read at a time, into memory that begins with a page,
+            so that a disk can take them from there; None: as hashing likes them best.
     """
 
     path: str
     allow_symlinks: bool = False
     same_machine: bool = True
+    piece: int | None = None
 
     def __str__(self) -> str:
         return self.path
@@ -198,7 +201,7 @@ class LocalSource:
                     data = os.read(descriptor, length)
                     yield data if len(data) == length else _longer(data, descriptor, length)
                 else:
-                    yield from _pieces(descriptor, length, spare)
+                    yield from _pieces(descriptor, length, spare, self.piece)
                 status = os.fstat(descriptor)
             finally:
                 os.close(descriptor)
@@ -264,28 +267,30 @@ def _longer(data: bytes, descriptor: int, length: int) -> bytes:
     return data
 
 
-def _pieces(descriptor: int, length: int, spare: Semaphore | None) -> Iterator[memoryview]:
+def _pieces(
+    descriptor: int, length: int, spare: Semaphore | None, piece: int | None
+) -> Iterator[memoryview]:
     """The next `length` bytes, or as many as there are, in one buffer again and again."""
     if hasattr(os, "posix_fadvise"):  # the kernel reads twice as far ahead on a cold disk
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    buffer = _buffer(piece, _BUFFER_BYTES)
     with open(descriptor, "rb", buffering=0, closefd=False) as file:
-        while length and (count := file.readinto(buffer[: min(length, _BUFFER_BYTES)])):
+        while length and (count := file.readinto(buffer[:length])):
             length -= count
             yield buffer[:count]
             if spare and length >= _WORTH_A_THREAD and spare.acquire(blocking=False):
                 try:
-                    length = yield from _ahead(file, length)
+                    length = yield from _ahead(file, length, piece)
                 finally:
                     spare.release()
                 spare = None
 
 
-def _ahead(file: FileIO, length: int) -> Generator[memoryview, None, int]:
+def _ahead(file: FileIO, length: int, piece: int | None) -> Generator[memoryview, None, int]:
     """As `_pieces`, read by a thread while the one before is hashed; returns what is left."""
     from concurrent.futures import ThreadPoolExecutor  # takes time to import
 
-    buffers = [memoryview(bytearray(_AHEAD_BYTES)) for _ in range(2)]
+    buffers = [_buffer(piece, _AHEAD_BYTES) for _ in range(2)]
     with ThreadPoolExecutor(1, "read") as reader:
 
         def read(buffer: memoryview) -> Future[int]:
@@ -301,6 +306,14 @@ def _ahead(file: FileIO, length: int) -> Generator[memoryview, None, int]:
             reading = read(buffers[0])
             yield buffers[1][:count]
     return length
+
+
+def _buffer(piece: int | None, otherwise: int) -> memoryview:
+    if piece is None:
+        return memoryview(bytearray(otherwise))
+    from mmap import mmap  # takes time to import
+
+    return memoryview(mmap(-1, piece))
 
 
 def _entry(status: os.stat_result) -> Entry:

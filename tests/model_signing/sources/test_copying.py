@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ import model_signing
 from model_signing import HashOptions
 from model_signing.cli import main
 from model_signing.errors import Error, FileError, MismatchError, UsageError
-from model_signing.sources import copying
+from model_signing.sources import Buffer, copying
 from tests.support import debian
 from tests.support.limits import limited, until
 from tests.support.material import ROOT, new_key, private_pem, public_pem
@@ -35,7 +36,7 @@ OPTIONS = {
     "shards": HashOptions(method="shards", shard_size=1000),
     "blake3": HashOptions(algorithm="blake3"),
 }
-PLACES = ("local", "elsewhere", "sharing")
+PLACES = ("local", "larger than memory", "elsewhere", "sharing")
 FILES = {"a": b"a" * 500, "b.bin": os.urandom(3_000_000), "sub/deep/é.bin": b"\0" * 2500}
 
 
@@ -56,6 +57,9 @@ def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
         monkeypatch.setattr("fcntl.ioctl", share if place == "sharing" else no_sharing)
     elif place == "sharing":
         pytest.skip("not tested: files share bytes on Linux only")
+    if place == "larger than memory":
+        monkeypatch.setattr(copying, "_memory", lambda: 2 * sum(map(len, FILES.values())) - 1)
+        monkeypatch.setattr(copying, "_PIECE", 1 << 20)
     return place
 
 
@@ -105,6 +109,57 @@ def test_a_copy_has_every_byte_that_was_verified(
     (model / "a").write_bytes(b"later")
     with verified.open("a") as file:
         assert file.read() == FILES["a"]  # of the copy
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not tested: it is so on Linux only")
+@pytest.mark.parametrize(
+    ("where", "refused"),
+    [("local", ""), *(("larger than memory", how) for how in ("", "asked", "written"))],
+    indirect=["where"],
+)
+def test_a_copy_larger_than_memory_does_not_fill_it(
+    model: Path,
+    signature: Path,
+    copies: Path,
+    where: str,
+    refused: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a file system does not take bytes past the page cache, it gets them as always."""
+    try:
+        os.close(os.open(copies / "probe", os.O_WRONLY | os.O_CREAT | os.O_DIRECT))
+    except OSError as error:
+        pytest.skip(f"not tested: {copies} has a page cache only: {error}")
+    if refused == "asked":
+        monkeypatch.setattr("fcntl.fcntl", no_direct_io)
+    elif refused == "written":
+        monkeypatch.setattr(copying, "FileIO", NoDirectIO)
+    model_signing.sign(model, signature, SIGN)
+    model_signing.verify(model, signature, VERIFY, copy_to=copies / "copy")
+    with (copies / "copy" / "b.bin").open("rb") as file:
+        if where == "local" or refused:
+            assert os.preadv(file.fileno(), [bytearray(1000)], 0, os.RWF_NOWAIT) == 1000
+        else:
+            with pytest.raises(BlockingIOError):
+                os.preadv(file.fileno(), [bytearray(1000)], 0, os.RWF_NOWAIT)
+    assert contents(copies / "copy") == FILES
+
+
+def no_direct_io(_: object, command: int, *flags: int) -> int:
+    if any(one & os.O_DIRECT for one in flags):
+        raise OSError(errno.EINVAL, "said by the test")
+    return os.O_WRONLY
+
+
+class NoDirectIO(FileIO):
+    """Of a file system that takes the flag, and then nothing."""
+
+    def write(self, data: Buffer) -> int:
+        import fcntl  # not on Windows
+
+        if fcntl.fcntl(self, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "said by the test")
+        return super().write(data)
 
 
 def test_an_empty_file_is_copied_too(model: Path, signature: Path, copies: Path) -> None:
