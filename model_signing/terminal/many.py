@@ -305,9 +305,15 @@ def _serve(
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # told twice, it would end with a traceback
         raise KeyboardInterrupt
 
+    def end_with() -> None:
+        with suppress(EOFError, OSError):
+            pipe.recv()  # nothing ever comes
+        os._exit(0)  # amid a large model, too
+
     numbers.only_take()
     for other in of_others:
         other.close()
+    threading.Thread(target=end_with, daemon=True).start()
     with suppress(EOFError, OSError, KeyboardInterrupt):
         try:
             # Ctrl-C, which all processes hear, stays blocked: whoever began them ends them.
