@@ -10,11 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID as Purpose
 
 from model_signing.errors import LogError, SigningError, innermost
 from model_signing.methods import der
-from model_signing.methods import x509 as certificates
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -148,6 +146,10 @@ def require_path(
     A `LogError` if there is none: only the last is trusted, and no certificate of the response
     used. That the first of `chain` is the signer was verified before.
     """
+    from cryptography.x509.oid import ExtendedKeyUsageOID  # signing with a key reads none of it
+
+    from model_signing.methods.x509 import require_issuers
+
     when, key = response.tst_info.gen_time, tuple(chain)
     # Of a path that held once only the dates are another question the next time.
     valid = all(one.not_valid_before_utc <= when <= one.not_valid_after_utc for one in chain)
@@ -155,7 +157,7 @@ def require_path(
         return
     try:
         _time(decode(response.as_bytes(), chain, instead=True), signature, chain[-1:])
-        certificates.require_issuers(chain, Purpose.TIME_STAMPING)
+        require_issuers(chain, ExtendedKeyUsageOID.TIME_STAMPING)
     except ValueError as error:
         raise _untrusted(error) from None
     if len(_paths) < _MAX_PATHS:
