@@ -51,12 +51,7 @@ def opened(name: str | None) -> Iterator[Executor | None]:
             found=str(error),
             fix="pip install 'model-transparency[dask]'",
         ) from None
-    try:
-        client = distributed.Client(address, timeout=_CONNECTED_WITHIN, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise FileError(
-            "the Dask scheduler cannot be reached", where=address, found=_said(error)
-        ) from None
+    client = _connected(distributed, address)
     with client, _watched(client) as executor:
         try:
             _check_workers(client, address)
@@ -71,6 +66,29 @@ def opened(name: str | None) -> Iterator[Executor | None]:
         except (CancelledError, distributed.comm.CommClosedError) as error:
             words = "the Dask cluster is gone, or has no workers any more"
             raise FileError(words, where=address, found=_said(error)) from None
+
+
+def _connected(distributed: Any, address: str) -> Any:  # noqa: ANN401 - distributed has no types
+    """A client. What listens there and says nothing would be waited for without end."""
+    import queue
+
+    found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def connect() -> None:
+        try:
+            found.put(distributed.Client(address, timeout=_CONNECTED_WITHIN, set_as_default=False))
+        except Exception as error:  # transports have their own, such as TLS without a certificate
+            found.put(error)
+
+    threading.Thread(target=connect, name="connecting", daemon=True).start()
+    try:
+        client = found.get(timeout=2 * _CONNECTED_WITHIN)
+    except queue.Empty:
+        client = TimeoutError("it listens, and does not answer")
+    if isinstance(client, Exception):
+        said = _said(client)
+        raise FileError("the Dask scheduler cannot be reached", where=address, found=said)
+    return client
 
 
 @contextmanager

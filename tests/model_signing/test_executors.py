@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import model_signing
-from model_signing import executors
+from model_signing import executors, hashing
 from model_signing.cli import main
 from model_signing.errors import DependencyError, Error, FileError, UsageError
 from model_signing.sources import open_source
@@ -156,13 +157,13 @@ def test_a_refusal_of_a_worker_is_the_same_refusal(
     cluster: Cluster, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.add()
-    real = model_signing.hashing._elsewhere
+    real = hashing._elsewhere
 
     def changed(*arguments: object) -> None:
         (model / "sub" / "7").write_text("X")
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(model_signing.hashing, "_elsewhere", changed)
+    monkeypatch.setattr(hashing, "_elsewhere", changed)
     with (
         pytest.raises(FileError, match="the file changed while it was being hashed") as refusal,
         executors.opened(f"dask:{cluster.address}") as executor,
@@ -252,14 +253,18 @@ def test_a_cluster_whose_workers_all_end_is_not_waited_for_without_end(
         ("ray:1.2.3.4", UsageError),
         ("dask:tcp://127.0.0.1:9", FileError),
         ("dask:nonsense://x", FileError),
+        ("dask:tls://127.0.0.1:9", FileError),
+        ("dask:tcp://MUTE", FileError),
     ],
 )
 def test_what_is_no_cluster(
     name: str, refusal: type[Error], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executors, "_CONNECTED_WITHIN", 1)
-    with pytest.raises(refusal) as found, executors.opened(name):
-        pytest.fail("opened")
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # connects, and nobody answers
+        name = name.replace("MUTE", f"127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(refusal) as found, executors.opened(name):
+            pytest.fail("opened")
     assert found.value.message
 
 
