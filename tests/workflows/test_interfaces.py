@@ -50,18 +50,32 @@ def test_the_documents_have_a_row_for_each_format(document: str) -> None:
     assert sorted(rows) == sorted(FORMATS)
 
 
-def test_the_train_action_accepts_the_formats_there_are_and_lists_them() -> None:
-    step = load(ROOT / "actions/train/action.yml")["runs"]["steps"][0]
-    accepted, _, refusal = step["run"].partition("*)")
-    names = r"(?:pytorch|tensorflow)_[\w.]+"
-    assert sorted(re.findall(names, accepted)) == sorted(FORMATS)
-    assert sorted(re.findall(names, refusal)) == sorted(FORMATS)
+def choose(tmp_path: Path, inputs: dict[str, str]) -> tuple[str, str]:
+    """What the train action's first step puts out, and what it says."""
+    step, output = load(ROOT / "actions/train/action.yml")["runs"]["steps"][0], tmp_path / "output"
+    given = {**dict.fromkeys(step["env"], ""), **inputs, "GITHUB_OUTPUT": str(output)}
+    bash = ["bash", "-e", "-c", step["run"]]
+    env = {**os.environ, **given}
+    output.write_text("")
+    done = subprocess.run(bash, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode == 0) is (output.read_text() != "")
+    return output.read_text(), done.stdout
+
+
+def test_the_train_action_accepts_the_formats_there_are_and_lists_them(tmp_path: Path) -> None:
+    for name, row in FORMATS.items():
+        found, _ = choose(tmp_path, {"MODEL": name})
+        assert found == f"name={name}\nrole={row.framework}\n"
+    first, second, *_ = FORMATS
+    for name in ("", "model.pkl", first.upper(), f"{first}\n::x", f"{first}, {second}", "*"):
+        found, said = choose(tmp_path, {"MODEL": name})
+        assert found == ""
+        assert sorted(re.findall(r"(?:pytorch|tensorflow)_[\w.]+", said)) == sorted(FORMATS)
 
 
 @pytest.mark.parametrize(
     ("inputs", "role"),
     [
-        ({"MODEL": "pytorch_model.pth"}, "pytorch"),
         ({"MODEL": "m", "COMMAND": "true"}, "base"),
         ({"MODEL": "m", "COMMAND": "true", "ADDRESSES": "00 d https://x"}, "base"),
         *(
@@ -74,12 +88,7 @@ def test_the_train_action_accepts_the_formats_there_are_and_lists_them() -> None
 def test_the_train_action_has_the_clients_that_addresses_need(
     tmp_path: Path, inputs: dict[str, str], role: str
 ) -> None:
-    step = load(ROOT / "actions/train/action.yml")["runs"]["steps"][0]
-    given = {**dict.fromkeys(step["env"], ""), **inputs, "GITHUB_OUTPUT": str(tmp_path / "o")}
-    subprocess.run(
-        ["bash", "-e", "-c", step["run"]], env={**os.environ, **given}, check=True, timeout=60
-    )
-    assert f"role={role}\n" in (tmp_path / "o").read_text()
+    assert f"role={role}\n" in choose(tmp_path, inputs)[0]
 
 
 @pytest.mark.parametrize(
