@@ -230,7 +230,7 @@ def _lines(path: Path, data: bytes) -> list[bytes]:
     return [line for line in data.split(b"\n") if line.strip()]
 
 
-def _unwrapped(document: Any, label: str, depth: int = 0) -> list[Any]:  # noqa: ANN401
+def _unwrapped(document: Any, label: str, depth: int = 0) -> list[dict[str, Any]]:  # noqa: ANN401
     """The bundles and envelopes within what registries and tools put around them."""
     inner = document.get("attestations") if isinstance(document, dict) else document
     if isinstance(inner, list) and depth < 2:
@@ -253,10 +253,8 @@ def _unwrapped(document: Any, label: str, depth: int = 0) -> list[Any]:  # noqa:
 
 
 def _attestation(
-    label: str, data: bytes, document: object, file_sha256: str, *, wrapped: bool
+    label: str, data: bytes, document: dict[str, Any], file_sha256: str, *, wrapped: bool
 ) -> Attestation:
-    if not isinstance(document, dict):
-        raise BundleError("an attestation is a JSON object", where=label)
     if len(data) > MAX_ATTESTATION_BYTES:
         raise BundleError(
             "the attestation is too large",

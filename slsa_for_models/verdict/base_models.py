@@ -209,16 +209,16 @@ def _add(table: Table, verdict: Verdict, digest: str) -> None:
 def _claimed(child: Verdict, digest: str) -> str:
     """Whose word it is that training started from it: the builder's, or whom it passes on."""
     named = [
-        (resource, item)
+        (one, item)
         for item in child.accepted
-        for resource in dependencies([item], BASE_MODEL)
-        if resource.sha256 == digest
+        for one in dependencies([item], BASE_MODEL)
+        if one.sha256 == digest
     ]
-    says = claimed_by(resource for resource, _ in named)
-    before = [item for one, item in named if item.provenance.kind.trains and not one.claimed_by]
-    if before and not says:
-        says = f", verified before the command started{builders_word(before[0])}"
-    return says
+    if claims := claimed_by(one for one, _ in named):
+        return claims
+    trained = (item for _, item in named if item.provenance.kind.trains)
+    says = (f", verified before the command started{builders_word(item)}" for item in trained)
+    return next(says, "")
 
 
 def _no_digest() -> LineageError:

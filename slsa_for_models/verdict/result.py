@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -258,7 +258,8 @@ class Verdict:
     @property
     def base_levels(self) -> tuple[int, ...] | None:
         """The SLSA Build level of each base model; None if one that is named was not given."""
-        named = {digest for one in self._generations() for digest in one.named_base_models}
+        generations = (self, *self.base_models.values())
+        named = {digest for one in generations for digest in one.named_base_models}
         if not named <= self.base_models.keys():
             return None
         return tuple(one.level for one in self.base_models.values())
@@ -272,7 +273,3 @@ class Verdict:
         if self.verified:
             return self
         raise self.refusal or Error("nothing could be checked", where=self.model.name)
-
-    def _generations(self) -> Iterator[Verdict]:
-        yield self
-        yield from self.base_models.values()
