@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.checkout import programs_of
-from sandbox.github import Event, Run
+from sandbox.github import Event, Repository, Run
 from slsa_for_models import cli
 from tests.support.crafted import REF, TRAIN, Workshop
 from tests.workflows.runs import PRODUCT, ROOT, Sandbox
@@ -77,6 +77,7 @@ def consume(
     sandbox: Sandbox,
     base: Path | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    product: Repository | None = None,
     **inputs: str,
 ) -> Run:
     """A push to a repository with a script, whose data an earlier job hands over.
@@ -85,6 +86,7 @@ def consume(
         sandbox: Runs it.
         base: A model with its signature and policy, which the repository has, too.
         on_event: Called as jobs and steps start and end.
+        product: Whose train.yml it is; by default this repository's.
         **inputs: Of train.yml, instead of or besides `INPUTS`.
     """
     given = "".join(
@@ -97,7 +99,7 @@ def consume(
         (consumer.path / name).write_bytes(content)
     if base is not None:
         shutil.copytree(base.parent, consumer.path / "base")
-    options = {"others": [sandbox.product()], "event_name": "push", "on_event": on_event}
+    options = {"others": [product or sandbox.product()], "event_name": "push", "on_event": on_event}
     return sandbox.run("consume.yml", consumer, **options)
 
 
