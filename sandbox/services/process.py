@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.checkout import SetupError
@@ -22,6 +25,7 @@ from sandbox.github import supervise
 READY_SECONDS, ENDING_SECONDS = 60, 20
 # Below what systems take for connections of their own, so that a port stays free until it is used.
 PORTS = range(20_000, 32_000)
+LOCK = "in-use"
 
 
 class ServiceError(SetupError):
@@ -118,6 +122,29 @@ class Service:
     def _signal(self, number: int) -> None:
         for pid in supervise.marked_processes(str(self._folder)):
             os.kill(pid, number)
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder that is there while this is; what killed processes left of theirs is removed, too.
+
+    Whoever lives holds a lock in its folder. What has no lock in it is left alone: it may be new.
+    """
+    import fcntl  # not on Windows, where tests of these programs are collected, too
+
+    place = Path(tempfile.gettempdir())
+    for left in place.glob(f"{prefix}*/{LOCK}"):
+        with contextlib.suppress(OSError), left.open() as lock:  # somebody's who lives, or not ours
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    try:
+        with (folder / f"{LOCK}.new").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (folder / f"{LOCK}.new").rename(folder / LOCK)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_ports(count: int) -> list[int]:

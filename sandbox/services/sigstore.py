@@ -8,8 +8,6 @@ tests only.
 from __future__ import annotations
 
 import secrets
-import shutil
-import tempfile
 import urllib.parse
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -29,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from sandbox.services.issuers import Issuers
-from sandbox.services.process import Service, free_ports
+from sandbox.services.process import Service, free_ports, temporary_folder
 from sandbox.services.programs import programs
 from sandbox.sigstore import HOST, Addresses, LocalSigstore
 from sandbox.sigstore import Service as Answer
@@ -100,9 +98,8 @@ class RealSigstore(LocalSigstore):
 
     def __enter__(self) -> RealSigstore:
         super().__enter__()
-        self.folder = Path(tempfile.mkdtemp(prefix="sandbox-services-"))
-        self._exits.callback(shutil.rmtree, self.folder, ignore_errors=True)
         try:
+            self.folder = self._exits.enter_context(temporary_folder("sandbox-services-"))
             hosts = [urllib.parse.urlsplit(url).hostname or "" for url in (GITHUB_ISSUER, CLUSTERS)]
             issuers = self._exits.enter_context(Issuers(self.oidc, hosts, self.folder))
             for service in (self._tesseract(), self._rekor(), self._timestamps()):
