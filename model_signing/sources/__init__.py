@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
-from model_signing.errors import DependencyError
+from model_signing.errors import DependencyError, UsageError
 from model_signing.oms.names import Selection
 
 AnyPath = str | os.PathLike[str]
@@ -195,11 +195,14 @@ def open_source(model: AnyPath | Source, *, allow_symlinks: bool = False) -> Sou
         allow_symlinks: Follow symbolic links that stay inside the model, where there are any.
 
     Raises:
+        UsageError: The path is empty, which is nobody's word for the current directory.
         FileError: The address is malformed, there is nothing, or the place does not answer.
         DependencyError: As `place_of`.
     """
     from model_signing.sources.local import LocalSource
 
+    if model == "":
+        raise UsageError("the model's path is empty", expected="a path, or an address")
     if isinstance(model, str) and is_address(model):
         source: Source = place_of(model).open_address(model)
         return source

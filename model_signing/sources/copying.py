@@ -66,7 +66,10 @@ class Copy:
     """
 
     def __init__(self, folder: AnyPath, *, lasting: bool = True) -> None:
-        self.folder = Path(os.path.realpath(folder))
+        try:
+            self.folder = Path(os.path.realpath(folder))
+        except ValueError as error:  # a null character, which is in no path
+            failed(str(folder), error, _CANNOT)
         self._lasting = lasting
 
     def __enter__(self) -> Copy:
@@ -323,13 +326,14 @@ def opened(place: AnyPath | Copy, source: Source) -> Iterator[Copy]:
     if isinstance(place, Copy):
         yield place
         return
-    check_outside(place, source)
-    with Copy(place) as copy:
+    copy = Copy(place)
+    check_outside(copy.folder, source)
+    with copy:
         yield copy
         copy.keep()
 
 
-def check_outside(folder: AnyPath, source: Source) -> None:
+def check_outside(folder: Path, source: Source) -> None:
     """Refuses a place for a copy that lies in the model itself: it would be part of it.
 
     Raises:
@@ -337,7 +341,7 @@ def check_outside(folder: AnyPath, source: Source) -> None:
     """
     if not isinstance(source, LocalSource) or source.single:
         return
-    if local.name_inside(Path(source.path), Path(os.path.realpath(folder))):
+    if local.name_inside(Path(source.path), folder):
         raise UsageError("the copy of the model would lie in the model", where=str(folder))
 
 

@@ -319,7 +319,7 @@ def test_what_is_there_already_is_never_mixed_or_replaced(
     def never(_done: int, _total: int) -> None:
         pytest.fail("the model was hashed first")
 
-    for name in ("full", "file", "no/such/parent", "dangling"):
+    for name in ("full", "file", "no/such/parent", "dangling", "a\0b"):
         with pytest.raises(FileError) as refusal:
             model_signing.verify(model, signature, VERIFY, copy_to=copies / name, progress=never)
         assert refusal.value.where
