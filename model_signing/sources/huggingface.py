@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx2
@@ -25,6 +26,7 @@ from model_signing.oms.names import Selection
 from model_signing.sources import Buffer, Entry, remote
 
 _MAX_ANSWER = 16 << 20  # bytes of one page of a listing; the hub's have a thousand entries
+_Taken = TypeVar("_Taken")
 _SECONDS = 60.0  # without a byte
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -88,7 +90,7 @@ class HubSource:
     def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
         """These bytes of a file; see `Source`."""
         file = _File(self._whole, self.path or name, entry)
-        return remote.pieces(file.fetch, start, stop, f"{self._whole}/{self.path or name}")
+        return remote.pieces(file.fetch, start, stop)
 
     def signatures(self) -> Iterator[tuple[str, bytes]]:
         """The signature files at the repository's root, or beside the file; see `RemoteSource`."""
@@ -99,7 +101,10 @@ class HubSource:
         for name, entry in self._files():
             is_there = is_there or name == self.path
             if name in wanted and entry.size <= remote.MAX_SIGNATURE:
-                yield f"{whole}/{name}", b"".join(whole.read(name, entry, 0, entry.size))
+                yield (
+                    f"{whole}/{name}",
+                    b"".join(map(bytes, whole.read(name, entry, 0, entry.size))),
+                )
         if not is_there:
             raise self._absent()
 
@@ -159,20 +164,21 @@ class _File:
         self._hub = f"{constants.ENDPOINT}/{path}"
         self._elsewhere: str | None = None
 
-    def fetch(self, start: int, stop: int) -> list[Buffer]:
+    def fetch(self, start: int, stop: int, room: memoryview) -> None:
         """The bytes between two offsets; see `remote.pieces`."""
         known = self._elsewhere
         try:
-            return self._get(known or self._hub, start, stop)
+            return self._get(known or self._hub, start, stop, room)
         except (FileError, remote.TemporaryError):
             if known is None:
                 raise
         self._elsewhere = None  # such addresses are signed, and end
-        return self._get(self._hub, start, stop)
+        return self._get(self._hub, start, stop, room)
 
-    def _get(self, url: str, start: int, stop: int) -> list[Buffer]:
+    def _get(self, url: str, start: int, stop: int, room: memoryview) -> None:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
-        response, data = _request("GET", url, self._where, headers, stop - start)
+        take = partial(remote.fill, room, where=self._where)
+        response, _ = _request("GET", url, self._where, headers, take)
         if url == self._hub:
             self._check(response)
             if urlsplit(str(response.url)).netloc != urlsplit(url).netloc:
@@ -186,7 +192,6 @@ class _File:
                 expected=f"bytes {start}-{stop - 1}",
                 found=given or f"HTTP {response.status_code} without a range",
             )
-        return data
 
     def _check(self, response: httpx2.Response) -> None:
         """The hub says what it redirects to, or sends: it has to be what was listed."""
@@ -222,7 +227,7 @@ def read_file(address: str, most: int) -> bytes | None:
     source = HubSource(there.type, there.id, _resolved(there, address))
     for name, entry in source._files():
         if name == there.path_in_repo:
-            return b"".join(source.read(name, entry, 0, min(most, entry.size)))
+            return b"".join(map(bytes, source.read(name, entry, 0, min(most, entry.size))))
     return None
 
 
@@ -300,9 +305,13 @@ def _resolved(there: Any, address: str) -> str:  # noqa: ANN401
 
 def _json(url: str, where: str) -> tuple[Any, str | None]:
     """A document, and the address of the next page of it."""
-    response, data = remote.patiently(lambda: _request("GET", url, where, {}, _MAX_ANSWER))
+
+    def whole(data: Iterable[Buffer]) -> bytes:
+        return b"".join(remote.bounded(data, _MAX_ANSWER, where))
+
+    response, data = remote.patiently(lambda: _request("GET", url, where, {}, whole))
     try:
-        document = json.loads(b"".join(data))
+        document = json.loads(data)
     except (ValueError, RecursionError):
         raise _not_understood(where) from None
     following = response.links.get("next", {}).get("url")
@@ -319,9 +328,13 @@ def _not_understood(where: str) -> FileError:
 
 
 def _request(
-    method: str, url: str, where: str, headers: Mapping[str, str], most: int
-) -> tuple[httpx2.Response, list[Buffer]]:
-    """An answer of at most so many bytes, as they come; the token goes to the hub only."""
+    method: str,
+    url: str,
+    where: str,
+    headers: Mapping[str, str],
+    take: Callable[[Iterable[Buffer]], _Taken],
+) -> tuple[httpx2.Response, _Taken]:
+    """An answer, and what `take` makes of its bytes as they come. Only the hub gets the token."""
     own = urlsplit(url)[:2] == urlsplit(constants.ENDPOINT)[:2]
     sent = {**build_hf_headers(token=None if own else False), **headers}
     try:
@@ -334,7 +347,7 @@ def _request(
         ) as response:
             if response.status_code not in (200, 206):
                 raise _failed(response, where)
-            return response, list(remote.bounded(response.iter_raw(), most, where))
+            return response, take(response.iter_raw())
     except OfflineModeIsEnabled as error:
         fix = "unset HF_HUB_OFFLINE"
         raise FileError("the hub's client is set to be offline", where=where, fix=fix) from error

@@ -38,7 +38,7 @@ _QUERY = re.compile(r"\?\S*")  # in which a shared access signature of Azure sta
 # used where an endpoint says so: an emulator's, or a cluster's own.
 _CLIENT: Any = {"timeout": "600s", "allow_http": True}
 _RETRIES: Any = {"max_retries": 3}
-_MEMORY = 1 << 20  # bytes
+_MEMORY = 64 << 10  # bytes, at least, of what it gives at a time; more does not stay in a cache
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,11 @@ class BucketSource:
     def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
         """These bytes of an object; see `Source`."""
         key = self.key if self.single else f"{self.key}/{name}".lstrip("/")
-        where = f"{self.bucket}/{key}"
 
-        def fetch(first: int, last: int) -> list[Buffer]:
-            return _get(self.bucket, key, entry, first, last)
+        def fetch(first: int, last: int, room: memoryview) -> None:
+            _get(self.bucket, key, entry, first, last, room)
 
-        return remote.pieces(fetch, start, stop, where)
+        return remote.pieces(fetch, start, stop)
 
     def signatures(self) -> Iterator[tuple[str, bytes]]:
         """The signature files in the prefix, and beside it; see `RemoteSource`."""
@@ -156,7 +155,7 @@ def read_file(address: str, most: int) -> bytes | None:
         raise _failed(error, address) from error
     entry = _entry(found, address)
     source = BucketSource(bucket, key, single=True)
-    return b"".join(source.read(source.name, entry, 0, min(most, entry.size)))
+    return b"".join(map(bytes, source.read(source.name, entry, 0, min(most, entry.size))))
 
 
 def write_file(address: str, data: bytes) -> None:
@@ -212,7 +211,7 @@ def _etag(item: Any) -> str | None:  # noqa: ANN401
     return f'"{etag}"' if etag and not etag.endswith('"') else etag
 
 
-def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> list[Buffer]:
+def _get(bucket: str, key: str, entry: Entry, start: int, stop: int, room: memoryview) -> None:
     """Bytes of an object, on the condition that it is that of the entry."""
     where = f"{bucket}/{key}"
     etag, version = entry.version if isinstance(entry.version, tuple) else (None, None)
@@ -229,7 +228,7 @@ def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> list[Buf
     if entry.version is not None and found != (etag or found[0], entry.size):
         raise remote.changed(where, f"{etag}, {entry.size} bytes", f"{found[0]}, {found[1]} bytes")
     try:
-        return list(remote.bounded(answer.stream(_MEMORY), stop - start, where))
+        remote.fill(room, answer.stream(_MEMORY), where)
     except (BaseError, OSError) as error:  # in the middle
         raise remote.TemporaryError(_failed(error, where)) from error
 

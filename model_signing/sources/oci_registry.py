@@ -151,7 +151,7 @@ class Repository:
         """These bytes of a blob, in order, and unchecked; see `remote.pieces`."""
         if stop - start > remote.PIECE and not self._knows_ranges(digest, where):
             return self._in_order(digest, start, stop, where)
-        return remote.pieces(partial(self._range, digest, where=where), start, stop, where)
+        return remote.pieces(partial(self._range, digest, where), start, stop)
 
     def _knows_ranges(self, digest: str, where: str) -> bool:
         """Whether it does is asked once: if not, each piece would come with all before it."""
@@ -194,7 +194,7 @@ class Repository:
             yield found[: stop - start]
             start += len(found)
 
-    def _range(self, digest: str, start: int, stop: int, where: str) -> list[Buffer]:
+    def _range(self, digest: str, where: str, start: int, stop: int, room: memoryview) -> None:
         """These bytes of a blob, once."""
         headers = {"Range": f"bytes={start}-{stop - 1}", **_UNCHANGED}
         with self._ask("GET", f"blobs/{digest}", where, headers) as answer:
@@ -206,11 +206,12 @@ class Repository:
                     _OTHER, where=where, expected=f"bytes {start}-{stop - 1}", found=said
                 )
             # A registry need not know ranges: then what comes before is thrown away.
-            return _pieces(answer, stop - start, where, 0 if part else start, more=not part)
+            skip = 0 if part else start
+            remote.fill(room, _pieces(answer, len(room), where, skip, more=not part), where)
 
     def whole_blob(self, digest: str, size: int, where: str) -> bytes:
         """A small blob, which has this digest, whatever the registry says."""
-        data = b"".join(self.blob(digest, 0, size, where))
+        data = b"".join(map(bytes, self.blob(digest, 0, size, where)))
         return check_digest(data, digest, where)
 
     def put_blob(self, data: bytes, where: str) -> str:
@@ -438,19 +439,18 @@ def _body(answer: requests.Response, limit: int, where: str, *, more: bool = Fal
 
 def _pieces(
     answer: requests.Response, limit: int, where: str, skip: int = 0, *, more: bool = False
-) -> list[Buffer]:
+) -> Iterator[Buffer]:
     """What an answer holds, without the first bytes; whether there may be `more` than `limit`.
 
     Raises:
         FileError: There is more.
         TemporaryError: The connection breaks.
     """
-    found: list[Buffer] = []
     try:
         for piece in answer.iter_content(_BUFFER):
             taken = memoryview(piece)[skip:]
             skip -= min(skip, len(piece))
-            found.append(taken[:limit])
+            yield taken[:limit]
             limit -= len(taken)
             if limit < 0:
                 break
@@ -458,7 +458,6 @@ def _pieces(
         raise unreachable(error, where) from None
     if limit < 0 and not more:
         raise FileError("the place sends more bytes than were asked for", where=where)
-    return found
 
 
 def _said(data: bytes) -> str:

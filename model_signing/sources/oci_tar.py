@@ -133,7 +133,7 @@ class Layer:
         self._header_bytes += size
         if size < 0 or self._header_bytes > _MAX_HEADER:
             raise tarfile.ReadError("a header is too large")
-        self._header = b"".join(self._take(size))
+        self._header = b"".join(map(bytes, self._take(size)))
         return self._header
 
 

@@ -109,60 +109,77 @@ def patiently(request: Callable[[], _Result], attempt: int = 1) -> _Result:
 
 
 def pieces(
-    fetch: Callable[[int, int], Buffer | list[Buffer]], start: int, stop: int, where: str
-) -> Iterator[Buffer]:
+    fetch: Callable[[int, int, memoryview], object], start: int, stop: int
+) -> Iterator[memoryview]:
     """Bytes `start` to `stop` of a file, in order, fetched a few pieces at a time.
 
+    Each is valid until the next one is asked for: the memory is used again.
+
     Args:
-        fetch: Gives the bytes between two offsets, from any thread; see `patiently`. As they come
-            is best: to join them costs more than to hash them.
+        fetch: Puts the bytes between two offsets where there is room for them, from any thread;
+            see `patiently` and `fill`.
         start: The first byte.
         stop: Behind the last.
-        where: The file, for messages.
 
     Raises:
-        FileError: From `fetch`; or it gives less or more than it was asked for.
+        FileError: From `fetch`.
     """
 
-    def one(first: int) -> list[Buffer]:
+    def one(first: int, room: memoryview) -> memoryview:
         last = min(first + PIECE, stop)
-        fetched = patiently(lambda: fetch(first, last))
-        data = fetched if isinstance(fetched, list) else [fetched]
-        if (length := sum(map(len, data))) != last - first:
-            raise FileError(
-                "the place sends other bytes than were asked for",
-                where=where,
-                expected=f"{last - first} bytes from {first}",
-                found=f"{length} bytes",
-                fix="the file may have changed meanwhile: try again",
-            )
-        return data
+        patiently(lambda: fetch(first, last, room[: last - first]))
+        return room[: last - first]
 
     if stop - start <= PIECE:
         if start < stop:
-            yield from one(start)
+            yield one(start, memoryview(bytearray(stop - start)))
         return
     # Each read may always have one piece; more of them only while there is memory for them.
-    waiting: deque[Future[list[Buffer]]] = deque()
+    waiting: deque[tuple[Future[memoryview], memoryview]] = deque()
+    free: list[memoryview] = []  # one at most: what is not needed now is memory for others
     pool = ThreadPoolExecutor(AHEAD, "fetch")
 
-    def oldest() -> list[Buffer]:
-        future = waiting.popleft()
+    def oldest() -> Iterator[memoryview]:
+        future, room = waiting.popleft()
         if waiting:
             _spare.release()
-        return future.result()
+        yield future.result()
+        free[:] = [room]
 
     try:
         for first in range(start, stop, PIECE):
             while waiting and not (len(waiting) <= AHEAD and _spare.acquire(blocking=False)):
                 yield from oldest()
-            waiting.append(pool.submit(one, first))
+            room = free.pop() if free else memoryview(bytearray(PIECE))
+            waiting.append((pool.submit(one, first, room), room))
         while waiting:
             yield from oldest()
     finally:
         pool.shutdown(cancel_futures=True)
         for _ in range(1, len(waiting)):
             _spare.release()
+
+
+def fill(room: memoryview, data: Iterable[Buffer], where: str) -> None:
+    """Puts what a server sends where there is room for just as much as it was asked for.
+
+    A client's memory is free again as soon as it comes, so that the next bytes come into the same.
+
+    Raises:
+        FileError: It sends less, or more.
+    """
+    length = 0
+    for piece in bounded(data, len(room), where):
+        room[length : length + len(piece)] = piece
+        length += len(piece)
+    if length < len(room):
+        raise FileError(
+            "the place sends other bytes than were asked for",
+            where=where,
+            expected=f"{len(room)} bytes",
+            found=f"{length} bytes",
+            fix="the file may have changed meanwhile: try again",
+        )
 
 
 def bounded(data: Iterable[Buffer], most: int, where: str) -> Iterator[Buffer]:

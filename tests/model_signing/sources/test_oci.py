@@ -456,6 +456,20 @@ def test_a_name_for_all_files_that_follow_is_refused(faulty: FaultyRegistry) -> 
         model_signing.digest(f"oci://{faulty.host}/m:v1")
 
 
+def test_a_header_of_a_tar_may_come_in_two_pieces() -> None:
+    """Of which the first is gone when the second is there."""
+    archive, room = tar(("n" * 2000, b"1" * 2000), ("b", b"2")), bytearray(700)
+
+    def pieces() -> Iterator[memoryview]:
+        for start in range(0, len(archive), len(room)):
+            part = archive[start : start + len(room)]
+            room[: len(part)] = part
+            yield memoryview(room)[: len(part)]
+
+    found = list(oci.oci_tar.Layer(pieces(), gzipped=False).members())
+    assert [(one.name, one.size) for one in found] == [("n" * 2000, 2000), ("b", 1)]
+
+
 def test_a_tar_of_too_many_files_is_refused_before_all_of_them_are_kept(
     faulty: FaultyRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
