@@ -105,7 +105,7 @@ def _by_provenance(args: argparse.Namespace) -> str:
     found = [one.provenance for one in verdict.accepted if one.provenance.kind.trains]
     if said is None or not found:
         raise ReproductionError("no accepted provenance says how the model was trained")
-    inputs, commit = found[0].inputs or {}, found[0].source_commit
+    inputs, commit = found[0].inputs, found[0].source_commit
     if not inputs.get("command"):
         confined = not args.unconfined
         find = partial(_images, args, said)
