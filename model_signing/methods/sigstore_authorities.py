@@ -285,9 +285,15 @@ def _issuers(root: TrustedRoot, leaf: Certificate, when: datetime) -> list[Any]:
 
 
 def require_timestamp(root: TrustedRoot, response: TimeStampResponse, signature: bytes) -> None:
-    """Raises a `SigningError` unless a timestamp authority that is valid then made `response`."""
+    """Raises a `SigningError` unless a timestamp authority that is valid then made `response`.
+
+    A `LogError` if all that is wrong is that authority's chain in the trust root.
+    """
+    verifier = _verifier()(trusted_root=root)
     with timestamps.no_panic():
-        when = _verifier()(trusted_root=root)._verify_signed_timestamp(response, signature)
+        when = verifier._verify_signed_timestamp(response, signature)
+    if when is None and verifier.broken is not None:
+        raise verifier.broken
     if when is None:
         raise errors.SigningError(
             "the timestamp is not from an authority that the trust root trusts now",
@@ -382,12 +388,13 @@ def _refusal(kind: _Kind, authority: object, time: datetime) -> errors.Signature
 
 
 def _chain_refusal(kind: _Kind, authority: object, error: E) -> E:
+    what = "timestamp" if kind is _TSA else "certificate"
     return type(error)(
-        f"it does not chain to the {kind.name} in the trust root",
+        f"the {what} does not chain to the root of the {kind.name} in the trust root",
         where=_where(kind, authority),
         expected=error.expected,
         found=error.found,
-        fix="get the trust configuration that is in force now: a chain in it has to hold itself",
+        fix="get the trust configuration that is in force now: every chain in it has to hold",
     )
 
 

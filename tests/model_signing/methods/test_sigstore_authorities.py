@@ -287,3 +287,19 @@ class TestSigning:
         refusal = self.refusal(instance, tmp_path, lambda root: root[kind].clear())
         assert f"no {NAMES[kind]}" in refusal.message
         assert instance.requests == []
+
+    @pytest.mark.parametrize("part", CHAINS)
+    def test_a_chain_that_does_not_hold(
+        self, part: str, instance: LocalSigstore, tmp_path: Path
+    ) -> None:
+        ca = part == "certificateAuthorities"
+        authority = (instance.fulcio if ca else instance.tsa).authority
+
+        def change(root: Json) -> None:
+            broken = issuers(authority, Issuer(), ISSUERS["no authority"]())
+            listed = root[part][0]["certChain"]["certificates"]
+            listed[-2:] = [{"rawBytes": base64_of(one)} for one in broken]
+
+        refusal = self.refusal(instance, tmp_path, change)
+        assert f"does not chain to the root of the {NAMES[part]}" in refusal.message
+        assert part in (refusal.where or "")
