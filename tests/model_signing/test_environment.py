@@ -56,9 +56,16 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("stream", STREAMS)
-@pytest.mark.parametrize("output", ["text", "json"])
+@pytest.mark.parametrize(
+    ("output", "unbuffered"),
+    [
+        ("text", ""),
+        ("json", "1"),
+        pytest.param("text", "1", marks=pytest.mark.full),
+        pytest.param("json", "", marks=pytest.mark.full),
+    ],
+)
 def test_the_exit_code_says_what_happened_to_the_model(
     arguments: dict[str, list[str]], model: Path, stream: str, output: str, unbuffered: str
 ) -> None:

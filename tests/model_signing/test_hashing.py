@@ -312,7 +312,7 @@ class CountingExecutor(ThreadPoolExecutor):
 
 
 def test_small_files_share_futures(tmp_path: Path) -> None:
-    for index in range(2000):
+    for index in range(500):
         (tmp_path / str(index)).write_bytes(b"")
     with CountingExecutor() as executor:
         build(tmp_path, how(), executor=executor)

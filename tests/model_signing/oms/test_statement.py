@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import json
 import subprocess
 from collections.abc import Callable
@@ -24,6 +25,7 @@ A, B, C = ("aa" * 32, "bb" * 32, "cc" * 32)
 KEY = new_key()
 
 
+@functools.cache
 def root_of(*digests: str) -> str:
     """The root digest (OMS 6.5.1) as OpenSSL computes it."""
     raw = bytes.fromhex("".join(digests))

@@ -184,6 +184,7 @@ open("m", "w").write(json.dumps(given))
     assert json.loads((bench.out / "m").read_text()) == parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", ["", "[", '{"a": NaN}', '{"a": 1e301}', '{"a": 1, "a": 2}', " " * 65537, None]
 )
@@ -245,6 +246,7 @@ def test_data_that_changed_after_it_was_pinned(bench: Bench) -> None:
     assert not (bench.folder / "started").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [
@@ -326,20 +328,13 @@ def test_inputs_from_elsewhere(bench: Bench) -> None:
 # What it is kept from -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "{folder}/outside",
-        "{folder}/src/x",
-        "{folder}/out/x",
-        "/tmp/outside-of-a-training",
-        "/dev/x",
-    ],
-)
-def test_a_command_that_writes_elsewhere(bench: Bench, place: str) -> None:
-    path = Path(place.format(folder=bench.folder))
-    assert "training command failed" in bench.refused("sh", "-ec", f"echo x > {path}; touch m")
-    assert not path.exists()
+def test_a_command_that_writes_elsewhere(bench: Bench) -> None:
+    places = [bench.folder / name for name in ("outside", "src/x", "out/x")]
+    places += [Path("/tmp/outside-of-a-training"), Path("/dev/x")]
+    script = 'for one; do if (echo x > "$one"); then exit 9; fi; done; cp d/data.csv m'
+    code, said = bench.train("sh", "-c", script, "sh", *map(str, places))
+    assert code == 0, said
+    assert not any(path.exists() for path in places)
 
 
 def test_what_a_command_may_write(bench: Bench) -> None:
@@ -469,6 +464,7 @@ def test_an_end_from_outside_ends_the_command(
 # What is no model ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "words"),
     [

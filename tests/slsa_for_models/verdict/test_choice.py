@@ -101,7 +101,7 @@ evidence = ["train", "slsa-github-generator"]
 """.encode(),
     )
     items = [trained("1", "e"), trained("2", "d"), trained("3", "f"), by_generator]
-    for order in itertools.permutations(items):
+    for order in list(itertools.permutations(items))[::5]:
         provenance = lines(workshop, "a.jsonl", *order)
         code, verdict = workshop.verify(model, "--provenance", provenance, "--policy", policy)
         assert (code, refusals(verdict)) == (0, [])
@@ -146,7 +146,7 @@ def test_claims_of_a_models_life_are_signature_and_provenance(workshop: Workshop
         "stranger": workshop.sign_model(model, repository="evil/models").read_bytes().strip(),
         "provenance": attested(workshop, model, run_id="1"),
     }
-    for order in list(itertools.permutations(items.values()))[::11]:
+    for order in list(itertools.permutations(items.values()))[::23]:
         claims = lines(workshop, "claims.jsonl", *order)
         options = ("--signature", claims, "--provenance", claims, *IDENTITY)
         code, verdict = workshop.verify(model, *options)
@@ -177,6 +177,7 @@ def test_a_thousand_attestations_at_most_of_one_model(workshop: Workshop) -> Non
     assert (code, verdict["refusal"]["error"]) == (1, "BundleError")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [1, 100])
 def test_no_blow_up_of_combinations(workshop: Workshop, runs: int) -> None:
     """Every one holds, and none is of the run that signed, or of the dependency expected."""
