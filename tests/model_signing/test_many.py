@@ -318,6 +318,8 @@ def test_where_the_system_allows_no_more_processes(
     script = f"""
 import errno, os, sys
 from model_signing.cli import main
+from model_signing.terminal import many
+many._IN_A_PIPE = 7  # fewer than there are models
 allowed, fork = [None] * {allowed}, os.fork
 def limited():
     if not allowed:
