@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import compileall
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,8 +31,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" not in os.environ:
     for package in ("model_signing", "slsa_for_models", "sandbox", "tests"):
         compileall.compile_dir(ROOT / package, quiet=2)
-    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.mkdtemp(prefix="model-transparency-")
-    atexit.register(shutil.rmtree, os.environ["HYPOTHESIS_STORAGE_DIRECTORY"], ignore_errors=True)
+    from sandbox.services.programs import builder
+
+    # Beside the environments: what it computes of Unicode and of our modules, 2 s, is not kept
+    # in the checkout, and is the same the next time.
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(builder.cache_folder() / "hypothesis")
 os.environ.pop("PYTHONPYCACHEPREFIX", None)
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = False  # what pytest makes of the test modules is kept

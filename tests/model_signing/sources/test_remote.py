@@ -62,6 +62,7 @@ def test_two_files_of_one_name_are_refused() -> None:
     assert refusal.value.found == "a/b"
 
 
+@pytest.mark.slow
 def test_a_listing_without_end_is_refused_in_bounded_memory() -> None:
     given = 0
 

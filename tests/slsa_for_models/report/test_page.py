@@ -179,6 +179,7 @@ def test_hostile_texts_in_every_field_in_a_real_browser(workshop: Workshop, sche
         assert (one["colour"] == good[0]) is name.startswith(good[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="not tested: no chromium here")
 def test_it_can_be_printed(workshop: Workshop) -> None:
     """On a few pages of paper, all of it, whatever the screen is like."""
@@ -193,6 +194,7 @@ def test_it_can_be_printed(workshop: Workshop) -> None:
     assert rows // 20 <= pages <= 2 + rows // 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="not tested: no chromium here")
 def test_in_a_real_browser(workshop: Workshop) -> None:
     html, _, _ = written(workshop)
