@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from mmap import mmap
 from threading import BoundedSemaphore
 from typing import TypeVar
 
@@ -136,7 +137,8 @@ def pieces(
         return
     # Each read may always have one piece; more of them only while there is memory for them.
     waiting: deque[tuple[Future[memoryview], memoryview]] = deque()
-    free: list[memoryview] = []  # one at most: what is not needed now is memory for others
+    # Of whole pages, which the system has back at once; one free at most, others need memory too.
+    free: list[memoryview] = []
     pool = ThreadPoolExecutor(AHEAD, "fetch")
 
     def oldest() -> Iterator[memoryview]:
@@ -150,7 +152,7 @@ def pieces(
         for first in range(start, stop, PIECE):
             while waiting and not (len(waiting) <= AHEAD and _spare.acquire(blocking=False)):
                 yield from oldest()
-            room = free.pop() if free else memoryview(bytearray(PIECE))
+            room = free.pop() if free else memoryview(mmap(-1, PIECE))
             waiting.append((pool.submit(one, first, room), room))
         while waiting:
             yield from oldest()
