@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,14 @@ from sandbox.hub import Hub
 from tests.support.limits import ended_with_us, limited, until
 from tests.support.material import ROOT, new_key, private_pem, public_pem
 
-pytestmark = pytest.mark.slow
-
-pytest.importorskip("distributed", reason="no distributed: nothing hashed on a cluster was tested")
+# Looked for and not imported: where other tests run, that would be for nothing.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_spec("distributed") is None,
+        reason="no distributed: nothing hashed on a cluster was tested",
+    ),
+]
 MIB = 1 << 20
 
 
