@@ -149,6 +149,8 @@ class RealSigstore(LocalSigstore):
             f"-origin={CERTIFICATE_LOG}",
             f"-roots_pem_file={self._chain('roots', [self.fulcio.authority.root])}",
             f"-storage_dir={self.folder / 'tesseract/log'}",
+            "-checkpoint_interval=100ms",  # each certificate waits for one
+            "-batch_max_age=50ms",
         )
 
     def _rekor(self) -> Service:
@@ -161,7 +163,8 @@ class RealSigstore(LocalSigstore):
             f"--hostname={HOST}",
             f"--storage-dir={self.folder / 'rekor/log'}",
             f"--signer-filepath={self._key('rekor', self.rekor.key)}",
-            "--checkpoint-interval=1s",
+            "--checkpoint-interval=100ms",  # as each signature does
+            "--batch-max-age=50ms",
         )
 
     def _timestamps(self) -> Service:
