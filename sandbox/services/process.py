@@ -147,13 +147,22 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_ports(count: int) -> list[int]:
-    """Different ports of this machine on which nobody listens."""
-    found: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise ServiceError("no port is free on this machine")
+@contextmanager
+def free_ports(count: int) -> Iterator[list[int]]:
+    """Different ports of this machine on which nobody listens; nobody else gets them meanwhile."""
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        for port in random.sample(PORTS, len(PORTS)):
+            with contextlib.suppress(OSError), contextlib.ExitStack() as taken:
+                # By UDP, which no service speaks: others look between now and when one listens.
+                claim = taken.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+                claim.bind(("127.0.0.1", port))
+                with socket.socket() as probe:
+                    probe.bind(("", port))
+                held.push(taken.pop_all())
+                found.append(port)
+            if len(found) == count:
+                break
+        else:
+            raise ServiceError("no port is free on this machine")
+        yield found

@@ -83,7 +83,8 @@ class RealSigstore(LocalSigstore):
         """
         super().__init__(oidc)
         self._programs = programs(PROGRAMS)
-        ports = free_ports(8)
+        self._exits = ExitStack()
+        ports = self._exits.enter_context(free_ports(8))
         self._ports = dict(zip(PROGRAMS, ports[:4], strict=True))
         self._others = ports[4:]  # that nobody is to find taken
         at = {name: f"http://{HOST}:{port}" for name, port in self._ports.items()}
@@ -94,7 +95,6 @@ class RealSigstore(LocalSigstore):
             f"{at['timestamp-authority']}/api/v1/timestamp",
         )
         self.services: dict[str, Service] = {}
-        self._exits = ExitStack()
 
     def __enter__(self) -> RealSigstore:
         super().__enter__()

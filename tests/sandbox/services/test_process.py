@@ -1,4 +1,4 @@
-"""What real services leave on this machine."""
+"""What real services take and leave on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.checkout import ROOT
-from sandbox.services.process import temporary_folder
+from sandbox.services import process
+from sandbox.services.process import free_ports, temporary_folder
 
 KILLED = """
 import os, signal
@@ -35,3 +36,15 @@ def test_what_a_killed_process_left_is_removed_by_the_next(
             assert set(tmp_path.iterdir()) == {first, second, new}
     assert not left.exists()
     assert set(tmp_path.iterdir()) == {new}
+
+
+def test_no_two_get_the_same_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before anybody listens there."""
+    monkeypatch.setattr(process, "PORTS", range(12_000, 12_020))
+    with free_ports(8) as first:
+        with free_ports(8) as second:
+            assert len({*first, *second}) == 16
+            with pytest.raises(process.ServiceError, match="no port is free"), free_ports(5):
+                pass
+        with free_ports(5) as third:
+            assert not {*first} & {*third}
