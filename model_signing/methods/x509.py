@@ -27,12 +27,12 @@ def parse(der: bytes) -> x509.Certificate:
         # cryptography parses these only when they are asked for, and raises what it likes.
         _ = certificate.subject, certificate.issuer, certificate.version
         _ = certificate.extensions, certificate.public_key(), certificate.not_valid_after_utc
-        inner, outer = _algorithms(der)
+        serial, (inner, outer) = certificate.serial_number, _algorithms(der)
     except Exception as error:
         raise CertificateError("the certificate is malformed", found=str(error)) from None
     if not der.endswith(b"\0" + certificate.signature):  # RFC 5280 4.1.1.3: no unused bits
         raise CertificateError("the certificate is malformed", where="signatureValue")
-    if certificate.serial_number < 0:  # RFC 5280 4.1.2.2, which has verifiers bear with a zero
+    if serial < 0:  # RFC 5280 4.1.2.2, which has verifiers bear with a zero
         raise CertificateError("the certificate is malformed", where="serialNumber")
     if inner != outer:  # RFC 5280 4.1.1.2
         raise CertificateError("the certificate is malformed", where="signatureAlgorithm")

@@ -140,7 +140,7 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     try:
         with (folder / f"{LOCK}.new").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody looks for it by this name
             (folder / f"{LOCK}.new").rename(folder / LOCK)
             yield folder
     finally:

@@ -456,9 +456,9 @@ FAULTS = [
         "an input that does not exist",
         "actionlint",
         TRAIN,
-        "          epochs: ${{ inputs.epochs }}\n",
-        "          epoch: ${{ inputs.epochs }}\n",
-        'input "epoch" is not defined',
+        "          plan: ${{ toJSON(inputs) }}\n",
+        "          plans: ${{ toJSON(inputs) }}\n",
+        'input "plans" is not defined',
     ),
     Fault(
         "an output that does not exist",
