@@ -313,7 +313,8 @@ def _serve(
     numbers.only_take()
     for other in of_others:
         other.close()
-    threading.Thread(target=end_with, daemon=True).start()
+    with suppress(RuntimeError):  # where the system allows no thread, it ends after its model
+        threading.Thread(target=end_with, daemon=True).start()
     with suppress(EOFError, OSError, KeyboardInterrupt):
         try:
             # Ctrl-C, which all processes hear, stays blocked: whoever began them ends them.

@@ -316,11 +316,16 @@ def test_where_the_system_allows_no_more_processes(
     models = corpus(tmp_path, 40)
     assert run(capsys, "sign", "key", *models, "--private-key", keys[0])[0] == 0
     script = f"""
-import errno, os, sys
+import errno, os, sys, threading
 from model_signing.cli import main
 from model_signing.terminal import many
 many._IN_A_PIPE = 7  # fewer than there are models
-allowed, fork = [None] * {allowed}, os.fork
+allowed, fork, first, start = [None] * {allowed}, os.fork, os.getpid(), threading.Thread.start
+def only_in_the_first(thread):
+    if os.getpid() != first:
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = only_in_the_first
 def limited():
     if not allowed:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
