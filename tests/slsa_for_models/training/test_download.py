@@ -279,7 +279,8 @@ def test_the_next_one_is_tried(serve, fetch, always):
     start = time.monotonic()
     fetch(first, second)
     assert time.monotonic() - start < 4
-    assert second.ranges == [None]
+    # A machine that stood still for a moment makes the second one slow as well: it is asked again.
+    assert set(second.ranges) == {None}
 
 
 def test_another_range_is_noticed_at_once(serve, fetch):
