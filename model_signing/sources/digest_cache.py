@@ -56,8 +56,12 @@ class DigestCache:
                 os.close(descriptor)
             # SQLite believes a journal that lies beside its file.
             self._check_owner(self._path.parent, self._path.parent.stat())
-            self._database = sqlite3.connect(self._path, _PATIENCE)
-            self._database.execute(_TABLE)
+            self._database = sqlite3.connect(self._path, timeout=_PATIENCE)
+            try:
+                self._database.execute(_TABLE)
+            except sqlite3.Error:
+                self._database.close()
+                raise
         except (OSError, sqlite3.Error) as error:
             self._fail(error)
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -34,7 +35,7 @@ HOW = {
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The files have been as they are for a while."""
-    later = time.time_ns() + 10_000_000_000
+    later = time.time_ns() + 3600 * 1_000_000_000
     monkeypatch.setattr(digest_cache.time, "time_ns", lambda: later)
 
 
@@ -103,9 +104,11 @@ def test_no_change_is_missed(
 
 
 def test_what_changed_a_moment_ago_is_not_remembered(
-    model: Path, tmp_path: Path, reads: set[str]
+    model: Path, tmp_path: Path, reads: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may change again within the same tick of the clock."""
+    made = min(path.stat().st_ctime_ns for path in model.rglob("*") if path.is_file())
+    monkeypatch.setattr(digest_cache.time, "time_ns", lambda: made + 1_000_000_000)
     signed(model, tmp_path / "cache")
     reads.clear()
     signed(model, tmp_path / "cache")
@@ -115,7 +118,7 @@ def test_what_changed_a_moment_ago_is_not_remembered(
 def test_verification_never_uses_it(model: Path, tmp_path: Path, settled: None) -> None:
     cache = tmp_path / "cache"
     signed(model, cache)
-    with sqlite3.connect(cache) as database:
+    with contextlib.closing(sqlite3.connect(cache)) as database, database:
         database.execute("UPDATE digests SET digest = ?", ("0" * 64,))
     signature = tmp_path / "model.sig"
     model_signing.sign(model, signature, SIGN, HashOptions(digest_cache=cache))
