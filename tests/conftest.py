@@ -36,6 +36,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # Beside the environments: what it computes of Unicode and of our modules, 2 s, is not kept
     # in the checkout, and is the same the next time.
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(builder.cache_folder() / "hypothesis")
+if find_spec("hypothesis"):
+    from hypothesis import HealthCheck, settings
+
+    # What is found counts, not how soon: the machine may be busy, or stand still for a moment.
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("unhurried", deadline=None, suppress_health_check=slow)
+    settings.load_profile("unhurried")
 os.environ.pop("PYTHONPYCACHEPREFIX", None)
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = False  # what pytest makes of the test modules is kept

@@ -71,8 +71,7 @@ def mutate(statement: Json, data: st.DataObject) -> Json:
 @pytest.mark.parametrize("kind", ["generator", "github", "tekton", "train"])
 @settings(
     max_examples=100,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_mutated_statements(kind: str, workshop: Workshop, data: st.DataObject) -> None:

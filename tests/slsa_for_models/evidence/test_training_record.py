@@ -193,7 +193,7 @@ _JSON = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     where=st.sampled_from(["model", "dataset", "parameters", "metrics", "started"]),
     value=_JSON | st.dictionaries(st.from_regex("[a-z]{1,3}\n?"), _FLOATS | st.text(), max_size=3),
