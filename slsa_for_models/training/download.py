@@ -212,8 +212,8 @@ class _Server:
         stop = threading.Event()
         request = (self.url, self.file.tell(), self.wanted.size, self.patience.silence)
         thread = threading.Thread(target=_deliver, args=(*request, pieces, stop), daemon=True)
-        thread.start()
         progress = _Progress(self, self.file.tell())
+        thread.start()
         try:
             while self.wanted.size is None or self.file.tell() < self.wanted.size:
                 try:
