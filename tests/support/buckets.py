@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import hmac
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -19,25 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.services.process import free_ports
 from tests.support import npm
 from tests.support.limits import ended_with_us, limited, until
 
 KEY, SECRET = "sandbox", "sandbox-secret"
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free, and so are those 10,000 above, where SeaweedFS answers gRPC."""
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        while len(found) < count:
-            port = random.randrange(20_000, 32_000)
-            try:
-                for one in (port, port + 10_000):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", one))
-            except OSError:
-                continue
-            found.append(port)
-    return found
 
 
 @contextlib.contextmanager
@@ -46,13 +31,10 @@ def seaweedfs(folder: Path) -> Iterator[dict[str, str]]:
     weed = shutil.which("weed", path=str(Path(sys.executable).parent))
     if weed is None:
         pytest.skip("not tested: no SeaweedFS in this environment")
-    master, volume, filer, s3 = _free_ports(4)
-    command = [weed, "server", "-ip=127.0.0.1", f"-dir={folder}", f"-master.port={master}"]
-    command += [f"-volume.port={volume}", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
-    command += ["-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}"]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
+    command = [weed, "server", "-ip=127.0.0.1", f"-dir={folder}", "-filer", "-s3"]
+    command += ["-volume.max=20", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     variables = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-    url = f"http://127.0.0.1:{s3}"
 
     def answers() -> bool | None:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/status", timeout=5):
@@ -61,17 +43,19 @@ def seaweedfs(folder: Path) -> Iterator[dict[str, str]]:
 
     log = (folder / "log").open("wb")
     quiet = {"stdout": log, "stderr": log, "env": {**os.environ, **variables}, "cwd": folder}
-    server = ended_with_us(command)
-    with log, limited(subprocess.Popen(server, **quiet), 600) as process:  # type: ignore[call-overload]
-        until(lambda: answers() or (process.poll() is not None or None), "SeaweedFS", 60)
-        assert process.poll() is None, (folder / "log").read_text()[-2000:]
-        yield {**variables, "AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"}
-    for port in (master, volume, filer, s3):  # what it leaves, wherever it is told to write
-        for socket_of in (
-            *Path("/tmp").glob(f"seaweedfs-*-{port}.sock"),
-            *Path("/tmp").glob(f"seaweedfs-*-grpc-{port + 10_000}.sock"),
-        ):
-            socket_of.unlink(missing_ok=True)
+    with log, free_ports(8) as ports:
+        services = ("master", "volume", "filer", "s3")
+        url = f"http://127.0.0.1:{ports[services.index('s3')]}"
+        for service, port, grpc in zip(services, ports[:4], ports[4:], strict=True):
+            command += [f"-{service}.port={port}", f"-{service}.port.grpc={grpc}"]
+        server = ended_with_us(command)
+        with limited(subprocess.Popen(server, **quiet), 600) as process:  # type: ignore[call-overload]
+            until(lambda: answers() or (process.poll() is not None or None), "SeaweedFS")
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
+            yield {**variables, "AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"}
+        for port in ports:  # what it leaves, wherever it is told to write
+            for socket_of in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                socket_of.unlink(missing_ok=True)
 
 
 # The account that every emulator has: published by Microsoft, and good for nothing else.
@@ -85,11 +69,8 @@ ACCOUNT_KEY = (
 def azurite(folder: Path, container: str) -> Iterator[dict[str, str]]:
     """Azure's emulator with one container; gives the variables by which clients find it."""
     program = npm.packages(Path(__file__).parents[1] / "model_signing/sources/azurite")
-    (port,) = _free_ports(1)
     command = [npm.node(), program / "azurite/dist/src/blob/main.js", "--silent"]
-    command += ["--blobPort", str(port), "--location", folder, "--skipApiVersionCheck"]
-    command += ["--disableTelemetry"]
-    url = f"http://127.0.0.1:{port}"
+    command += ["--location", folder, "--skipApiVersionCheck", "--disableTelemetry"]
 
     def answers() -> bool | None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
@@ -97,16 +78,17 @@ def azurite(folder: Path, container: str) -> Iterator[dict[str, str]]:
         return None
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    server = ended_with_us(command)
-    with limited(subprocess.Popen(server, **quiet), 600):  # type: ignore[call-overload]
-        until(answers, "azurite", 60)
-        _create_container(url, container)
-        yield {
-            "AZURE_STORAGE_USE_EMULATOR": "true",
-            "AZURITE_BLOB_STORAGE_URL": url,
-            "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
-            "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
-        }
+    with free_ports(1) as (port,):
+        url, server = f"http://127.0.0.1:{port}", ended_with_us([*command, "--blobPort", str(port)])
+        with limited(subprocess.Popen(server, **quiet), 600):  # type: ignore[call-overload]
+            until(answers, "azurite")
+            _create_container(url, container)
+            yield {
+                "AZURE_STORAGE_USE_EMULATOR": "true",
+                "AZURITE_BLOB_STORAGE_URL": url,
+                "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
+                "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
+            }
 
 
 def _create_container(url: str, name: str) -> None:

@@ -7,7 +7,6 @@ import http.server
 import json
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import requests
 
 from sandbox.local_server import Serving
 from sandbox.services import programs
+from sandbox.services.process import free_ports
 from tests.support import debian
 from tests.support.limits import ended_with_us, limited, until
 
@@ -89,29 +89,27 @@ def push(
 @contextlib.contextmanager
 def started(program: Path, folder: Path, more: str = "") -> Iterator[str]:
     """A registry by docker or its successor, `distribution`; its host and port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
-    config = folder / "registry.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-        f"http: {{addr: '{host}', secret: for tests}}\n{more}"
-    )
-    command = ended_with_us([program, "serve", config])
-    with (folder / "registry.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    config, log = folder / "registry.yml", folder / "registry.log"
 
     def answers() -> bool | None:
-        assert process.poll() is None, (folder / "registry.log").read_text()
+        assert process.poll() is None, log.read_text()
         try:
             return requests.get(f"http://{host}/v2/", timeout=5).status_code in (200, 401)
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return None
 
-    with limited(process, 600):
-        until(answers, "the registry")
-        yield host
+    with free_ports(1) as (port,), log.open("wb") as output:
+        host = f"127.0.0.1:{port}"
+        config.write_text(
+            "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
+            f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
+            f"http: {{addr: '{host}', secret: for tests}}\n{more}"
+        )
+        command = ended_with_us([program, "serve", config])
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+        with limited(process, 600):
+            until(answers, "the registry")
+            yield host
 
 
 def docker_registry() -> Path:
