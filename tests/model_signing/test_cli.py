@@ -558,9 +558,9 @@ class TestEnds:
             for _ in range(10):  # a signal between two instructions only shows at the next one
                 process.send_signal(signal.SIGINT)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=3)
+                    process.wait(timeout=20)
                     break
-            _, err = process.communicate(timeout=3)
+            _, err = process.communicate(timeout=60)
             os.close(writer)
         assert (process.returncode, err) == (130, "interrupted\n")
         assert not (here / "new.sig").exists()

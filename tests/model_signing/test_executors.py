@@ -117,7 +117,7 @@ def test_signed_and_verified_by_workers_with_one_killed_in_the_middle(
     with executors.opened(f"dask:{cluster.address}") as executor:
         found = model_signing.digest(model, executor=executor, progress=progress)
     assert found == expected
-    assert cluster.workers[0].wait(30) == -signal.SIGKILL
+    assert cluster.workers[0].wait(60) == -signal.SIGKILL
     assert seen == sorted(seen)
     assert len(seen) > 5
     assert seen[-1][0] == seen[-1][1] > 300 * MIB

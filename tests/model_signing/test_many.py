@@ -242,7 +242,7 @@ def test_ctrl_c_ends_the_run(tmp_path: Path, keys: tuple[Path, Path]) -> None:
         threads = Path(f"/proc/{process.pid}/task")
         until(lambda: len(list(threads.iterdir())) > 2 or None, "threads that hash")
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
     assert not list(tmp_path.rglob("*.sig"))
 
@@ -264,7 +264,7 @@ def test_ctrl_c_amid_a_line_prints_none_twice(tmp_path: Path, keys: tuple[Path, 
 
         until(is_full, "the pipe is full")
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "interrupted\n")
     assert out.count('"model":') == 1
 
@@ -294,7 +294,7 @@ def test_many_small_models_are_looked_at_by_processes(
             process.kill()
         else:  # as a terminal does; it is told once, by whoever began it
             os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     if end == "first killed":
         until(lambda: not Path(f"/proc/{child}/fd/0").exists() or None, "the end of the other one")
         return

@@ -398,6 +398,6 @@ def test_signing_that_is_stopped_writes_no_signature(
     with limited(run("", model, signature)) as process:
         assert process.stdout is not None and process.stdout.readline() == "hashing\n"
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else -number)
     assert listing(signature.parent) == ["key.pem", "model"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.setup.conftest import BUILDER, ROOT, Build, environments
+from tests.support.limits import until
 
 
 def test_the_programs_of_the_base_environment_are_those_of_this_checkout(
@@ -108,9 +109,7 @@ def test_a_builder_that_is_killed_leaves_no_environment_that_looks_finished(
         start_new_session=True,
     )
     folder = empty_cache / "environments"
-    deadline = time.monotonic() + 30
-    while not list(folder.glob(".boot*/*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: list(folder.glob(".boot*/*")) or None, "the first of it")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(60)
     names = [path.name for path in folder.iterdir() if path.is_dir()]

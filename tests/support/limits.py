@@ -18,7 +18,7 @@ Child = TypeVar("Child", bound="subprocess.Popen[str] | subprocess.Popen[bytes]"
 
 
 @contextlib.contextmanager
-def limited(process: Child, seconds: float = 60) -> Iterator[Child]:
+def limited(process: Child, seconds: float = 300) -> Iterator[Child]:
     """A child that is killed after so many seconds, or at the end: its pipes end with it."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()
@@ -27,7 +27,7 @@ def limited(process: Child, seconds: float = 60) -> Iterator[Child]:
     finally:
         timer.cancel()
         process.kill()
-        process.wait(10)
+        process.wait(60)
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -40,7 +40,7 @@ def ended_with_us(command: Sequence[str | Path]) -> list[str]:
     return [*prefix, *map(str, command)]
 
 
-def until(attempt: Callable[[], T | None], what: str, seconds: float = 60) -> T:
+def until(attempt: Callable[[], T | None], what: str, seconds: float = 300) -> T:
     """The first answer that is not None.
 
     Raises:
@@ -54,7 +54,7 @@ def until(attempt: Callable[[], T | None], what: str, seconds: float = 60) -> T:
     return found
 
 
-def open_fifo_to_write(path: Path, seconds: float = 60) -> int:
+def open_fifo_to_write(path: Path, seconds: float = 300) -> int:
     """Opens a named pipe when somebody has opened it to read."""
 
     def attempt() -> int | None:

@@ -452,7 +452,7 @@ def test_what_is_killed_leaves_what_the_next_run_removes(
         model_signing.verify(slow, signature, VERIFY, copy_to=copies / "other")
         assert temporary.exists()
         process.send_signal(how)
-        process.wait(30)
+        process.wait(60)
     left = listing(copies)
     assert left == (["other"] if how is signal.SIGINT else [temporary.name, "other"])
     model_signing.verify(slow, signature, VERIFY, copy_to=copies / "copy")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jwt
@@ -18,7 +17,7 @@ from sandbox.github import Run, run
 from sandbox.github.repositories import Repository, snapshot
 from sandbox.github.supervise import marked_processes
 from sandbox.sigstore.oidc import GITHUB_ISSUER
-from tests.support.limits import limited
+from tests.support.limits import limited, until
 from tests.support.repositories import GET_TOKEN, STEP, make, workflow
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -421,19 +420,13 @@ def test_a_killed_run_leaves_no_process_behind(tmp_path, how):
         stderr=subprocess.DEVNULL,
     )
     with limited(process, 300):
-        _wait_until((tmp_path / "mark").exists)
+        until(lambda: (tmp_path / "mark").exists() or None, "the step")
         scratch = Path((tmp_path / "mark").read_text().strip())
         assert marked_processes(str(scratch))
         process.send_signal(how)
-        process.wait(10)
-    _wait_until(lambda: not marked_processes(str(scratch)) and not scratch.exists())
-
-
-def _wait_until(condition) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "waited for 20 s"
-        time.sleep(0.05)
+        process.wait(60)
+    until(lambda: marked_processes(str(scratch)) == [] or None, "the end of its processes")
+    until(lambda: not scratch.exists() or None, "the end of its files")
 
 
 def test_the_command_line_reports(tmp_path):

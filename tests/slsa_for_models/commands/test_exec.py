@@ -120,7 +120,7 @@ def test_the_program_is_the_process_that_was_started(model: Path) -> None:
 
 
 def ask(port: int) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
         data: bytes = answer.read()
         return data
 
@@ -142,7 +142,7 @@ def test_a_server_serves_the_verified_model_until_a_signal_ends_it(
         assert (refused.returncode, refused.stdout) == (1, "")
         assert Path(path).is_dir()
         process.send_signal(how)
-        assert process.wait(30) in (-how, 1)
+        assert process.wait(60) in (-how, 1)
         with pytest.raises(urllib.error.URLError):
             ask(int(port))
     gone(model)
@@ -227,7 +227,7 @@ def test_ctrl_c_while_the_model_is_hashed_leaves_nothing(model: Path, tmp_path: 
     ) as process:
         until(lambda: list(model.with_name("tmp").rglob("1.onnx")) or None, "the copy to begin")
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(60) == 130
     assert list(model.with_name("tmp").iterdir()) == []
     time.sleep(0.1)
     assert not started.exists()

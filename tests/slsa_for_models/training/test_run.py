@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler
@@ -29,7 +28,7 @@ from sandbox.local_server import Serving
 from slsa_for_models import cli
 from slsa_for_models.evidence import training_record
 from slsa_for_models.training import confinement
-from tests.support.limits import limited
+from tests.support.limits import limited, until
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = b"1,2\n3,4\n"
@@ -444,19 +443,14 @@ def test_an_end_from_outside_ends_the_command(
         stderr=subprocess.PIPE,
         text=True,
     )
-    with limited(running, 60):
+    with limited(running):
         assert running.stdout.readline() == "go\n"
-        while not is_running(mark):
-            threading.Event().wait(0.05)
+        until(lambda: is_running(mark) or None, "the command")
         running.send_signal(number)
         assert running.wait(60) == code
         if number != signal.SIGKILL:
             assert running.stderr.read().endswith(said)
-    for _ in range(50):
-        if not is_running(mark):
-            break
-        threading.Event().wait(0.1)
-    assert not is_running(mark)
+    until(lambda: not is_running(mark) or None, "its end")
     if number != signal.SIGKILL:
         assert list(bench.out.iterdir()) == []
 

@@ -239,7 +239,7 @@ class Attacker:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(30)
+        self._thread.join(60)
 
     def write_into(self, path: Path) -> None:
         with path.open("r+b") as file:
@@ -356,7 +356,7 @@ def test_what_a_killed_process_leaves_goes_with_the_next_one(
         with verified(model, EXPECTED, signature=signature):
             assert contents(path) == FILES  # in use, and no leftover
         process.kill()
-        process.wait(30)
+        process.wait(60)
     assert contents(path) == FILES
     with verified(model, EXPECTED, signature=signature):
         assert not path.exists()
