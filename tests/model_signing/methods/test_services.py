@@ -222,7 +222,7 @@ def test_retry_after_is_heeded(service: str, front: Front) -> None:
 def test_no_wait_is_without_end(service: str, how: str, front: Front) -> None:
     address = front.fails(
         service,
-        lambda to: trickle(to, front) if how == "trickle" else front.released.wait(),  # type: ignore[func-returns-value]
+        lambda to: trickle(to, front) if how == "trickle" else front.released.wait(300),  # type: ignore[func-returns-value]
     )
     told: list[str] = []
     start = time.monotonic()
@@ -254,7 +254,7 @@ def test_the_timeout_is_of_all_services_together(front: Front) -> None:
 
 
 def test_not_longer_than_the_token_lives(front: Front) -> None:
-    front.fails("Fulcio", lambda _: front.released.wait())
+    front.fails("Fulcio", lambda _: front.released.wait(300))
     token = front.upstream.oidc.token(lifetime=timedelta(seconds=3))
     start = time.monotonic()
     assert "Fulcio" in front.refused(token).message

@@ -133,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def silence(self) -> None:
         self.served.clock.slow = 25
-        self.served.ended.wait()
+        self.served.ended.wait(300)
 
     def to_a_dead_host(self) -> None:
         self.send_response(302)
