@@ -7,21 +7,16 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, NoReturn
 
 from model_signing.errors import Error, printable
 from model_signing.terminal import command_line
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
-
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """What became of one model.
 
     Attributes:
@@ -32,7 +27,7 @@ class Done:
         bytes: See `files`.
     """
 
-    document: dict[str, Any] = field(default_factory=dict)
+    document: Mapping[str, Any] | None = None
     line: str = ""
     refusal: Error | None = None
     files: int = 0
@@ -47,6 +42,23 @@ _MOST_AT_ONCE = 32  # however many are asked for
 _FOR_A_PROCESS = 16  # models, below which threads are as fast
 _MOST_LOST = 1000  # processes that came to their end
 _IN_A_PIPE = 1000  # numbers of four bytes, fewer than the smallest pipe takes: to write never waits
+_READ_AT_ONCE = 1 << 16  # bytes
+
+
+class _Said(NamedTuple):
+    """What is said of one model.
+
+    Attributes:
+        text: A line, or several; empty if there is nothing to say.
+        refusal: The words for the table at the end, if it was refused.
+        files: How many were hashed, and their bytes.
+        bytes: See `files`.
+    """
+
+    text: str
+    refusal: str | None
+    files: int
+    bytes: int
 
 
 class _StopError(Exception):
@@ -90,31 +102,40 @@ def run(
         if stop.is_set():
             raise _StopError
 
-    def one(model: Any) -> Done:  # noqa: ANN401
+    def one(model: Any) -> _Said:  # noqa: ANN401
         try:
-            return work(model, max(1, jobs // at_once), watch)
+            found = work(model, max(1, jobs // at_once), watch)
         except Exception as error:
-            return Done(refusal=command_line.refusal(error))
+            found = Done(refusal=command_line.refusal(error))
+        return table.said(model, found)
 
-    does = _in_processes if apart and _worth_processes(models, at_once) else _in_threads
-    with closing(does(models, one, at_once, stop)) as results:
-        for model, result in results:
-            table.add(str(model), result)
+    def lost(model: Any, codes: set[int]) -> _Said:  # noqa: ANN401
+        found = ", ".join(f"exit code {code}" for code in sorted(codes or {0}))
+        refusal = Error("the process that looked at it came to an end", found=found)
+        return table.said(model, Done(refusal=refusal))
+
+    if apart and _worth_processes(models, at_once):
+        results = _in_processes(models, one, at_once, stop, lost)
+    else:
+        results = _in_threads(models, one, at_once, stop)
+    with closing(results):
+        for model, said in results:
+            table.add(model, said)
     table.end()
     return 1 if table.refused else 0
 
 
-_Results = Generator[tuple[Any, Done], None, None]
+_Results = Generator[tuple[Any, _Said], None, None]
 
 
 def _in_threads(
-    models: Sequence[Any], one: Callable[[Any], Done], at_once: int, stop: threading.Event
+    models: Sequence[Any], one: Callable[[Any], _Said], at_once: int, stop: threading.Event
 ) -> _Results:
-    """What becomes of each model, as soon as it is known."""
+    """What is said of each model, as soon as it is known."""
     from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
     waiting = deque(models)
-    begun: dict[Future[Done], Any] = {}
+    begun: dict[Future[_Said], Any] = {}
     with ThreadPoolExecutor(at_once, "model") as pool:
         try:
             while waiting or begun:
@@ -143,7 +164,11 @@ def _worth_processes(models: Sequence[Any], at_once: int) -> bool:
 
 
 def _in_processes(
-    models: Sequence[Any], one: Callable[[Any], Done], at_once: int, stop: threading.Event
+    models: Sequence[Any],
+    one: Callable[[Any], _Said],
+    at_once: int,
+    stop: threading.Event,
+    lost: Callable[[Any, set[int]], _Said],
 ) -> _Results:
     """As `_in_threads`; a process that comes to its end takes one model with it."""
     import gc
@@ -154,17 +179,16 @@ def _in_processes(
     try:
         for _ in range(at_once):
             processes.begin()
-        for number, result in processes.answers():
+        for number, said in processes.answers():
             left.remove(number)
             numbers.add()
-            yield models[number], result
+            yield models[number], said
         # Where the system allowed no process, nobody took them.
         left -= (rest := {*numbers})
-        yield from _in_threads([models[number] for number in sorted(rest)], one, 1, stop)
+        if rest:
+            yield from _in_threads([models[number] for number in sorted(rest)], one, 1, stop)
         for number in sorted(left):
-            found = ", ".join(f"exit code {code}" for code in sorted({*processes.lost}) or [0])
-            refusal = Error("the process that looked at it came to an end", found=found)
-            yield models[number], Done(refusal=refusal)
+            yield models[number], lost(models[number], {*processes.lost})
     finally:
         processes.end()
         numbers.close()
@@ -207,69 +231,83 @@ class _Numbers:
 
 
 class _Processes:
-    """Those that are at work.
+    """Those that are at work; each says a line of JSON of each model.
 
     Attributes:
         lost: Exit codes of those that came to their end before all was done.
     """
 
-    def __init__(self, does: Callable[[int], Done], numbers: _Numbers) -> None:
-        from selectors import DefaultSelector
+    def __init__(self, does: Callable[[int], _Said], numbers: _Numbers) -> None:
+        from select import poll
 
         self._does, self._numbers = does, numbers
-        self._ready = DefaultSelector()
-        self._begun: dict[Any, Any] = {}  # our end of a pipe -> the process
+        self._ready = poll()
+        # Our end of a pipe -> the process, and the beginning of a line.
+        self._begun: dict[int, tuple[int, list[bytes]]] = {}
         self.lost: list[int] = []
 
     def begin(self) -> None:
         """Begins one more, if the system allows it."""
-        from multiprocessing import get_context
-        from selectors import EVENT_READ
+        from select import POLLIN
 
-        fork = get_context("fork")
         try:
-            ours, theirs = fork.Pipe()
+            ours, theirs = os.pipe()
         except OSError:  # too many open files
             return
-        of_others = [*self._begun, ours]
-        process = fork.Process(
-            target=_serve, args=(self._does, self._numbers, theirs, of_others), daemon=True
-        )
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # or it would be printed twice
         with _not_stopped():
             try:
-                process.start()
+                process = os.fork()
             except OSError:
-                ours.close()
+                os.close(ours)
             else:
-                self._begun[ours] = process
-                self._ready.register(ours, EVENT_READ)
+                if not process:
+                    _serve(self._does, self._numbers, theirs, [*self._begun, ours])
+                self._begun[ours] = process, []
+                self._ready.register(ours, POLLIN)
             finally:
-                theirs.close()
+                os.close(theirs)
 
-    def answers(self) -> Iterator[tuple[int, Done]]:
+    def answers(self) -> Iterator[tuple[int, _Said]]:
         """What each says of each number; another one begins in place of one that is lost."""
         while self._begun:
-            pipes: list[Any] = [key.fileobj for key, _events in self._ready.select()]
-            for pipe in pipes:
-                if (answer := _answer(pipe)) is not None:
-                    yield answer
+            for pipe, _events in self._ready.poll():
+                process, line = self._begun[pipe]
+                if data := os.read(pipe, _READ_AT_ONCE):
+                    *lines, rest = data.split(b"\n")
+                    if lines:
+                        lines[0] = b"".join((*line, lines[0]))
+                        line.clear()
+                    line.append(rest)
+                    for number, *said in map(json.loads, lines):
+                        yield number, _Said(*said)
                     continue
-                self._ready.unregister(pipe)
-                pipe.close()
-                self._begun[pipe].join()
-                if code := self._begun.pop(pipe).exitcode:
+                self._forget(pipe)
+                if code := _exit_code(process):
                     self.lost.append(code)
                     if len(self.lost) <= _MOST_LOST:
                         self.begin()
 
     def end(self) -> None:
         """Ends all that are left."""
-        for process in self._begun.values():
-            process.terminate()
-        for pipe, process in self._begun.items():
-            pipe.close()
-            process.join()
-        self._ready.close()
+        from signal import SIGTERM
+
+        for process, _line in self._begun.values():
+            os.kill(process, SIGTERM)
+        for pipe, (process, _line) in [*self._begun.items()]:
+            self._forget(pipe)
+            _exit_code(process)
+
+    def _forget(self, pipe: int) -> None:
+        self._ready.unregister(pipe)
+        os.close(pipe)
+        del self._begun[pipe]
+
+
+def _exit_code(process: int) -> int:
+    """That of a process which comes to its end."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 @contextmanager
@@ -284,44 +322,52 @@ def _not_stopped() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _answer(pipe: Connection) -> tuple[int, Done] | None:
-    """A number, and what a process says of it; None if the process came to its end."""
-    with suppress(EOFError, OSError):
-        answer: tuple[int, Done] = pipe.recv()
-        return answer
-    return None
-
-
 def _serve(
-    answer: Callable[[int], Done],
-    numbers: _Numbers,
-    pipe: Connection,
-    of_others: Sequence[Connection],
-) -> None:
+    does: Callable[[int], _Said], numbers: _Numbers, pipe: int, of_others: Sequence[int]
+) -> NoReturn:
+    """What a process does that was just begun, until it ends: nothing else of it is ever run."""
+    code = 1
+    try:
+        numbers.only_take()
+        for other in of_others:
+            os.close(other)
+        _answer(does, numbers, pipe)
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _answer(does: Callable[[int], _Said], numbers: _Numbers, pipe: int) -> None:
     """Answers all it can take, until nobody gives or listens, by whatever end of the run."""
     import signal
+    from select import poll
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # told twice, it would end with a traceback
         raise KeyboardInterrupt
 
     def end_with() -> None:
-        with suppress(EOFError, OSError):
-            pipe.recv()  # nothing ever comes
+        listener = poll()
+        listener.register(pipe, 0)
+        listener.poll()  # until nobody has the other end
         os._exit(0)  # amid a large model, too
 
-    numbers.only_take()
-    for other in of_others:
-        other.close()
     with suppress(RuntimeError):  # where the system allows no thread, it ends after its model
         threading.Thread(target=end_with, daemon=True).start()
-    with suppress(EOFError, OSError, KeyboardInterrupt):
+    with suppress(OSError, KeyboardInterrupt):
         try:
             # Ctrl-C, which all processes hear, stays blocked: whoever began them ends them.
             signal.signal(signal.SIGTERM, stop)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-            for number in numbers:
-                pipe.send((number, answer(number)))
+            with open(pipe, "wb") as out:
+                for number in numbers:
+                    out.write(json.dumps((number, *does(number))).encode() + b"\n")
+                    out.flush()
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -335,24 +381,35 @@ class _Table:
         self.refused: list[tuple[str, str]] = []
         self._done = self._files = self._bytes = 0
 
-    def add(self, model: str, done: Done) -> None:
-        """Notes what became of a model, and prints it."""
-        if done.refusal is None:
-            self._done += 1
-            self._files += done.files
-            self._bytes += done.bytes
-        else:
-            self.refused.append((model, done.refusal.message))
+    def said(self, model: Any, done: Done) -> _Said:  # noqa: ANN401
+        """What is printed of a model; whoever did the work finds the words, too."""
+        text, refusal = "", done.refusal
         if self._as_json:
             document = done.document
-            if done.refusal is not None and not document:
-                document = {self._called: model, **command_line.as_document(done.refusal)}
-            print(json.dumps(document), flush=True)
-        elif done.refusal is not None:
-            said = f"{self._prog}: refused: {printable(model)}: {done.refusal}"
-            print(command_line.folded(said, sys.stderr, 12), file=sys.stderr)
+            if refusal is not None and not document:
+                document = {self._called: str(model), **command_line.as_document(refusal)}
+            text = json.dumps(document)
+        elif refusal is not None:
+            text = f"{self._prog}: refused: {printable(str(model))}: {refusal}"
+            text = command_line.folded(text, sys.stderr, 12)
         elif not self._quiet:
-            print(printable(done.line), flush=True)
+            text = printable(done.line)
+        words = None if refusal is None else refusal.message
+        return _Said(text, words, done.files, done.bytes)
+
+    def add(self, model: Any, said: _Said) -> None:  # noqa: ANN401
+        """Notes what became of a model, and prints it."""
+        if said.refusal is None:
+            self._done += 1
+            self._files += said.files
+            self._bytes += said.bytes
+        else:
+            self.refused.append((str(model), said.refusal))
+        if self._as_json or said.refusal is None:
+            if said.text:
+                print(said.text, flush=True)
+        else:
+            print(said.text, file=sys.stderr)
 
     def end(self) -> None:
         """Prints the totals, and once more which models were refused."""
