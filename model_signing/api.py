@@ -230,7 +230,8 @@ def sign(
     if place is not None:
         signatures.write(place, data)
     attached = registry.attach(data) if registry else None
-    summary = _summary(source, place, found, payload)
+    root = statement.root_digest(found.digests.values())
+    summary = _summary(source, place, found, root, payload)
     kept = bundle.Kept(data)
     return Signed(*summary, kept, len(listed), tuple(warnings), attached)
 
@@ -347,7 +348,7 @@ def compare_listed(
 
 def _first_that_holds(
     result: type[_Result],
-    verify_one: Callable[..., Compared],
+    verify_one: Callable[..., _Result],
     model: AnyPath | Source,
     signature: AnyPath | None,
 ) -> _Result:
@@ -366,7 +367,7 @@ def _first_that_holds(
         box = [data]
         del data  # a signature over a million files is 200 MB: nobody keeps it but who needs it
         try:
-            return result(**vars(verify_one(model, place, box, result is Verified, others)))
+            return verify_one(model, place, box, result, others)
         except (FileError, UsageError):
             raise
         except Error as error:
@@ -379,7 +380,7 @@ def _verify(
     model: AnyPath | Source,
     signature: Where,
     box: list[bytes],
-    read_all: bool,
+    result: type[_Result],
     beside: tuple[str, ...],
     *,
     verifier: Verifier,
@@ -389,7 +390,7 @@ def _verify(
     allow_symlinks: bool,
     hashing: Mapping[str, Any],
     copy_to: AnyPath | Copy | None,
-) -> Compared:
+) -> _Result:
     # 8.1, 8.2: the bundle and its signature. Nothing is trusted before this returns.
     data = box.pop()
     try:
@@ -401,7 +402,8 @@ def _verify(
     del data
     # 8.3: the statement.
     payload = authenticated.payload
-    signed = statement.decode(payload, allow_legacy_predicate=allow_legacy_predicate).manifest
+    stated = statement.decode(payload, allow_legacy_predicate=allow_legacy_predicate)
+    signed = stated.manifest
     # 8.4.1 to 8.4.5: hash as the signed serialization says.
     how = signed.serialization
     source = open_source(model, allow_symlinks=allow_symlinks or how.allow_symlinks)
@@ -420,15 +422,15 @@ def _verify(
     if isinstance(entries, local.Listing):
         entries.use_names(signed.files)
     # 8.4.7, 8.4.8: the same bytes.
-    unread = {} if read_all else _listed(entries, how)
+    unread = {} if result is Verified else _listed(entries, how)
     with _opened(copy_to, source) as copy:
         actual = hash_model(
             source, entries, how, **hashing, copy=copy, known=unread, likely=signed.digests
         )
         compare_digests(source, entries, actual, signed)
     found = replace(signed, files=actual.files)
-    return Compared(
-        *_summary(source, signature, found, payload),
+    return result(
+        *_summary(source, signature, found, stated.root_digest, payload),
         _bundle=kept,
         unread=len(unread),
         warnings=tuple(warnings),
@@ -579,10 +581,10 @@ def _ignored(source: Source, path: str) -> str:
 
 
 def _summary(
-    source: Source, signature: Where | None, found: Manifest, payload: bytes
+    source: Source, signature: Where | None, found: Manifest, root: str, payload: bytes
 ) -> tuple[Where | None, str | None, Manifest, str, str, int, int]:
     """The attributes of `Signed`."""
     resolved = None if isinstance(source, LocalSource) else str(source)
-    root, payload_digest = statement.root_digest(found.digests.values()), hashlib.sha256(payload)
+    payload_digest = hashlib.sha256(payload).hexdigest()
     size = sum(filter(None, found.files.values()))
-    return signature, resolved, found, root, payload_digest.hexdigest(), len(found.files), size
+    return signature, resolved, found, root, payload_digest, len(found.files), size

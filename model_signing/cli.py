@@ -430,6 +430,7 @@ def _verified(
     args: _Args, model: Path | str, verifier: Verifier, jobs: int | None, progress: Progress | None
 ) -> dict[str, Any]:
     """Verifies one model; what `_show` shows."""
+    from model_signing import api
     from model_signing.sources import beside
 
     given = args.signature
@@ -442,11 +443,11 @@ def _verified(
         "progress": progress,
     }
     if args.use_listed_digests:
-        verified = model_signing.compare_listed(model, given, verifier, **options)
+        verified = api.compare_listed(model, given, verifier, **options)
     else:
         options |= _attributes(args, "allow_legacy_predicate allow_symlinks copy_to")
         options["executor"] = args.pool
-        verified = model_signing.verify(model, given, verifier, **options)
+        verified = api.verify(model, given, verifier, **options)
     _warn(args, model, verified)
     who, log = verified.authenticated, verified.authenticated.log
     found = {"signature": str(verified.signature)} if given is None else {}

@@ -140,7 +140,7 @@ def hash_model(
     how = (source, serialization.hash_type, threads)
     if executor is None:
         jobs_to_do = [_Job(*how, map(part_of, names), cost, note, copy) for cost, names in batches]
-        _Crew(jobs_to_do, max(jobs, waits), report).run()
+        _share(jobs_to_do, max(jobs, waits), report)
     else:
         if isinstance(source, LocalSource):
             how = (source.for_others(), *how[1:])
@@ -255,8 +255,7 @@ def hash_ranges(
     """
     digests: list[str] = []
     job = _Job(source, algorithm, threads, ranges, 0, lambda _, digest: digests.append(digest))
-    for _ in job.steps:
-        pass
+    job.run(lambda _: None)
     return digests
 
 
@@ -285,6 +284,14 @@ class _Job:
         self.left, self.done = cost, False
         self._copy, self._note = copy, note
         self.steps = self._hash(source, algorithm, threads, ranges)
+
+    def run(self, report: Callable[[int], None]) -> None:
+        """Does all of it."""
+        try:
+            for count in self.steps:
+                report(count)
+        finally:
+            self.steps.close()
 
     def _hash(
         self, source: Source, algorithm: Algorithm, threads: int, ranges: Iterable[Range]
@@ -328,6 +335,14 @@ def _check_listed(source: Source, name: str, listed: str, found: str) -> None:
         )
 
 
+def _share(jobs: list[_Job], threads: int, report: Callable[[int], None]) -> None:
+    """Does all jobs; raises what went wrong first, when all threads have stopped."""
+    if len(jobs) == threads == 1:  # as of each of many small models
+        jobs[0].run(report)
+    else:
+        _Crew(jobs, threads, report).run()
+
+
 class _Crew:
     """Threads that share jobs so that all of them end at the same time, if that is possible.
 
@@ -352,7 +367,7 @@ class _Crew:
         self._failure: BaseException | None = None
 
     def run(self) -> None:
-        """Does all jobs; raises what went wrong first, when all threads have stopped."""
+        """Does all jobs; see `_share`."""
         others = min(self._threads, len(self._waiting)) - 1
         crew = [threading.Thread(target=self._work, name="hash") for _ in range(others)]
         started = []

@@ -9,6 +9,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -36,7 +37,7 @@ _CANNOT_WRITE = "cannot write the file"
 def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     """The bytes of a file; a `FileError` if it cannot be read, a `BundleError` above `limit`."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             if stat.S_ISCHR(status.st_mode):  # a device such as /dev/zero has no end
                 limit = min(limit, _MAX_FROM_DEVICE)
@@ -49,11 +50,13 @@ def read_bounded(path: Path, limit: int = MAX_BUNDLE_SIZE) -> bytes:
     return data
 
 
-def _at_most(limit: int, file: BinaryIO, likely: int) -> bytes:
+def _at_most(limit: int, file: FileIO, likely: int) -> bytes:
     """All of a file, or `limit` bytes; room is made for those it is likely to have."""
-    size = min(likely + 1, limit)
-    data = file.read(size)
-    return data if len(data) < size else data + file.read(limit - size)
+    data = file.read(min(likely + 1, limit))
+    if 0 < len(data) == likely:  # of a file; a pipe has no size
+        return data
+    with BufferedReader(file) as more:
+        return data + more.read(limit - len(data)) if data else data
 
 
 Pem = bytes | str | os.PathLike[str]

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from model_signing.errors import SignatureError, SigningError
 from model_signing.methods import Signer, keys, timestamps
@@ -23,14 +22,14 @@ def signer(
     ders: Sequence[bytes] = (),
 ) -> Signer:
     """Signs with `sign`, from a digest to its DER signature; `ders` is the leaf and its chain."""
-    algorithm = keys.signature_hash(public_key)
+    algorithm = keys.signature_hash(public_key).name
     hint = None if ders else keys.fingerprints(public_key)[0]
 
     def sign_statement(statement: bytes) -> bytes:
-        digest = bundle.pae_digest(statement, algorithm.name)
+        digest = bundle.pae_digest(statement, algorithm)
         signature = sign(digest)
         try:  # a token's key may be another than the certificate's
-            public_key.verify(signature, digest, ec.ECDSA(utils.Prehashed(algorithm)))
+            public_key.verify(signature, digest, keys.ecdsa(algorithm))
         except InvalidSignature:
             raise SigningError("the private key does not match the public key") from None
         stamps = []
@@ -45,16 +44,16 @@ def signer(
 
 def verify(key: ec.EllipticCurvePublicKey, parsed: Bundle) -> None:
     """DSSE protocol.md: the signature over the pre-authentication encoding."""
-    kind, payload, algorithm = parsed.payload_type, parsed.payload, keys.signature_hash(key)
+    kind, payload, algorithm = parsed.payload_type, parsed.payload, keys.signature_hash(key).name
     if b'"%s"' % LEGACY_PREDICATE_TYPE.encode() in payload:
         # OMS 11, v0.2.0: the payload as Python prints it, and always SHA-256. "DSSEV1" keeps the
         # two apart, and the statement's reader refuses this predicate type unless asked for.
         data = f"DSSEV1 {len(kind)} {kind} {len(payload)} {payload!r}".encode()
-        digest, algorithm = hashlib.sha256(data).digest(), hashes.SHA256()
+        digest, algorithm = hashlib.sha256(data).digest(), "sha256"
     else:
-        digest = bundle.pae_digest(payload, algorithm.name)
+        digest = bundle.pae_digest(payload, algorithm)
     try:
-        key.verify(parsed.signature, digest, ec.ECDSA(utils.Prehashed(algorithm)))
+        key.verify(parsed.signature, digest, keys.ecdsa(algorithm))
     except InvalidSignature:
         words = "the signature does not match: another key, or an altered payload"
         raise SignatureError(words, where="dsseEnvelope") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {  # Sigstore algorithm registry: one
     "secp384r1": hashes.SHA384(),
     "secp521r1": hashes.SHA512(),
 }
+_BY_NAME = {algorithm.name: algorithm for algorithm in _HASHES.values()}
 
 
 def load_private_key(source: Pem, password: Password) -> ec.EllipticCurvePrivateKey:
@@ -61,7 +63,7 @@ def software(
     Raises as `load_private_key`.
     """
     key = load_private_key(pem, password)
-    algorithm = ec.ECDSA(utils.Prehashed(signature_hash(key.public_key())))
+    algorithm = ecdsa(signature_hash(key.public_key()).name)
     return lambda digest: key.sign(digest, algorithm), key.public_key()
 
 
@@ -112,6 +114,12 @@ def supported(key: object, where: str | None = None) -> ec.EllipticCurvePublicKe
 def signature_hash(key: ec.EllipticCurvePublicKey) -> hashes.HashAlgorithm:
     """The hash that goes with the curve of `key`; a `FileError` for another curve."""
     return _HASHES[supported(key).curve.name]
+
+
+@lru_cache(8)
+def ecdsa(algorithm: str) -> ec.ECDSA:
+    """How a digest of this algorithm is signed."""
+    return ec.ECDSA(utils.Prehashed(_BY_NAME[algorithm]))
 
 
 def fingerprint(key: PublicKeyTypes) -> str:

@@ -49,6 +49,8 @@ def ignored(name: str, path: str | None = None) -> str:
 
 def canonical(path: str) -> tuple[str, str | None]:
     """An ignore path in canonical form, and what OMS 6.2.1 forbids about it, if anything."""
+    if "/" not in path and path not in ("", ".", "..") and _GLOB.isdisjoint(path):
+        return path, None  # nearly every one
     parts = [part for part in path.split("/") if part not in ("", ".")]
     problem = None if parts else "is the whole model"
     if not _GLOB.isdisjoint(path):

@@ -11,8 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -48,9 +47,9 @@ def loads(
             than `most_parts`; more bytes than `most_wide`, and than an eighth, of texts with
             something in them that is not ASCII.
     """
-    if most_parts is not None and parts(data) > most_parts:
+    if most_parts is not None and len(data) > most_parts and parts(data) > most_parts:
         raise refusal(f"{what} has too many parts", expected=f"at most {most_parts}")
-    with _refused(refusal, what):
+    with _Refused(refusal, what):
         text = _narrow(data, refusal, what, most_wide).decode("utf-8")
         value = _DECODER.decode(text)
         _require_pairs(data, refusal, what)
@@ -84,7 +83,7 @@ def loads_apart(
     start = re.search(rb'"%b"[ \t\r\n]*:[ \t\r\n]*\[' % path[-1].encode(), data)
     if start is None or _APART.encode() in data:
         return None
-    with _refused(refusal, what):
+    with _Refused(refusal, what):
         end = _items(data, start.end(), _DECODER, take)
         _require_pairs(data, refusal, what)
     rest = b'%b"%b"%b' % (data[: start.end() - 1], _APART.encode(), data[end:])
@@ -172,19 +171,25 @@ _DECODER = json.JSONDecoder(
 )
 
 
-@contextmanager
-def _refused(refusal: type[Error], what: str) -> Iterator[None]:
-    try:
-        yield
-    except _AmbiguousError as error:
-        problem, found = error.args
-        raise refusal(f"{what} {problem}", found=found) from None
-    except UnicodeError as error:
-        raise refusal(f"{what} is not valid Unicode", found=str(error)[-80:]) from error
-    except RecursionError as error:
-        raise refusal(f"{what} is nested too deeply") from error
-    except ValueError as error:
-        raise refusal(f"{what} is not valid JSON", found=str(error)) from error
+class _Refused:
+    """Says of a text why it cannot be read (for each of a thousand models: no `contextmanager`)."""
+
+    def __init__(self, refusal: type[Error], what: str) -> None:
+        self._refusal, self._what = refusal, what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        refusal, what = self._refusal, self._what
+        if isinstance(error, _AmbiguousError):
+            problem, found = error.args
+            raise refusal(f"{what} {problem}", found=found) from None
+        if isinstance(error, UnicodeError):
+            raise refusal(f"{what} is not valid Unicode", found=str(error)[-80:]) from error
+        if isinstance(error, RecursionError):
+            raise refusal(f"{what} is nested too deeply") from error
+        if isinstance(error, ValueError):
+            raise refusal(f"{what} is not valid JSON", found=str(error)) from error
 
 
 def _narrow(data: bytes, refusal: type[Error], what: str, most_wide: int) -> bytes:

@@ -207,7 +207,8 @@ def open_source(model: AnyPath | Source, *, allow_symlinks: bool = False) -> Sou
         source: Source = place_of(model).open_address(model)
         return source
     if isinstance(model, str | os.PathLike):
-        return LocalSource(os.fspath(Path(model)), allow_symlinks)
+        path = model if isinstance(model, Path) else Path(model)
+        return LocalSource(os.fspath(path), allow_symlinks)
     if isinstance(model, LocalSource):
         return LocalSource(model.path, allow_symlinks)
     return model

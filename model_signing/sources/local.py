@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from model_signing.errors import FileError
 from model_signing.oms.names import MAX_FILES, Selection, check_name, ignored
 from model_signing.safe_files import failed, is_temporary
-from model_signing.sources import Buffer, Entry
+from model_signing.sources import AnyPath, Buffer, Entry
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -124,7 +124,8 @@ class LocalSource:
                 characters.
         """
         status = self._status()
-        if stat.S_ISREG(status.st_mode):
+        self.__dict__["single"] = stat.S_ISREG(status.st_mode)  # nobody looks again
+        if self.single:
             return {check_name(self.name): _entry(status)}, []
         return self._walk(selection, (status.st_dev, status.st_ino))
 
@@ -403,18 +404,18 @@ def basename(model: Path) -> str:
     return _canonical(name)
 
 
-def name_inside(model: Path, path: Path) -> str | None:
+def name_inside(model: AnyPath, path: Path) -> str | None:
     """The canonical relative name of `path` in the directory `model`; None if it lies elsewhere.
 
     Links are resolved, except in the last component, which need not exist.
     """
-    folder = path.parent
-    if folder == model and path.name not in ("", ".."):
-        return _canonical(path.name)
+    model = os.fspath(model)
+    folder, name = os.path.split(path)
+    if folder == model and name not in (".", ".."):
+        return _canonical(name)
     real = os.path.realpath(model)
-    real_path = f"{real if folder == model else os.path.realpath(folder)}/{path.name}"
-    name = os.path.relpath(real_path, real).replace(os.sep, "/")
-    name = _canonical(name)
+    real_path = f"{os.path.realpath(path.parent)}/{path.name}"
+    name = _canonical(os.path.relpath(real_path, real).replace(os.sep, "/"))
     return None if name.split("/")[0] in (".", "..") else name
 
 

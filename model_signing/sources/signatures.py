@@ -29,7 +29,7 @@ def where(signature: AnyPath) -> Where:
     """An address as it is, anything else as a path."""
     if isinstance(signature, str) and is_address(signature):
         return signature
-    return Path(signature)
+    return signature if isinstance(signature, Path) else Path(signature)
 
 
 def read(place: Where) -> bytes:
@@ -73,10 +73,10 @@ def own(source: Source, signature: Where | None) -> set[str]:
     if isinstance(source, LocalSource):
         if isinstance(signature, str):
             return set()
-        model, paths = Path(source.path), [signature]
+        paths = [signature]
         if signature.is_symlink():
             paths.append(Path(os.path.realpath(signature)))
-        return {name for path in paths if (name := local.name_inside(model, path))}
+        return {name for path in paths if (name := local.name_inside(source.path, path))}
     name = source.inside(signature) if isinstance(signature, str) and has_signatures(source) else ""
     return {name} if name else set()
 

@@ -41,8 +41,9 @@ class Parser(argparse.ArgumentParser):
         given[:end] = [_hyphens(word) for word in given[:end]]
         known = self._option_string_actions
         # Subcommands check their own, before argparse complains of the required one not given.
-        for name in [] if self._subparsers else [word.split("=")[0] for word in given[:end]]:
-            if name.startswith("--") and name not in known:
+        for word in [] if self._subparsers else given[:end]:
+            name = word.split("=")[0] if word.startswith("--") else ""
+            if name and name not in known:
                 self.error("unknown option", found=name, fix=suggestion(name, known))
         namespace, extra = super().parse_known_args(given, namespace)
         if extra:
@@ -56,7 +57,9 @@ class Parser(argparse.ArgumentParser):
     def _get_value(self, action: argparse.Action, text: str) -> Any:  # noqa: ANN401
         """An empty value is a variable that is unset: it must neither pass nor mean a default."""
         # What follows a command, or is one, is not for us to judge.
-        if text.strip() or action.nargs in (argparse.PARSER, argparse.ZERO_OR_MORE):
+        if action.nargs == argparse.PARSER:
+            return text
+        if text.strip() or action.nargs == argparse.ZERO_OR_MORE:
             return super()._get_value(action, text)
         name = "/".join(action.option_strings) or action.metavar or action.dest
         fix = "give a value, or leave it out; is a variable unset?"
@@ -203,8 +206,10 @@ def folded(text: str, stream: TextIO, indent: int) -> str:
 
 
 def _hyphens(word: str) -> str:
+    if not word.startswith("--"):
+        return word
     name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value if name.startswith("--") else word
+    return name.replace("_", "-") + equals + value
 
 
 def suggestion(word: str, known: Iterable[str]) -> str | None:
