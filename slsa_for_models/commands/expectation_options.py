@@ -16,9 +16,7 @@ from slsa_for_models.verdict.expectations import (
 )
 
 _FIELDS: dict[str, command_line.Row] = {
-    row.option: (row.value, row.help, row.read) if row.read else (row.value, row.help)
-    for row in ROWS
-    if row.option
+    row.option: (row.value, row.help) for row in ROWS if row.option
 }
 _MORE: dict[str, command_line.Row] = {
     "--policy": ("FILE", "expectations in TOML"),

@@ -33,28 +33,44 @@ MAX_KEY_BYTES = 64 * 1024
 Toml = Mapping[str, Any]
 
 
+def _as_stated(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
 @dataclass(frozen=True)
 class Row:
     """An expectation, or a part of one.
 
     Attributes:
-        field: The attribute of `Expectations`.
         key: Where a policy states it: `TABLE.NAME`, or the whole table.
-        option: The option that states it, or "" where only a policy can.
-        value: What the help calls the option's value; see `command_line.add_options`.
         help: What is expected, as the help and the document say it.
-        parse: Makes the attribute of what the policy or a plain option states; None where the
-            row of the whole table does.
-        read: Takes the option's text, and refuses what can be no value of it; None if any can.
+        parse: Makes the attribute of what the policy or a plain option states, and refuses what can
+            be no value of it; None where the row of the whole table does.
+        usage: The option that states it, and its value as `command_line.add_options` has it; ""
+            where only a policy can.
+        attribute: That of `Expectations`; "" where it is called as the key is, `NAME`.
     """
 
-    field: str
     key: str
-    option: str
-    value: str
     help: str
-    parse: Callable[[Any], object] | None
-    read: Callable[[str], object] | None = None
+    parse: Callable[[Any], object] | None = _as_stated
+    usage: str = ""
+    attribute: str = ""
+
+    @property
+    def field(self) -> str:
+        """The attribute of `Expectations`."""
+        return self.attribute or self.key.rpartition(".")[2]
+
+    @property
+    def option(self) -> str:
+        """The option's name, or ""."""
+        return self.usage.partition(" ")[0]
+
+    @property
+    def value(self) -> str:
+        """What the help calls the option's value."""
+        return self.usage.partition(" ")[2]
 
 
 # What a policy states -> attributes of `Expectations` ---------------------------------------------
@@ -196,14 +212,6 @@ def read_key(path: Path) -> bytes:
     return read_bounded(path, MAX_KEY_BYTES)
 
 
-# The text of an option ----------------------------------------------------------------------------
-
-
-def _builder_id(text: str) -> str:
-    expectations.builder_from_option(text)
-    return text
-
-
 def _digest(option: str, digits: int, text: str) -> str:
     if re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is None:
         wanted = f"{digits} hexadecimal digits, lower case"
@@ -213,162 +221,124 @@ def _digest(option: str, digits: int, text: str) -> str:
 
 ROWS: tuple[Row, ...] = (
     Row(
-        *("source_uri", "source.uri", "--source-uri", "github.com/ORG/REPO"),
+        "source.uri",
         "the repository, exactly; needed wherever a workflow signed",
         _source,
-        expectations.source_uri,
+        "--source-uri github.com/ORG/REPO",
+        attribute="source_uri",
     ),
+    Row("source.repository_id", "GitHub's number of it: a repository registered anew has another"),
+    Row("source.owner_id", "GitHub's number of its owner"),
+    Row("source.visibility", "public, private or internal"),
+    Row("source.branch", "its branch, exactly", expected, "--source-branch BRANCH"),
+    Row("source.tag", "its tag, exactly", expected, "--source-tag TAG"),
     Row(
-        *("repository_id", "source.repository_id", "", ""),
-        "GitHub's number of it: a repository registered anew has another",
-        str,
-    ),
-    Row(
-        *("owner_id", "source.owner_id", "", ""),
-        "GitHub's number of its owner",
-        str,
-    ),
-    Row(
-        *("visibility", "source.visibility", "", ""),
-        "public, private or internal",
-        str,
-    ),
-    Row(
-        *("branch", "source.branch", "--source-branch", "BRANCH"),
-        "its branch, exactly",
-        expected,
-    ),
-    Row(
-        *("tag", "source.tag", "--source-tag", "TAG"),
-        "its tag, exactly",
-        expected,
-    ),
-    Row(
-        *("versioned_tag", "source.versioned_tag", "--source-versioned-tag", "vX[.Y[.Z]]"),
+        "source.versioned_tag",
         "its version tag, as far as it is given",
         _versioned,
-        _versioned,
+        "--source-versioned-tag vX[.Y[.Z]]",
     ),
     Row(
-        *("source_commit", "source.commit", "--source-commit", "HEX"),
+        "source.commit",
         "its commit",
-        str,
         partial(_digest, "--source-commit", 40),
+        "--source-commit HEX",
+        attribute="source_commit",
     ),
     Row(
-        *("builders", "builder", "--builder-id", "ID[@REF]..."),
+        "builder",
         "trust this builder, and no other unless repeated; by default the generic SLSA "
         "generator at a full version tag, and the workflow named by --identity",
         _builders,
-        _builder_id,
+        "--builder-id ID[@REF]...",
+        attribute="builders",
     ),
     Row(
-        *("inputs", "build.inputs", "--build-workflow-input", "NAME=VALUE..."),
+        "build.inputs",
         "what the caller of the workflow chose; repeatable",
         lambda inputs: {name: expected(value) for name, value in inputs.items()},
+        "--build-workflow-input NAME=VALUE...",
     ),
+    Row("build.runners", "the runner environments accepted; by default github-hosted"),
     Row(
-        *("runners", "build.runners", "", ""),
-        "the runner environments accepted; by default github-hosted",
-        tuple,
-    ),
-    Row(
-        *("events", "build.events", "", ""),
+        "build.events",
         "the events that may have started the run; by default not pull_request_target, "
         "issue_comment or workflow_run, which others cause",
-        tuple,
     ),
+    Row("build.environment", "the deployment environment that it was released through", expected),
     Row(
-        *("environment", "build.environment", "", ""),
-        "the deployment environment that it was released through",
-        expected,
-    ),
-    Row(
-        *("signer", "signer", "--identity", "ID"),
+        "signer",
         "who must have signed the model: a workflow or an e-mail",
         _signer,
+        "--identity ID",
     ),
+    Row("source.issuer", "and who vouches for them", _issuer, "--identity-provider URL"),
     Row(
-        *("issuer", "source.issuer", "--identity-provider", "URL"),
-        "and who vouches for them",
-        _issuer,
-    ),
-    Row(
-        *("signer", "signer.public_key", "--public-key", "PEM"),
+        "signer.public_key",
         "of a model signed with a key, and of the builder where that is no workflow",
         None,
+        "--public-key PEM",
+        attribute="signer",
     ),
     Row(
-        *("builders", "builder.public_key", "--builder-key", "PEM"),
+        "builder.public_key",
         "of the builder named by --builder-id, such as Tekton Chains, where its key is not "
         "the model's",
         None,
+        "--builder-key PEM",
+        attribute="builders",
     ),
     Row(
-        *("dataset_sha256", "build.dataset_sha256", "--dataset-digest", "SHA256"),
+        "build.dataset_sha256",
         "of the training data",
-        str,
         partial(_digest, "--dataset-digest", 64),
+        "--dataset-digest SHA256",
     ),
+    Row("build.data", "SHA-256 of every file of the training data by its path: these and no other"),
+    Row("build.runner_labels", "labels of larger runners that you know to be GitHub's"),
     Row(
-        *("data", "build.data", "", ""),
-        "SHA-256 of every file of the training data by its path: these and no other",
-        dict,
-    ),
-    Row(
-        *("runner_labels", "build.runner_labels", "", ""),
-        "labels of larger runners that you know to be GitHub's",
-        tuple,
-    ),
-    Row(
-        *("metrics", "build.metrics", "", ""),
+        "build.metrics",
         "bounds of the figures that training claims",
         lambda metrics: {name: Bounds(**bounds) for name, bounds in metrics.items()},
     ),
+    Row("build.dependencies", "SHA-256 of other dependencies by name"),
     Row(
-        *("dependencies", "build.dependencies", "", ""),
-        "SHA-256 of other dependencies by name",
-        dict,
-    ),
-    Row(
-        *("minimum_level", "require.level", "--minimum-level", "|1|2|3"),
+        "require.level",
         "SLSA Build level",
         int,
+        "--minimum-level |1|2|3",
+        attribute="minimum_level",
     ),
     Row(
-        *("required", "require.evidence", "", ""),
+        "require.evidence",
         "the kinds of evidence that must be given and accepted",
-        tuple,
+        attribute="required",
     ),
+    Row("require.base_models", "whether every base model that is named must be given and verified"),
     Row(
-        *("base_models", "require.base_models", "", ""),
-        "whether every base model that is named must be given and verified",
-        bool,
-    ),
-    Row(
-        *("code", "load.code", "--code", "|refused|allowed"),
+        "load.code",
         "whether the model may hold code that loading it can run; either way no code of others, "
         "and no file that is malformed",
-        str,
+        usage="--code |refused|allowed",
     ),
     Row(
-        *("base_policies", "base_model", "", ""),
+        "base_model",
         "policies for base models: each that is named, and has to be given, has to meet one",
-        tuple,
+        attribute="base_policies",
     ),
     Row(
-        *("resource_uri", "vsa.resource_uri", "--resource-uri", "URI"),
-        "what a verification summary must be about",
-        str,
+        "vsa.resource_uri", "what a verification summary must be about", usage="--resource-uri URI"
     ),
     Row(
-        *("summary_age", "vsa.max_age", "", ""),
+        "vsa.max_age",
         "how long ago it may have been signed, by a trusted clock: hours (36h) or days (30d)",
         _age,
+        attribute="summary_age",
     ),
     Row(
-        *("verifiers", "vsa.verifier", "", ""),
+        "vsa.verifier",
         "whose verification summaries are believed",
         _verifiers,
+        attribute="verifiers",
     ),
 )
