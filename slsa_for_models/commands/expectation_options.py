@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from model_signing.errors import UsageError
+from model_signing.safe_files import read_pem
 from model_signing.terminal import command_line
 from slsa_for_models.evidence.github import is_github, names_workflow
-from slsa_for_models.verdict.expectation_table import ROWS, read_key
+from slsa_for_models.verdict.expectation_table import ROWS
 from slsa_for_models.verdict.expectations import (
     Builder,
     Expectations,
@@ -88,7 +89,7 @@ def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
     if args.builder_key is not None and all(map(names_workflow, args.builder_id)):
         raise UsageError("--builder-key: a GitHub workflow signs with its own identity, not a key")
     path = args.builder_key or args.public_key
-    key = None if path is None else read_key(path)
+    key = None if path is None else read_pem(path)[0]
     return tuple(builder_from_option(text, key) for text in args.builder_id)
 
 
@@ -102,7 +103,7 @@ def _signer(args: argparse.Namespace) -> Signer | None:
     ):
         raise UsageError("--identity-provider needs --identity, or --builder-id on GitHub")
     if args.public_key is not None:
-        return Signer(public_key=read_key(args.public_key))
+        return Signer(public_key=read_pem(args.public_key)[0])
     if args.identity is None:
         return None
     return Signer(identity=args.identity, issuer=args.identity_provider)

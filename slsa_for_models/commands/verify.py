@@ -337,12 +337,11 @@ def _attest_verdict(
     from model_signing.safe_files import write_atomic
     from model_signing.sources import can_attach
     from slsa_for_models.attesting import signing_job, train_statement, vsa_statement
-    from slsa_for_models.verdict.expectation_table import read_key
 
     if can_attach(source):
         _check_all_verified(source, verdict)
     if args.private_key is not None:
-        sign = model_signing.key_signer(read_key(args.private_key))
+        sign = model_signing.key_signer(args.private_key)
     else:
         sign = signing_job.signer(args.identity_token, trust(args))
     statement = vsa_statement.build(

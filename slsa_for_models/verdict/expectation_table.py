@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from model_signing.errors import UsageError
+from model_signing.safe_files import read_pem
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence.github import GITHUB_ISSUER, is_github
 from slsa_for_models.evidence.kinds import slsa_generator
@@ -27,8 +27,6 @@ from slsa_for_models.verdict.expectations import (
     Signer,
     SummaryVerifier,
 )
-
-MAX_KEY_BYTES = 64 * 1024
 
 Toml = Mapping[str, Any]
 
@@ -108,11 +106,6 @@ def _issuer(value: str) -> str:
     return value
 
 
-def _versioned(value: str) -> str:
-    expectations.parse_version(value)
-    return value
-
-
 def _builders(entries: list[Toml]) -> tuple[Builder, ...]:
     return tuple(map(_builder, entries))
 
@@ -120,7 +113,7 @@ def _builders(entries: list[Toml]) -> tuple[Builder, ...]:
 def _builder(entry: Toml) -> Builder:
     if "@" in entry["id"]:
         raise PolicyError("git references of a builder stand in `refs`", found=entry["id"])
-    who = _who(entry, "builder")
+    who = _who(entry, "builder", needed=False)
     if "identity" in entry and "issuer" not in entry:
         raise PolicyError("an identity needs its issuer", where="builder")
     if is_github(entry.get("issuer", "")):
@@ -153,8 +146,6 @@ def _builder(entry: Toml) -> Builder:
 
 
 def _signer(entry: Toml) -> Signer:
-    if "identity" not in entry and "public_key" not in entry:
-        raise PolicyError("the signer has neither an identity nor a key", where="signer")
     return Signer(**_who(entry, "signer"))
 
 
@@ -171,9 +162,7 @@ def _verifiers(entries: list[Toml]) -> tuple[SummaryVerifier, ...]:
 
 
 def _verifier(entry: Toml) -> SummaryVerifier:
-    who = _who(entry, "vsa.verifier")
-    if "identity" not in entry and "public_key" not in entry:
-        raise PolicyError("a verifier has neither an identity nor a key", where=entry["id"])
+    who = _who(entry, f"vsa.verifier {entry['id']}")
     on_github = "identity" in entry and is_github(entry.get("issuer", GITHUB_ISSUER))
     if on_github and "source_uri" not in entry:
         raise PolicyError(
@@ -188,28 +177,19 @@ def _verifier(entry: Toml) -> SummaryVerifier:
     )
 
 
-def _who(entry: Toml, where: str) -> dict[str, Any]:
+def _who(entry: Toml, where: str, *, needed: bool = True) -> dict[str, Any]:
     """Who signs, by an identity or by a key: what builders, signers and verifiers share."""
     if "identity" in entry and "public_key" in entry:
         raise PolicyError("identity and public_key exclude each other", where=where)
+    if needed and "identity" not in entry and "public_key" not in entry:
+        raise PolicyError("neither an identity nor a key is stated", where=where)
     if "issuer" in entry and "identity" not in entry:
         raise PolicyError("an issuer without an identity says nothing", where=where)
     return {
         "identity": _maybe(entry.get("identity")),
         "issuer": entry.get("issuer"),
-        "public_key": read_key(entry["public_key"]) if "public_key" in entry else None,
+        "public_key": read_pem(entry["public_key"])[0] if "public_key" in entry else None,
     }
-
-
-def read_key(path: Path) -> bytes:
-    """The bytes of a PEM file.
-
-    Raises:
-        FileError: It cannot be read, or it is too large.
-    """
-    from model_signing.safe_files import read_bounded
-
-    return read_bounded(path, MAX_KEY_BYTES)
 
 
 def _digest(option: str, digits: int, text: str) -> str:
@@ -235,7 +215,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "source.versioned_tag",
         "its version tag, as far as it is given",
-        _versioned,
+        lambda text: expectations.parse_version(text)[0],
         "--source-versioned-tag vX[.Y[.Z]]",
     ),
     Row(
