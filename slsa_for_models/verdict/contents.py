@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from model_signing.comparison import some
 from model_signing.errors import FileError
 from model_signing.safe_files import failed
 from model_signing.sources.local import LocalSource, on_disk
@@ -31,26 +33,20 @@ def examine(table: Table, model: ModelDigests, evidence: Evidence, expected: Exp
     Raises:
         FileError: A file cannot be read.
     """
-    lies = evidence.model if evidence.copy is None else None
-    unless = "the model was refused" if table.any_refused else ""
-    if not unless and evidence.copy is not None:
-        lies = evidence.copy.source
-
-    def found() -> list[Code]:
-        code = contents.code(model.files, _paths(lies))
-        _check(code, expected.code)
-        return code
-
-    steps = Table()
+    if table.any_refused:
+        table.not_checked(model.name, *_CODE, "not checked: the model was refused")
+        return
+    paths = _paths(evidence.model if evidence.copy is None else evidence.copy.source)
+    compared, steps = expected.code is not None, Table()
+    check = partial(_checked, model, paths, expected.code)
     try:
-        compared = expected.code is not None
-        code = steps.step(model.name, *_CODE, found, _shown, compared=compared, unless=unless)
+        code = steps.step(model.name, *_CODE, check, _shown, compared=compared)
+        if compared or code != []:
+            table.steps += steps.steps
+        if paths is not None:
+            _say(table, model, paths, compared=compared)
     except OSError as error:
         failed(str(error.filename), error)
-    if compared or code != []:
-        table.steps += steps.steps
-    if not unless and (paths := _paths(lies)) is not None:
-        _say(table, model, paths, compared=compared)
 
 
 def _say(
@@ -58,8 +54,6 @@ def _say(
 ) -> None:
     try:
         said = contents.statements(model.files.keys(), paths)
-    except OSError as error:
-        failed(str(error.filename), error)
     except UnsafeModelError as error:
         if compared:
             table.refused(model.name, *_SAYS, error)
@@ -84,14 +78,17 @@ def _paths(lies: object) -> Callable[[str], Path] | None:
     return path
 
 
-def _check(code: list[Code], expected: str | None) -> None:
+def _checked(
+    model: ModelDigests, paths: Callable[[str], Path] | None, expected: str | None
+) -> list[Code]:
+    code = contents.code(model.files, paths)
     elsewhere = [one for one in code if one.elsewhere]
     if expected == "refused" and code:
         raise UnsafeModelError(
             "the model holds code, and loading it can run that",
             where=code[0].file,
             expected="none",
-            found=_listed(code),
+            found=some([*map(str, code)]),
             fix='trust its signer with your rights: --code allowed, or [load] code = "allowed"',
         )
     if expected is not None and elsewhere:
@@ -99,15 +96,10 @@ def _check(code: list[Code], expected: str | None) -> None:
             "the model takes code from elsewhere, which nobody signed",
             where=elsewhere[0].file,
             expected="code of the model itself at most",
-            found=_listed(elsewhere),
+            found=some([*map(str, elsewhere)]),
         )
+    return code
 
 
 def _shown(code: list[Code]) -> str:
-    return f"loading it can run {_listed(code)}" if code else "none is known of"
-
-
-def _listed(code: list[Code]) -> str:
-    shown = ", ".join(map(str, code[:_SHOWN]))
-    more = len(code) - _SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+    return f"loading it can run {some([*map(str, code)])}" if code else "none is known of"
