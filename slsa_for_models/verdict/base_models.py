@@ -161,23 +161,19 @@ def verify_all(
 
     def descend(child: Verdict, path: tuple[str | None, ...]) -> None:
         for digest in child.named_base_models:
-            name = f"base model {digest[:12]}"
-            if not digest:
-                table.refused(BASE_MODEL, "Base model", CLAUSE, _no_digest())
-            elif digest in path:
-                table.refused(name, "Lineage", CLAUSE, _cycle(digest))
-            elif digest in found:
-                continue
-            elif digest in given:
+            name = f"base model {digest[:12]}" if digest else BASE_MODEL
+            refusal = _refusal(digest, path, given=not required or digest in given)
+            if refusal is not None:
+                title = "Lineage" if digest in path else "Base model"
+                table.refused(name, title, CLAUSE, refusal)
+            elif digest not in given:
+                why = f"its files were not given{_claimed(child, digest)}"
+                table.not_checked(name, "Base model", CLAUSE, why)
+            elif digest not in found:
                 table.note(name, "Named", CLAUSE, f"{digest}{_claimed(child, digest)}")
                 found[digest] = verify(given[digest])
                 _add(table, found[digest], digest)
                 descend(found[digest], (*path, digest))
-            elif required:
-                table.refused(name, "Base model", CLAUSE, _absent(digest))
-            else:
-                why = f"its files were not given{_claimed(child, digest)}"
-                table.not_checked(name, "Base model", CLAUSE, why)
 
     descend(verdict, (verdict.model.payload_sha256 if verdict.signer else None,))
     for digest in (one for one in given if one not in found):
@@ -221,28 +217,27 @@ def _claimed(child: Verdict, digest: str) -> str:
     return next(says, "")
 
 
-def _no_digest() -> LineageError:
-    return LineageError(
-        "a base model is named without a SHA-256, so that none can be compared with it",
-        where=f"resolvedDependencies, {BASE_MODEL}",
-        expected="the SHA-256 of its OMS statement",
-        found="other digests, or none",
-    )
-
-
-def _cycle(digest: str) -> LineageError:
-    return LineageError(
-        "a model is named as its own ancestor",
-        where="resolvedDependencies",
-        expected="base models that came before",
-        found=digest,
-    )
-
-
-def _absent(digest: str) -> LineageError:
-    return LineageError(
-        "a base model has to be verified, and its files were not given",
-        expected=digest,
-        found="nothing",
-        fix="give it with --base-model",
-    )
+def _refusal(digest: str, path: tuple[str | None, ...], *, given: bool) -> LineageError | None:
+    """Why a base model that is named cannot be accepted, whatever its files say; or None."""
+    if not digest:
+        return LineageError(
+            "a base model is named without a SHA-256, so that none can be compared with it",
+            where=f"resolvedDependencies, {BASE_MODEL}",
+            expected="the SHA-256 of its OMS statement",
+            found="other digests, or none",
+        )
+    if digest in path:
+        return LineageError(
+            "a model is named as its own ancestor",
+            where="resolvedDependencies",
+            expected="base models that came before",
+            found=digest,
+        )
+    if not given:
+        return LineageError(
+            "a base model has to be verified, and its files were not given",
+            expected=digest,
+            found="nothing",
+            fix="give it with --base-model",
+        )
+    return None
