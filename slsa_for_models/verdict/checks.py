@@ -117,14 +117,8 @@ def check_source(expected: Expectations, provenance: Provenance) -> str:
         SourceError: Another one.
     """
     uri, commit = provenance.source_uri, provenance.source_commit
-    for what, wanted, found in (
-        ("repository", expected.source_uri, uri),
-        ("commit", expected.source_commit, commit),
-    ):
-        if wanted is not None and not matches(wanted, found):
-            raise SourceError(
-                f"built from another {what}", where="source", expected=str(wanted), found=found
-            )
+    _check_built_from("repository", expected.source_uri, uri, "source")
+    _check_built_from("commit", expected.source_commit, commit, "source")
     return f"{uri.removeprefix('git+')} at {commit[:12]}"
 
 
@@ -176,18 +170,22 @@ def check_ref(expected: Expectations, provenance: Provenance) -> str:
         SourceError: Another one, or none where one is expected.
     """
     branch, tag = provenance.branch, provenance.tag
-    for what, wanted, found in (("branch", expected.branch, branch), ("tag", expected.tag, tag)):
-        if wanted is not None and not (found and matches(wanted, found)):
-            raise SourceError(
-                f"built from another {what}" if found else f"the provenance names no {what}",
-                where="source reference",
-                expected=str(wanted),
-                found=found or f"no {what}",
-            )
+    _check_built_from("branch", expected.branch, branch, "source reference")
+    _check_built_from("tag", expected.tag, tag, "source reference")
     if expected.versioned_tag is not None:
         _check_versioned_tag(expected.versioned_tag, tag)
     said = f"branch {branch}" if branch else f"tag {tag}" if tag else ""
     return said or "no branch or tag named"
+
+
+def _check_built_from(what: str, wanted: Expected | None, found: str, where: str) -> None:
+    if wanted is not None and not (found and matches(wanted, found)):
+        raise SourceError(
+            f"built from another {what}" if found else f"the provenance names no {what}",
+            where=where,
+            expected=str(wanted),
+            found=found or f"no {what}",
+        )
 
 
 def _check_versioned_tag(wanted: str, tag: str) -> None:

@@ -22,7 +22,7 @@ from slsa_for_models.evidence import json_schema
 from slsa_for_models.evidence.github import GITHUB_ISSUER
 from slsa_for_models.evidence.statement import value_at
 from slsa_for_models.verdict.expectation_table import ROWS, Toml
-from slsa_for_models.verdict.expectations import Expectations, Expected, Pattern
+from slsa_for_models.verdict.expectations import Expectations, Expected, Pattern, matches
 from slsa_for_models.verdict.result import Accepted, Signed, Verdict, with_command
 
 if sys.version_info >= (3, 11):
@@ -179,11 +179,10 @@ def _source_of(accepted: Sequence[Accepted], expected: Expectations) -> dict[str
     branches = {item.provenance.branch for item in accepted} - {""}
     tags = {item.provenance.tag for item in accepted} - {""}
     if len(tags) == 1:
-        tag = tags.pop()
-        is_version = re.fullmatch(r"v\d+\.\d+\.\d+", tag) is not None
-        table["tag"] = _toml(Pattern(r"v[0-9]+\.[0-9]+\.[0-9]+") if is_version else tag)
+        (tag,), versions = tags, Pattern(r"v[0-9]+\.[0-9]+\.[0-9]+")
+        table["tag"] = _toml(versions if matches(versions, tag) else tag)
     elif len(branches) == 1:
-        table["branch"] = branches.pop()
+        (table["branch"],) = branches
     return table
 
 

@@ -70,12 +70,10 @@ def examine(table: Table, verdict: Verdict, api: GitHubApi) -> None:
         api: Whom to ask.
     """
     signed = [item.signed for item in verdict.accepted]
-    if not signed and verdict.signer is not None:
-        signed = [verdict.signer]
-    certified = [item.facts for item in signed]
-    runs = {(facts.get("invocation"), facts.get("commit")) for facts in certified}
-    lost = NO_PROVENANCE if table.any_refused and not certified else ""
-    for run, commit in sorted((run or "", commit or "") for run, commit in runs or {(None, None)}):
+    signed = signed or ([verdict.signer] if verdict.signer else [])
+    runs = {(one.facts.get("invocation") or "", one.facts.get("commit") or "") for one in signed}
+    lost = NO_PROVENANCE if table.any_refused and not signed else ""
+    for run, commit in sorted(runs) or [("", "")]:
         table.step(
             "run",
             "The run has succeeded",
