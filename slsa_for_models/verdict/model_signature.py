@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from hashlib import sha256
 
 from model_signing import api
 from model_signing.api import Verified
-from model_signing.errors import BundleError, Error, FileError
+from model_signing.errors import BundleError
 from model_signing.hashing import Means
 from model_signing.methods import Authenticated, Verifier
+from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import statement
 from model_signing.oms.names import GIT_PATHS, HUB_PATH
 from model_signing.sources import Source
 from model_signing.sources.local import LocalSource
 from slsa_for_models.evidence import envelopes, subjects
 from slsa_for_models.evidence.envelopes import Attestation
+from slsa_for_models.evidence.statement import value_at
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.verdict import checks, signers
 from slsa_for_models.verdict.expectations import Expectations
 from slsa_for_models.verdict.result import Evidence, Signed, logged
-from slsa_for_models.verdict.table import OMS, Step, Table, counted
+from slsa_for_models.verdict.table import OMS, Step, T, Table, counted
 
 _TITLE = "Model signature"
 _WHO = ("Who signed the model", f"{OMS}.2")
@@ -87,10 +89,9 @@ def examine(
     excused = {*verified.manifest.serialization.ignore_paths, *verified.unsigned}
     _note_excused(table, evidence.model, excused)
     payload = verified.authenticated.payload
-    accepted, refusal = _may_sign([one for one in held if one[1].payload == payload], expected)
-    if refusal is not None and not accepted:
-        label, error = refusal
-        table.refused(label, *_WHO, error)
+    about_it, tried = [one for one in held if one[1].payload == payload], Table()
+    accepted = tuple(who for one in about_it if (who := _may_sign(tried, *one, expected)))
+    table.steps += [] if accepted else tried.steps[:1]
     return subjects.of_verified(evidence.model, verified, evidence.copy), accepted, digest
 
 
@@ -131,31 +132,18 @@ def _signatures(
     Raises:
         Error: Why it does not; or that there is none.
     """
+    tried, trust = Table(), evidence.trust
     said: list[tuple[Attestation, Authenticated]] = []
-    refused: Error | None = None
     for item in several:
-        try:
-            one = envelopes.claimed(item, evidence.trust, keys)
-            payload = statement.read(one.payload, BundleError, "the payload")
-        except FileError:
-            raise
-        except Error as error:
-            refused = refused or error
-            continue
-        if isinstance(payload, dict) and payload.get("predicateType") == statement.PREDICATE_TYPE:
-            said.append((item, one))
-    likely = [item for item, one in said if _may_sign([(item.label, one)], expected)[0]]
+        one = _try(tried, partial(_of_a_model, item, trust, keys))
+        said += [] if one is None else [(item, one)]
+    likely = [item for item, one in said if _may_sign(Table(), item.label, one, expected)]
     found: list[tuple[str, Authenticated]] = []
     for item in likely or [item for item, _ in said[:1]]:
-        try:
-            one = envelopes.authenticate(item, evidence.trust, keys)
-            found.append((item.label, one))
-        except FileError:  # noqa: PERF203
-            raise
-        except Error as error:
-            refused = refused or error
+        one = _try(tried, partial(envelopes.authenticate, item, trust, keys))
+        found += [] if one is None else [(item.label, one)]
     if not found:
-        raise refused or BundleError(
+        raise tried.refusal or BundleError(
             "no signature of a model is among the attestations",
             expected=statement.PREDICATE_TYPE,
             fix="name the file that signs the model with --signature",
@@ -163,37 +151,42 @@ def _signatures(
     return found
 
 
+def _of_a_model(
+    item: Attestation, trust: SigstoreTrust, keys: Sequence[bytes]
+) -> Authenticated | None:
+    """Who says that they signed a model; None where it is other evidence."""
+    one = envelopes.claimed(item, trust, keys)
+    said = statement.read(one.payload, BundleError, "the payload")
+    return one if value_at(said, "predicateType") == statement.PREDICATE_TYPE else None
+
+
+def _try(table: Table, check: Callable[[], T]) -> T | None:
+    """Of several, which need not all hold: those that do."""
+    return table.step("", _TITLE, OMS, check, lambda _: "")
+
+
 def _may_sign(
-    held: Sequence[tuple[str, Authenticated]], expected: Expectations
-) -> tuple[tuple[Signed, ...], tuple[str, Error] | None]:
-    """Who of them may sign the model, and the first refusal."""
-    accepted: list[Signed] = []
-    refusal = None
-    for label, one in held:
-        try:
-            signed = signers.check_model_signer(label, one, expected)
-            if signed.facts:
-                checks.check_run(expected, signed.facts)
-            accepted.append(signed)
-        except Error as error:  # noqa: PERF203
-            refusal = refusal or (label, error)
-    return tuple(accepted), refusal
+    table: Table, label: str, one: Authenticated, expected: Expectations
+) -> Signed | None:
+    def check() -> Signed:
+        signed = signers.check_model_signer(label, one, expected)
+        if signed.facts:
+            checks.check_run(expected, signed.facts)
+        return signed
+
+    return table.step(label, *_WHO, check)
 
 
 def _first_that_verifies(
     evidence: Evidence, means: Means, held: Sequence[Authenticated]
 ) -> Verified:
     """Each different statement needs the model to be hashed: only so many are tried."""
-    refused = None
-    different = {one.payload: one for one in reversed(held)}
+    different, tried = {one.payload: one for one in reversed(held)}, Table()
     for one in [one for one in held if different[one.payload] is one][:_MOST_STATEMENTS]:
-        try:
-            return _verified(evidence, means, partial(_already, one))
-        except FileError:  # noqa: PERF203
-            raise
-        except Error as error:
-            refused = refused or error
-    raise refused or BundleError("no signature of a model")
+        verified = _try(tried, partial(_verified, evidence, means, partial(_already, one)))
+        if verified is not None:
+            return verified
+    raise tried.refusal or BundleError("no signature of a model")
 
 
 def _already(authenticated: Authenticated, _: bytes) -> Authenticated:

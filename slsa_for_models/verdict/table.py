@@ -97,9 +97,14 @@ class Table:
         self.steps.append(Step(subject, title, clause, "not checked", why))
 
     @property
+    def refusal(self) -> Error | None:
+        """The first one."""
+        return next((step.error for step in self.steps if step.error is not None), None)
+
+    @property
     def any_refused(self) -> bool:
         """Whether one of the steps refused."""
-        return any(step.outcome == "refused" for step in self.steps)
+        return self.refusal is not None
 
 
 def counted(number: int, noun: str) -> str:
