@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from slsa_for_models.evidence.envelopes import Attestation
 from slsa_for_models.evidence.statement_names import DATASET
-from slsa_for_models.verdict.result import Accepted, Signed
+from slsa_for_models.evidence.subjects import ModelDigests
+from slsa_for_models.verdict.expectations import Expectations
+from slsa_for_models.verdict.result import NO_PROVENANCE, Accepted, Evidence, Signed, Vouched
 from slsa_for_models.verdict.table import Step
 
 MOST_GUESSES = 10
@@ -77,37 +79,55 @@ class Examined:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """A combination.
+class Found:
+    """What each piece of the evidence amounts to, before they are compared with each other.
 
     Attributes:
+        evidence: The files.
+        model: The model as it was hashed.
+        expected: What is expected of it.
+        signature: SHA-256 of the signature file as it was read, hexadecimal.
+        vouched: What an accepted verification summary vouches for.
         signer: Who signed the model, of several signatures the one that belongs to it.
-        relied_on: In the order of files.
+        relied_on: The attestations that count, in the order of files.
     """
 
-    signer: Signed | None
-    relied_on: tuple[Examined, ...]
+    evidence: Evidence
+    model: ModelDigests
+    expected: Expectations
+    signature: str | None
+    vouched: Vouched | None
+    signer: Signed | None = None
+    relied_on: tuple[Examined, ...] = ()
+
+    @cached_property
+    def accepted(self) -> tuple[Accepted, ...]:
+        """The provenances that are relied on: every step of them passed."""
+        return tuple(item.accepted for item in self.relied_on if item.accepted is not None)
 
     @property
-    def accepted(self) -> tuple[Accepted, ...]:
-        """What is relied on."""
-        return tuple(item.accepted for item in self.relied_on if item.accepted is not None)
+    def lost(self) -> str:
+        """Why something cannot be checked that provenance would say; "" if all was accepted."""
+        if len({item.file for item in self.relied_on}) == len(self.evidence.provenance):
+            return ""
+        return "not every provenance was accepted" if self.accepted else NO_PROVENANCE
 
 
 def settle(
+    found: Found,
     signers: Sequence[Signed],
     examined: Sequence[Examined],
-    refusals: Callable[[Choice], int],
+    refusals: Callable[[Found], int],
     confirm: Callable[[Examined], Examined],
-) -> tuple[Choice, list[Examined]]:
+) -> tuple[Found, list[Examined]]:
     """`choose`, until all that was chosen is confirmed: what is not authentic is left out.
 
     Returns:
-        The choice; and all attestations, as they are then known.
+        What was chosen; and all attestations, as they are then known.
     """
     known = list(examined)
     for tries in itertools.count():
-        chosen = choose(signers, known, refusals)
+        chosen = choose(found, signers, known, refusals)
         open_ = [item for item in chosen.relied_on if not item.is_confirmed]
         if not open_:
             break
@@ -119,34 +139,40 @@ def settle(
 
 
 def choose(
+    found: Found,
     signers: Sequence[Signed],
     examined: Sequence[Examined],
-    refusals: Callable[[Choice], int],
-) -> Choice:
+    refusals: Callable[[Found], int],
+) -> Found:
     """The combination that satisfies everything; if there is none, the nearest.
 
     Args:
+        found: Of which nothing is chosen yet.
         signers: Those who may have signed the model, one for each signature that holds.
         examined: All attestations of all files.
         refusals: How many checks of all evidence together refuse a combination.
     """
-    best, fewest, tried = Choice(signers[0] if signers else None, ()), -1, 0
-    for choice in _combinations(signers, [item for item in examined if item.accepted]):
-        count, tried = refusals(choice), tried + 1
+    best, fewest = replace(found, signer=signers[0] if signers else None), -1
+    combinations = _combinations(signers, [item for item in examined if item.accepted])
+    for signer, relied_on in itertools.islice(combinations, MOST_TRIED):
+        tried = replace(found, signer=signer, relied_on=relied_on)
+        count = refusals(tried)
         if fewest < 0 or count < fewest:
-            best, fewest = choice, count
-        if fewest == 0 or tried == MOST_TRIED:
+            best, fewest = tried, count
+        if fewest == 0:
             break
     return best
 
 
-def _combinations(signers: Sequence[Signed], pool: Sequence[Examined]) -> Iterator[Choice]:
+def _combinations(
+    signers: Sequence[Signed], pool: Sequence[Examined]
+) -> Iterator[tuple[Signed | None, tuple[Examined, ...]]]:
     """Of each run those that agree with one of its attestations; then each a little changed."""
     runs: dict[str, list[Examined]] = {}
     for item in pool:
         runs.setdefault(item.accepted.run if item.accepted else "", []).append(item)
     if not runs:
-        yield from (Choice(signer, ()) for signer in signers)
+        yield from ((signer, ()) for signer in signers)
     signed_runs = {signer.run for signer in signers}
     # First what a signature belongs to, and what most files have a part in.
     for run in sorted(
@@ -160,12 +186,12 @@ def _combinations(signers: Sequence[Signed], pool: Sequence[Examined]) -> Iterat
             nearest = sorted(mine, key=partial(_agreement, anchor), reverse=True)
             picked = _one_for_each(nearest, elsewhere)
             for signer in signing:
-                yield Choice(signer, picked)
+                yield signer, picked
             # A file needs one of them; what more it holds may speak against it.
             for left_out in picked:
                 rest = tuple(item for item in picked if item is not left_out)
                 if any(item.file == left_out.file for item in rest):
-                    yield Choice(signing[0], rest)
+                    yield signing[0], rest
 
 
 def _one_for_each(

@@ -159,36 +159,6 @@ def builders_word(item: Accepted) -> str:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What each piece of the evidence amounted to, before they are compared with each other.
-
-    Attributes:
-        evidence: The files.
-        model: The model as it was hashed.
-        signer: Who signed it, if that was accepted.
-        signature: SHA-256 of the signature file as it was read, hexadecimal.
-        accepted: The provenances of which every step passed, and that count.
-        complete: Whether every provenance file has one of them.
-        vouched: What an accepted verification summary vouches for.
-    """
-
-    evidence: Evidence
-    model: ModelDigests
-    signer: Signed | None
-    signature: str | None
-    accepted: tuple[Accepted, ...]
-    complete: bool
-    vouched: Vouched | None
-
-    @property
-    def lost(self) -> str:
-        """Why something cannot be checked that provenance would say; "" if all was accepted."""
-        if self.complete:
-            return ""
-        return "not every provenance was accepted" if self.accepted else NO_PROVENANCE
-
-
-@dataclass(frozen=True)
 class Verdict:
     """Every step, and what the accepted evidence says. False unless the model is verified.
 

@@ -17,16 +17,10 @@ from slsa_for_models.errors import (
 )
 from slsa_for_models.evidence.training_plan import INPUTS
 from slsa_for_models.verdict import checks
-from slsa_for_models.verdict.expectations import Expectations, Expected, matches
-from slsa_for_models.verdict.result import (
-    Accepted,
-    Found,
-    Signed,
-    Vouched,
-    claimed_by,
-    dependencies,
-)
-from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, Table, counted
+from slsa_for_models.verdict.choice import Found
+from slsa_for_models.verdict.expectations import Expected, matches
+from slsa_for_models.verdict.result import Accepted, claimed_by, dependencies
+from slsa_for_models.verdict.table import POLICY, SLSA, TOGETHER, Table
 
 COMPARED_ELSEWHERE = frozenset(
     {
@@ -40,31 +34,28 @@ COMPARED_ELSEWHERE = frozenset(
 """Expectations that mean something without provenance too. All others only provenance can meet."""
 
 
-def examine(table: Table, found: Found, expected: Expectations) -> Mapping[str, int]:
+def examine(table: Table, found: Found) -> Mapping[str, int]:
     """Adds the steps; what rests on evidence that was refused is not refused again.
 
     Returns:
         The SLSA Build level that each builder's provenance earns, by the builder's short name.
     """
-    accepted, levels = found.accepted, levels_of(found, expected)
-    _add_required(table, found, expected, max(levels.values(), default=0))
+    accepted, expected, levels = found.accepted, found.expected, levels_of(found)
+    lost = "" if accepted else found.lost
+    # What was required, and the level.
+    required = bool(expected.required or expected.minimum_level)
+    check = partial(check_required, found, max(levels.values(), default=0))
+    refused = "evidence was refused" if required and table.any_refused else ""
+    table.step(TOGETHER, "Required evidence", POLICY, check, compared=required, unless=refused)
+    # 2. Expectations that no provenance can meet on its own.
     if not found.evidence.provenance:
-        table.step(
-            TOGETHER,
-            "Expected of the build",
-            f"{SLSA}, 2",
-            partial(check_no_build, expected, found.signer, found.vouched),
-            compared=False,
-        )
-    if found.evidence.provenance and (accepted or expected.inputs):
-        table.step(
-            TOGETHER,
-            "Inputs",
-            f"{SLSA}, 2",
-            partial(check_inputs, expected.inputs, accepted),
-            compared=bool(expected.inputs),
-            unless="" if accepted else found.lost,
-        )
+        check = partial(check_no_build, found)
+        table.step(TOGETHER, "Expected of the build", f"{SLSA}, 2", check, compared=False)
+    elif accepted or expected.inputs:
+        check = partial(check_inputs, expected.inputs, accepted)
+        compared = bool(expected.inputs)
+        table.step(TOGETHER, "Inputs", f"{SLSA}, 2", check, compared=compared, unless=lost)
+    # All of it is about one run, and no piece is there twice.
     _add_same(table, found)
     if len(accepted) > 1:
         table.step(TOGETHER, "Independent provenance", POLICY, partial(check_distinct, accepted))
@@ -72,18 +63,14 @@ def examine(table: Table, found: Found, expected: Expectations) -> Mapping[str, 
     if made and found.signature is not None:
         check = partial(check_signature, found.signature, made)
         table.step(TOGETHER, "Same signature", POLICY, check)
+    # 3. Dependencies.
     if expected.dependencies:
-        table.step(
-            TOGETHER,
-            "Dependencies",
-            f"{SLSA}, 3",
-            partial(check_dependencies, expected.dependencies, accepted),
-            unless="" if accepted else found.lost,
-        )
+        check = partial(check_dependencies, expected.dependencies, accepted)
+        table.step(TOGETHER, "Dependencies", f"{SLSA}, 3", check, unless=lost)
     return levels
 
 
-def levels_of(found: Found, expected: Expectations) -> dict[str, int]:
+def levels_of(found: Found) -> dict[str, int]:
     """The SLSA Build level that each builder's provenance earns, by the builder's short name."""
     levels = {} if found.vouched is None else {"verification summary": found.vouched.level}
     for item in found.accepted:
@@ -94,36 +81,24 @@ def levels_of(found: Found, expected: Expectations) -> dict[str, int]:
             name = name.rpartition("/")[2]
         levels[name] = max(item.level, levels.get(name, 0))
     # A training on a machine of somebody's own is one, whoever else attests it.
-    labels = expected.runner_labels
+    labels = found.expected.runner_labels
     highest = min(
         (checks.highest_level(item.provenance, labels) for item in found.accepted), default=3
     )
     return {name: min(level, highest) for name, level in levels.items()}
 
 
-def _add_required(table: Table, found: Found, expected: Expectations, level: int) -> None:
-    kinds = {item.provenance.kind.name for item in found.accepted}
-    kinds |= {"signature"} if found.signer else set()
-    kinds |= {"vsa"} if found.vouched is not None else set()
-    required = bool(expected.required or expected.minimum_level)
-    table.step(
-        TOGETHER,
-        "Required evidence",
-        POLICY,
-        partial(check_required, expected, kinds, level),
-        lambda said: said if required else f"none was required; accepted: {said}",
-        compared=required,
-        unless="evidence was refused" if required and table.any_refused else "",
-    )
-
-
-def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
+def check_required(found: Found, level: int) -> str:
     """The evidence asked for is there and accepted, and the level is reached.
 
     Raises:
         ChainError: Not all of it.
         BuilderError: The level is too low.
     """
+    expected = found.expected
+    kinds = {item.provenance.kind.name for item in found.accepted}
+    kinds |= {"signature"} if found.signer else set()
+    kinds |= {"vsa"} if found.vouched is not None else set()
     if not set(expected.required) <= kinds:
         raise ChainError(
             "required evidence is missing or refused",
@@ -136,10 +111,12 @@ def check_required(expected: Expectations, kinds: Set[str], level: int) -> str:
             expected=f"L{expected.minimum_level} or more",
             found=f"L{level}",
         )
-    return ", ".join(sorted(kinds)) or "none"
+    said = ", ".join(sorted(kinds)) or "none"
+    any_required = expected.required or expected.minimum_level
+    return said if any_required else f"none was required; accepted: {said}"
 
 
-def check_no_build(expected: Expectations, signed: Signed | None, vouched: Vouched | None) -> str:
+def check_no_build(found: Found) -> str:
     """Without provenance nothing may be expected that only provenance says.
 
     The source is said by the certificate, too, if a workflow signed; it was compared there. A
@@ -149,10 +126,10 @@ def check_no_build(expected: Expectations, signed: Signed | None, vouched: Vouch
     Raises:
         ChainError: Something is.
     """
-    elsewhere = COMPARED_ELSEWHERE
-    if signed is not None and signed.facts.get("repository"):
+    expected, elsewhere = found.expected, COMPARED_ELSEWHERE
+    if found.signer is not None and found.signer.facts.get("repository"):
         elsewhere = elsewhere | {"source_uri", *checks.OF_RUN.values()}
-    if vouched is not None and vouched.event in expected.events:
+    if found.vouched is not None and found.vouched.event in expected.events:
         elsewhere = elsewhere | {"events"}
     missing = [name.replace("_", " ") for name in expected.chosen() if name not in elsewhere]
     if missing:
@@ -218,14 +195,11 @@ def _was_called(item: Accepted) -> bool:
 
 def _in_words(inputs: Mapping[str, str]) -> str:
     """All inputs in a line; of a value of several lines their number."""
+    lines = {name: len(value.strip().split("\n")) for name, value in inputs.items()}
     return ", ".join(
-        f"{name}={value}" if "\n" not in value.strip() else f"{name}={_lines(value)}"
+        f"{name}={value if lines[name] == 1 else f'({lines[name]} lines)'}"
         for name, value in sorted(inputs.items())
     )
-
-
-def _lines(value: str) -> str:
-    return f"({counted(len(value.strip().splitlines()), 'line')})"
 
 
 def _add_same(table: Table, found: Found) -> None:

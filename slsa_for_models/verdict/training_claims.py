@@ -15,10 +15,10 @@ from slsa_for_models.evidence.statement_names import DATASET, DATASET_FILE, REQU
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.evidence.training_plan import dataset_digest
 from slsa_for_models.evidence.training_record import MAX_BYTES, TrainingRecord, parse
-from slsa_for_models.verdict.expectations import Bounds, Expectations
+from slsa_for_models.verdict.choice import Found
+from slsa_for_models.verdict.expectations import Bounds
 from slsa_for_models.verdict.result import (
     Accepted,
-    Found,
     builders_word,
     claimed,
     claimed_by,
@@ -36,9 +36,7 @@ _NETWORKS = {
 _SHOWN = 500
 
 
-def examine(
-    table: Table, found: Found, expected: Expectations
-) -> tuple[TrainingRecord | None, str]:
+def examine(table: Table, found: Found) -> tuple[TrainingRecord | None, str]:
     """Adds the steps for the training record and for the data set.
 
     Returns:
@@ -50,15 +48,10 @@ def examine(
     """
     record = _add_record(table, found)
     _add_what_ran(table, found, record)
-    dataset = _add_dataset(table, found, expected, record)
-    if expected.metrics:
-        table.step(
-            TOGETHER,
-            "Metrics",
-            POLICY,
-            partial(check_metrics, expected.metrics, record),
-            unless="" if record else found.lost,
-        )
+    dataset = _add_dataset(table, found, record)
+    if found.expected.metrics:
+        check = partial(check_metrics, found.expected.metrics, record)
+        table.step(TOGETHER, "Metrics", POLICY, check, unless="" if record else found.lost)
     return record, dataset
 
 
@@ -75,26 +68,25 @@ def _add_record(table: Table, found: Found) -> TrainingRecord | None:
     listed |= {subject.sha256 for item in accepted for subject in item.provenance.subjects}
     listed -= {None, model.sha256, model.root, *model.files.values()}  # the model is no record
 
-    digest = ""
-
-    def check() -> TrainingRecord:
-        nonlocal digest
+    def check() -> tuple[TrainingRecord, str]:
         data = embedded or b"" if path is None else read_bounded(path, MAX_BYTES)
-        digest = sha256(data).hexdigest()
         return check_record(data, listed, model)
 
-    return table.step(
+    checked = table.step(
         TOGETHER,
         _RECORD,
         TRAIN,
         check,
-        lambda record: f"claimed by the training job: {claimed(record)}, SHA-256 {digest}",
+        lambda said: f"claimed by the training job: {claimed(said[0])}, SHA-256 {said[1]}",
         unless="" if attested else found.lost,
     )
+    return checked and checked[0]
 
 
-def check_record(data: bytes, listed: Set[str | None], model: ModelDigests) -> TrainingRecord:
-    """The record is one that was attested, and is about this model.
+def check_record(
+    data: bytes, listed: Set[str | None], model: ModelDigests
+) -> tuple[TrainingRecord, str]:
+    """The record is one that was attested, and is about this model. Returns its SHA-256, too.
 
     Raises:
         RecordError: Malformed, not attested, or about another model.
@@ -112,7 +104,7 @@ def check_record(data: bytes, listed: Set[str | None], model: ModelDigests) -> T
         )
     record = parse(data)
     subjects.check_record(record, model)
-    return record
+    return record, digest
 
 
 def _add_what_ran(table: Table, found: Found, record: TrainingRecord | None) -> None:
@@ -169,23 +161,17 @@ def check_metrics(wanted: Mapping[str, Bounds], record: TrainingRecord | None) -
     return f"{', '.join(shown)}, claimed by the training job"
 
 
-def _add_dataset(
-    table: Table, found: Found, expected: Expectations, record: TrainingRecord | None
-) -> str:
+def _add_dataset(table: Table, found: Found, record: TrainingRecord | None) -> str:
     """Step 3 for the one dependency that decides what a model is: its training data."""
-    sets = dependencies(found.accepted, DATASET)
+    expected, sets = found.expected, dependencies(found.accepted, DATASET)
     named = {one.sha256 or "no SHA-256" for one in sets}
     inputs = {one.sha256 for one in dependencies(found.accepted, tekton.INPUT) if one.sha256}
     recorded = None if record is None else record.dataset.sha256
     wanted = expected.dataset_sha256 or dataset_digest(expected.data.items())
     if expected.data:
-        table.step(
-            TOGETHER,
-            "Data set, file by file",
-            f"{SLSA}, 3",
-            partial(check_files, expected.data, found.accepted),
-            unless="" if found.accepted else found.lost,
-        )
+        check = partial(check_files, expected.data, found.accepted)
+        title, unless = "Data set, file by file", "" if found.accepted else found.lost
+        table.step(TOGETHER, title, f"{SLSA}, 3", check, unless=unless)
     if not (wanted or named or inputs or recorded):
         why = "not named by any accepted evidence"
         table.not_checked(TOGETHER, _DATASET, f"{SLSA}, 3", why)

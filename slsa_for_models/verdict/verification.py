@@ -12,8 +12,8 @@ E. `base_models`, F. `run_conclusion`, G. `contents`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -37,9 +37,9 @@ from slsa_for_models.verdict import (
 from slsa_for_models.verdict import run_conclusion as conclusion
 from slsa_for_models.verdict import vsa as summaries
 from slsa_for_models.verdict.base_models import BaseModel
-from slsa_for_models.verdict.choice import Choice, Examined, settle
+from slsa_for_models.verdict.choice import Examined, Found, settle
 from slsa_for_models.verdict.expectations import Expectations
-from slsa_for_models.verdict.result import OFFLINE, Evidence, Found, Verdict
+from slsa_for_models.verdict.result import OFFLINE, Evidence, Verdict
 from slsa_for_models.verdict.run_conclusion import GitHubApi
 from slsa_for_models.verdict.table import Table
 
@@ -98,32 +98,27 @@ def verify(
     """
     source = open_source(model)
     look = attached or (not provenance and vsa is None)
-    with (
-        beside.fetched(source, signature, look=look) as found,
-        beside.at_hand(*provenance) as provenances,
-        beside.at_hand(vsa) as summary,
-        beside.at_hand(training_record) as record,
-        _attached(attached, source, expected) as more,
-    ):
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        found = enter(beside.fetched(source, signature, look=look))
+        more = enter(_attached(source, expected)) if attached else beside.Attached()
         evidence = Evidence(
             model=source,
-            provenance=(*provenances, *more.provenance),
+            provenance=(*enter(beside.at_hand(*provenance)), *more.provenance),
             signature=found.path,
             inside=found.inside,
-            vsa=(*summary, *more.vsa),
-            training_record=record[0] if record else None,
+            vsa=(*enter(beside.at_hand(vsa)), *more.vsa),
+            training_record=next(iter(enter(beside.at_hand(training_record))), None),
             trust=trust,
         )
         _check_arguments(evidence, expected)
-        means = Means(jobs, executor, progress)
-        with (
-            lineage.at_hand(base_models, trust) as given,
-            _copying(evidence, copy_to) as evidence,
-        ):
-            for base in given.values():
-                for wanted in base.policies(expected):
-                    _check_arguments(base.evidence, wanted)
-            return _verify(evidence, expected, given, run_conclusion, means)
+        given = enter(lineage.at_hand(base_models, trust))
+        for base in given.values():
+            for wanted in base.policies(expected):
+                _check_arguments(base.evidence, wanted)
+        if copy_to is not None:
+            evidence = replace(evidence, copy=enter(_copy(source, copy_to)))
+        return _verify(evidence, expected, given, run_conclusion, Means(jobs, executor, progress))
 
 
 def _verify(
@@ -162,26 +157,17 @@ def _verify(
     return verdict
 
 
-def _attached(
-    wanted: bool, model: Source, expected: Expectations
-) -> AbstractContextManager[beside.Attached]:
-    if not wanted:
-        return nullcontext(beside.Attached())
+def _attached(model: Source, expected: Expectations) -> AbstractContextManager[beside.Attached]:
     provenance = expected.source_uri is not None or "builders" in expected.stated
     return beside.attached(model, provenance=provenance, vsa=bool(expected.verifiers))
 
 
-@contextmanager
-def _copying(evidence: Evidence, copy_to: AnyPath | Copy | None) -> Iterator[Evidence]:
-    if copy_to is None:
-        yield evidence
-        return
+def _copy(model: Source, copy_to: AnyPath | Copy) -> Copy:
     from model_signing.sources import copying
 
-    place = copy_to if isinstance(copy_to, copying.Copy) else copying.Copy(copy_to)
-    copying.check_outside(place.folder, evidence.model)
-    with place as copy:
-        yield replace(evidence, copy=copy)
+    copy = copy_to if isinstance(copy_to, copying.Copy) else copying.Copy(copy_to)
+    copying.check_outside(copy.folder, model)
+    return copy
 
 
 def _trust_root(trust: SigstoreTrust) -> str:
@@ -227,36 +213,32 @@ def verify_one(evidence: Evidence, expected: Expectations, means: Means) -> Verd
     # C. A trusted verifier's summary.
     summary = summaries.examine_all(evidence.vsa, model, expected, trust)
 
-    def found_in(chosen: Choice) -> Found:
-        parts = {item.file for item in chosen.relied_on}
-        complete = len(parts) == len(evidence.provenance)
-        accepted = chosen.accepted
-        vouched = summary and summary.vouched
-        return Found(evidence, model, chosen.signer, signature, accepted, complete, vouched)
+    found = Found(evidence, model, expected, signature, summary and summary.vouched)
 
-    def refusals(chosen: Choice) -> int:
-        tried, found = Table(), found_in(chosen)
-        together.examine(tried, found, expected)
-        training_claims.examine(tried, found, expected)
+    def refusals(chosen: Found) -> int:
+        tried = Table()
+        together.examine(tried, chosen)
+        training_claims.examine(tried, chosen)
         return sum(step.outcome == "refused" for step in tried.steps)
 
     def confirm(item: Examined) -> Examined:
-        return one_provenance.confirmed(item, model, expected, trust)
+        if item.is_confirmed:
+            return item
+        return one_provenance.examine(item.file, item.attestation, model, expected, trust)
 
     # Which of all that count.
-    chosen, examined = settle(signers, examined, refusals, confirm)
-    model_signature.show(table, signers, chosen.signer, expected)
+    found, examined = settle(found, signers, examined, refusals, confirm)
+    model_signature.show(table, signers, found.signer, expected)
     for number, (steps, _) in enumerate(files):
         table.steps += steps
         mine = [item for item in examined if item.file == number]
-        shown = [item for item in mine if item in chosen.relied_on]
+        shown = [item for item in mine if item in found.relied_on]
         nearest = sorted(mine, key=lambda item: item.merit, reverse=True)[:1]
         one_provenance.show_file(table, mine, shown or list(map(confirm, nearest)))
     table.steps += summary.steps if summary else ()
     # D. All of it together.
-    found = found_in(chosen)
-    levels = together.examine(table, found, expected)
-    record, dataset = training_claims.examine(table, found, expected)
+    levels = together.examine(table, found)
+    record, dataset = training_claims.examine(table, found)
     read = [(path, sha256) for path, (_, sha256) in zip(evidence.provenance, files, strict=True)]
     read += [(evidence.signature, signature)] if evidence.signature else []
     read += [(summary.path, summary.sha256)] if summary else []
