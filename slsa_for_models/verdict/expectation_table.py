@@ -106,10 +106,6 @@ def _issuer(value: str) -> str:
     return value
 
 
-def _builders(entries: list[Toml]) -> tuple[Builder, ...]:
-    return tuple(map(_builder, entries))
-
-
 def _builder(entry: Toml) -> Builder:
     if "@" in entry["id"]:
         raise PolicyError("git references of a builder stand in `refs`", found=entry["id"])
@@ -143,10 +139,6 @@ def _builder(entry: Toml) -> Builder:
         pipeline=_maybe(entry.get("pipeline")),
         **who,
     )
-
-
-def _signer(entry: Toml) -> Signer:
-    return Signer(**_who(entry, "signer"))
 
 
 def _age(value: str) -> timedelta:
@@ -229,7 +221,7 @@ ROWS: tuple[Row, ...] = (
         "builder",
         "trust this builder, and no other unless repeated; by default the generic SLSA "
         "generator at a full version tag, and the workflow named by --identity",
-        _builders,
+        lambda entries: tuple(map(_builder, entries)),
         "--builder-id ID[@REF]...",
         attribute="builders",
     ),
@@ -249,7 +241,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "signer",
         "who must have signed the model: a workflow or an e-mail",
-        _signer,
+        lambda entry: Signer(**_who(entry, "signer")),
         "--identity ID",
     ),
     Row("source.issuer", "and who vouches for them", _issuer, "--identity-provider URL"),

@@ -208,8 +208,7 @@ def _who(signed: Signed, public_key: str | None) -> dict[str, Any]:
 def _pipeline(item: Accepted) -> Expected | None:
     """As the verifier pinned it; else the same file of the same repository, at any commit."""
     found, builder_id = item.provenance.pipeline, item.provenance.builder_id
-    builders = [one for one in item.signed.builders if one.accepts(builder_id)]
-    pinned = builders[0].pipeline
+    pinned = next(one.pipeline for one in item.signed.builders if one.accepts(builder_id))
     if pinned is None and found is not None:
         uri, _, rest = found.partition("@")
         path = rest.partition("#")[2]
@@ -224,20 +223,20 @@ def _build_of(verdict: Verdict, expected: Expectations) -> dict[str, Any]:
     own = {name: said[name] for name in ("command", "network", "runner") if said.get(name)}
     inputs = {**own, **expected.inputs}
     if inputs:
-        table["inputs"] = _inline({name: _toml(value) for name, value in inputs.items()})
+        table["inputs"] = _toml(inputs)
     dataset = verdict.dataset
     if dataset and "," not in dataset:  # of several inputs (Tekton) nobody says which it is
         table["dataset_sha256"] = dataset
     return table
 
 
-def _toml(value: Expected) -> Any:  # noqa: ANN401 - a text, or a table within a line
-    return _inline({"pattern": value.regex}) if isinstance(value, Pattern) else value
-
-
-def _inline(pairs: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as tomlkit has it
+def _toml(value: Expected | Mapping[str, Expected]) -> Any:  # noqa: ANN401 - as tomlkit has it
+    """A text, or a table within a line."""
     import tomlkit
 
+    if isinstance(value, str):
+        return value
     table = tomlkit.inline_table()
-    table.update(pairs)
+    pairs = {"pattern": value.regex} if isinstance(value, Pattern) else value
+    table.update({name: _toml(one) for name, one in pairs.items()})
     return table
