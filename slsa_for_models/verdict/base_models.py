@@ -17,13 +17,7 @@ from model_signing.errors import BundleError
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle
 from model_signing.safe_files import read_bounded
-from model_signing.sources import (
-    AnyPath,
-    Source,
-    can_attach,
-    is_address,
-    open_source,
-)
+from model_signing.sources import AnyPath, Source, can_attach, is_address, open_source
 from slsa_for_models.errors import LineageError
 from slsa_for_models.evidence import beside, envelopes
 from slsa_for_models.evidence.statement_names import BASE_MODEL

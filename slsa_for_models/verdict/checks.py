@@ -157,10 +157,15 @@ def check_run(expected: Expectations, facts: Facts) -> str:
                 expected=" or ".join(map(str, wanted)),
                 found=found or "none",
             )
-    said = {"started by": "event", "environment": "environment", "repository id": "repository id"}
-    shown = [f"{words} {facts[name]}" for words, name in said.items() if facts.get(name)]
-    visibility = facts.get("visibility")
-    return ", ".join([*shown, *([visibility] if visibility else [])]) or "no certificate says"
+    said = {
+        "event": "started by ",
+        "environment": "environment ",
+        "repository id": "repository id ",
+    }
+    named = [name for name in (*said, "visibility") if facts.get(name)]
+    return (
+        ", ".join(f"{said.get(name, '')}{facts[name]}" for name in named) or "no certificate says"
+    )
 
 
 def check_ref(expected: Expectations, provenance: Provenance) -> str:

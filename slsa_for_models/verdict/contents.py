@@ -21,6 +21,7 @@ from slsa_for_models.verdict.table import POLICY, Table
 _CODE = ("Code in it", f"{POLICY}, load.code")
 _SAYS = ("What it says of itself", POLICY)
 _SHOWN = 10
+_Paths = Callable[[str], Path]
 
 
 def examine(table: Table, model: ModelDigests, evidence: Evidence, expected: Expectations) -> None:
@@ -33,7 +34,7 @@ def examine(table: Table, model: ModelDigests, evidence: Evidence, expected: Exp
     Raises:
         FileError: A file cannot be read.
     """
-    if table.any_refused:
+    if table.refusal:
         table.not_checked(model.name, *_CODE, "not checked: the model was refused")
         return
     paths = _paths(evidence.model if evidence.copy is None else evidence.copy.source)
@@ -49,9 +50,7 @@ def examine(table: Table, model: ModelDigests, evidence: Evidence, expected: Exp
         failed(str(error.filename), error)
 
 
-def _say(
-    table: Table, model: ModelDigests, paths: Callable[[str], Path], *, compared: bool
-) -> None:
+def _say(table: Table, model: ModelDigests, paths: _Paths, *, compared: bool) -> None:
     try:
         said = contents.statements(model.files.keys(), paths)
     except UnsafeModelError as error:
@@ -64,7 +63,7 @@ def _say(
         table.note(model.name, *_SAYS, shown)
 
 
-def _paths(lies: object) -> Callable[[str], Path] | None:
+def _paths(lies: object) -> _Paths | None:
     if not isinstance(lies, LocalSource):
         return None
     root, single = Path(lies.path), lies.single
@@ -78,9 +77,7 @@ def _paths(lies: object) -> Callable[[str], Path] | None:
     return path
 
 
-def _checked(
-    model: ModelDigests, paths: Callable[[str], Path] | None, expected: str | None
-) -> list[Code]:
+def _checked(model: ModelDigests, paths: _Paths | None, expected: str | None) -> list[Code]:
     code = contents.code(model.files, paths)
     elsewhere = [one for one in code if one.elsewhere]
     if expected == "refused" and code:

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from model_signing import api
 from model_signing.api import Verified
+from model_signing.comparison import some
 from model_signing.errors import BundleError
 from model_signing.hashing import Means
 from model_signing.methods import Authenticated, Verifier
@@ -102,10 +103,10 @@ def _note_excused(table: Table, model: Source, excused: Set[str]) -> None:
     names = sorted({*GIT_PATHS, *excused})
     there = [name for name in names if os.path.lexists(f"{model.path}/{name}")]
     if there:
-        what = f"{counted(len(there), 'path')} in the folder that no signature covers"
-        table.note(
-            model.name, "Not part of it", "OMS v1.0, 6.2", f"{what}: {', '.join(there[:20])}"
+        what = (
+            f"{counted(len(there), 'path')} in the folder that no signature covers: {some(there)}"
         )
+        table.note(model.name, "Not part of it", "OMS v1.0, 6.2", what)
 
 
 def show(

@@ -44,7 +44,6 @@ def examine(
     keys = [builder.public_key for builder in expected.builders if builder.public_key]
     authenticate = partial(read, attestation, trust, keys)
     accepted = _examine(table, attestation.label, authenticate, model, expected)
-    accepted = None if table.any_refused else accepted
     return Examined(file, attestation, table.steps, accepted, is_confirmed=not believed)
 
 
@@ -107,7 +106,7 @@ def _examine_said(
     ):
         compare = partial(check, expected, said)
         table.step(label, title, f"{SLSA}, 2", compare, compared=any(stated))
-    return accepted
+    return None if table.refusal else accepted
 
 
 def _of_builder(

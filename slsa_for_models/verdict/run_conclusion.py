@@ -72,7 +72,7 @@ def examine(table: Table, verdict: Verdict, api: GitHubApi) -> None:
     signed = [item.signed for item in verdict.accepted]
     signed = signed or ([verdict.signer] if verdict.signer else [])
     runs = {(one.facts.get("invocation") or "", one.facts.get("commit") or "") for one in signed}
-    lost = NO_PROVENANCE if table.any_refused and not signed else ""
+    lost = NO_PROVENANCE if table.refusal and not signed else ""
     for run, commit in sorted(runs) or [("", "")]:
         table.step(
             "run",

@@ -98,13 +98,8 @@ class Table:
 
     @property
     def refusal(self) -> Error | None:
-        """The first one."""
+        """The first one, if any of the steps refused."""
         return next((step.error for step in self.steps if step.error is not None), None)
-
-    @property
-    def any_refused(self) -> bool:
-        """Whether one of the steps refused."""
-        return self.refusal is not None
 
 
 def counted(number: int, noun: str) -> str:

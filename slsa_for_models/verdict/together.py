@@ -9,12 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from functools import partial
 
-from slsa_for_models.errors import (
-    BuilderError,
-    ChainError,
-    DependencyMismatchError,
-    ParameterError,
-)
+from slsa_for_models.errors import BuilderError, ChainError, DependencyMismatchError, ParameterError
 from slsa_for_models.evidence.training_plan import INPUTS
 from slsa_for_models.verdict import checks
 from slsa_for_models.verdict.choice import Found
@@ -45,7 +40,7 @@ def examine(table: Table, found: Found) -> Mapping[str, int]:
     # What was required, and the level.
     required = bool(expected.required or expected.minimum_level)
     check = partial(check_required, found, max(levels.values(), default=0))
-    refused = "evidence was refused" if required and table.any_refused else ""
+    refused = "evidence was refused" if required and table.refusal else ""
     table.step(TOGETHER, "Required evidence", POLICY, check, compared=required, unless=refused)
     # 2. Expectations that no provenance can meet on its own.
     if not found.evidence.provenance:
@@ -160,8 +155,9 @@ def check_inputs(wanted: Mapping[str, Expected], accepted: Sequence[Accepted]) -
     }
     called = {item.signed.label for item in accepted if _was_called(item)}
     for name, value in wanted.items():
-        heard = called if called and name in INPUTS else stated.keys()
-        said = {label: stated[label][name] for label in heard if name in stated.get(label, {})}
+        said = {label: inputs[name] for label, inputs in stated.items() if name in inputs}
+        if called and (name in INPUTS or called & said.keys()):
+            said = {label: said[label] for label in said if label in called}
         if not said:
             raise ParameterError(
                 "no accepted provenance states an input that is expected",
@@ -171,8 +167,7 @@ def check_inputs(wanted: Mapping[str, Expected], accepted: Sequence[Accepted]) -
                 if stated
                 else "no inputs",
             )
-        decisive = {label: said[label] for label in said if label in called} or said
-        for label, found in decisive.items():
+        for label, found in said.items():
             if not matches(value, found):
                 raise ParameterError(
                     "the workflow was given another input",

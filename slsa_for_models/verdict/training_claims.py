@@ -70,7 +70,7 @@ def _add_record(table: Table, found: Found) -> TrainingRecord | None:
 
     def check() -> tuple[TrainingRecord, str]:
         data = embedded or b"" if path is None else read_bounded(path, MAX_BYTES)
-        return check_record(data, listed, model)
+        return check_record(data, listed, model), sha256(data).hexdigest()
 
     checked = table.step(
         TOGETHER,
@@ -83,10 +83,8 @@ def _add_record(table: Table, found: Found) -> TrainingRecord | None:
     return checked and checked[0]
 
 
-def check_record(
-    data: bytes, listed: Set[str | None], model: ModelDigests
-) -> tuple[TrainingRecord, str]:
-    """The record is one that was attested, and is about this model. Returns its SHA-256, too.
+def check_record(data: bytes, listed: Set[str | None], model: ModelDigests) -> TrainingRecord:
+    """The record is one that was attested, and is about this model.
 
     Raises:
         RecordError: Malformed, not attested, or about another model.
@@ -104,7 +102,7 @@ def check_record(
         )
     record = parse(data)
     subjects.check_record(record, model)
-    return record, digest
+    return record
 
 
 def _add_what_ran(table: Table, found: Found, record: TrainingRecord | None) -> None:

@@ -13,7 +13,7 @@ E. `base_models`, F. `run_conclusion`, G. `contents`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -101,7 +101,10 @@ def verify(
     with ExitStack() as stack:
         enter = stack.enter_context
         found = enter(beside.fetched(source, signature, look=look))
-        more = enter(_attached(source, expected)) if attached else beside.Attached()
+        more = beside.Attached()
+        if attached:
+            wanted = expected.source_uri is not None or "builders" in expected.stated
+            more = enter(beside.attached(source, provenance=wanted, vsa=bool(expected.verifiers)))
         evidence = Evidence(
             model=source,
             provenance=(*enter(beside.at_hand(*provenance)), *more.provenance),
@@ -114,8 +117,8 @@ def verify(
         _check_arguments(evidence, expected)
         given = enter(lineage.at_hand(base_models, trust))
         for base in given.values():
-            for wanted in base.policies(expected):
-                _check_arguments(base.evidence, wanted)
+            for policy in base.policies(expected):
+                _check_arguments(base.evidence, policy)
         if copy_to is not None:
             evidence = replace(evidence, copy=enter(_copy(source, copy_to)))
         return _verify(evidence, expected, given, run_conclusion, Means(jobs, executor, progress))
@@ -139,13 +142,8 @@ def _verify(
     verdict = verify_one(evidence, expected, means)
     table = Table(list(verdict.steps))
     # E. The models it starts from.
-    verified = lineage.verify_all(
-        table,
-        verdict,
-        given,
-        base_verdict,
-        required=expected.base_models or bool(expected.base_policies),
-    )
+    required = expected.base_models or bool(expected.base_policies)
+    verified = lineage.verify_all(table, verdict, given, base_verdict, required=required)
     # F. How the run ended.
     if run_conclusion is not None:
         conclusion.examine(table, verdict, run_conclusion)
@@ -155,11 +153,6 @@ def _verify(
     if evidence.copy is not None and verdict.verified:
         evidence.copy.keep()
     return verdict
-
-
-def _attached(model: Source, expected: Expectations) -> AbstractContextManager[beside.Attached]:
-    provenance = expected.source_uri is not None or "builders" in expected.stated
-    return beside.attached(model, provenance=provenance, vsa=bool(expected.verifiers))
 
 
 def _copy(model: Source, copy_to: AnyPath | Copy) -> Copy:

@@ -25,7 +25,7 @@ from slsa_for_models.evidence.github import GITHUB_ISSUER
 from slsa_for_models.evidence.statement import Statement
 from slsa_for_models.evidence.subjects import ModelDigests
 from slsa_for_models.verdict import checks, signers
-from slsa_for_models.verdict.expectations import Expectations, SummaryVerifier
+from slsa_for_models.verdict.expectations import Expectations
 from slsa_for_models.verdict.result import Vouched
 from slsa_for_models.verdict.table import VSA as CLAUSE
 from slsa_for_models.verdict.table import Step, Table
@@ -120,7 +120,7 @@ def examine(
         partial(check_result, said.predicate),
         lambda result: f"PASSED, Build L{result}",
     )
-    if level is None or own.any_refused:
+    if level is None or own.refusal:
         return Summary(path, own.steps, digest)
     certificate = authenticated.certificate
     event = None if certificate is None else certificate_claims(certificate).build_trigger
@@ -157,24 +157,16 @@ def check_verifier(
             expected=", ".join(item.id for item in expected.verifiers) or "none named in a policy",
             found=str(name)[:200],
         )
-    _check_signer(authenticated, trusted, expected)
-    return trusted.id
-
-
-def _check_signer(
-    authenticated: Authenticated, trusted: SummaryVerifier, expected: Expectations
-) -> None:
     if authenticated.certificate is None:
-        key = trusted.public_key
-        fingerprint = None if key is None else envelopes.fingerprint(key)
-        if fingerprint != authenticated.identity:
+        key = envelopes.fingerprint(trusted.public_key) if trusted.public_key else None
+        if key != authenticated.identity:
             raise SignerError(
                 "signed with another key than this verifier's",
                 where=trusted.id,
-                expected=fingerprint or "a keyless signature",
+                expected=key or "a keyless signature",
                 found=authenticated.identity,
             )
-        return
+        return trusted.id
     claims = certificate_claims(authenticated.certificate)
     if trusted.identity is None:
         raise SignerError(
@@ -187,6 +179,7 @@ def _check_signer(
         signers.check_repository(claims, trusted.source_uri, "source_uri of the verifier")
         signers.check_run(claims, expected)
         checks.check_event(expected, claims.build_trigger)
+    return trusted.id
 
 
 def check_resource(predicate: Mapping[str, Any], expected: str | None) -> str:
@@ -241,8 +234,7 @@ def check_age(authenticated: Authenticated, expected: Expectations) -> str:
         SummaryError: It is older, or nobody proves when it was signed.
     """
     signed, allowed = authenticated.signed_at, expected.summary_age or timedelta()
-    age = None if signed is None else datetime.now(timezone.utc) - signed
-    if signed is None or age is None or age > allowed:
+    if signed is None or datetime.now(timezone.utc) - signed > allowed:
         raise SummaryError(
             "the summary is too old" if signed else "nothing proves when the summary was signed",
             where="the signature's time",
@@ -266,8 +258,7 @@ def check_result(predicate: Mapping[str, Any]) -> int:
             expected="PASSED",
             found=str(predicate.get("verificationResult"))[:200],
         )
-    stated = predicate.get("verifiedLevels")
-    texts = [str(item) for item in stated] if isinstance(stated, list) else []
+    texts = predicate.get("verifiedLevels") or []
     levels = [match for item in texts if (match := _LEVEL.fullmatch(item))]
     if len(levels) != 1:
         raise SummaryError(
