@@ -28,6 +28,7 @@ from slsa_for_models.errors import RecordError, ReproductionError
 if TYPE_CHECKING:
     from slsa_for_models.evidence.training_plan import Pin
     from slsa_for_models.evidence.training_record import TrainingRecord
+    from slsa_for_models.verdict.expectations import Expectations
 
 
 _OPTIONS: dict[str, command_line.Row] = {
@@ -73,8 +74,9 @@ def run(args: argparse.Namespace) -> int:
     from slsa_for_models.evidence import training_record
     from slsa_for_models.training.reproduce import reproduce
 
+    expected = expectation_options.expectations(args)
     if args.provenance:
-        sha256 = _by_provenance(args)
+        sha256 = _by_provenance(args, expected)
     elif args.training_record:
         data = read_bounded(args.training_record, training_record.MAX_BYTES)
         said = training_record.parse(data)
@@ -86,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _by_provenance(args: argparse.Namespace) -> str:
+def _by_provenance(args: argparse.Namespace, expected: Expectations) -> str:
     """What a verified provenance says, done again."""
     from slsa_for_models.evidence import training_plan
     from slsa_for_models.training import reproduce
@@ -96,7 +98,7 @@ def _by_provenance(args: argparse.Namespace) -> str:
 
     verdict = verify(
         args.model,
-        expectation_options.expectations(args),
+        expected,
         provenance=args.provenance,
         training_record=args.training_record,
         trust=trust(args),
