@@ -91,10 +91,6 @@ def expected(value: Any) -> Expected:  # noqa: ANN401 - a text or {pattern}, by 
     return Pattern(value["pattern"])
 
 
-def _maybe(value: object) -> Expected | None:
-    return None if value is None else expected(value)
-
-
 def _source(value: object) -> Expected:
     """An exact repository in the form that provenance has; a pattern is taken as it stands."""
     return expectations.source_uri(value) if isinstance(value, str) else expected(value)
@@ -136,7 +132,7 @@ def _builder(entry: Toml) -> Builder:
         id=entry["id"],
         refs=tuple(expected(ref) for ref in entry.get("refs", ())),
         level=level,
-        pipeline=_maybe(entry.get("pipeline")),
+        pipeline=expected(entry["pipeline"]) if "pipeline" in entry else None,
         **who,
     )
 
@@ -178,7 +174,7 @@ def _who(entry: Toml, where: str, *, needed: bool = True) -> dict[str, Any]:
     if "issuer" in entry and "identity" not in entry:
         raise PolicyError("an issuer without an identity says nothing", where=where)
     return {
-        "identity": _maybe(entry.get("identity")),
+        "identity": expected(entry["identity"]) if "identity" in entry else None,
         "issuer": entry.get("issuer"),
         "public_key": read_pem(entry["public_key"])[0] if "public_key" in entry else None,
     }

@@ -54,6 +54,7 @@ def _examine(
     model: ModelDigests,
     expected: Expectations,
 ) -> Accepted | None:
+    """What was accepted, if every step passed; they are added to the table."""
     # 1.1 The envelope: signature, certificate, log entry, time.
     authenticated = table.step(
         label,
@@ -89,7 +90,8 @@ def _examine(
 def _examine_said(
     table: Table, label: str, by: Authenticated, said: Provenance, expected: Expectations
 ) -> Accepted | None:
-    # 1.1 The signer, and what the certificate says of it. 1.4 The builder and its level.
+    """The steps from the signer on: what the statement says, compared."""
+    # 1.1 The signer.
     may_sign = partial(signers.check_provenance_signer, label, by, said, expected)
     signed, accepted = table.step(label, "Signer", f"{SLSA}, 1.1", may_sign), None
     if signed is None:
@@ -112,12 +114,15 @@ def _examine_said(
 def _of_builder(
     table: Table, signed: Signed, said: Provenance, expected: Expectations
 ) -> Accepted | None:
+    """The run and the builder, as the certificate and the statement have them."""
     label, facts = signed.label, signed.facts
+    # 1.1 What the certificate says of the run.
     check = partial(claims.check_claims, facts, said)
     title, compared = "Certificate against predicate", bool(said.claims)
     table.step(label, title, UNFORGEABLE, check, compared=compared)
     check = partial(checks.check_run, expected, facts)
     table.step(label, "Run", POLICY, check, compared=bool(facts))
+    # 1.4 The builder and its level.
     level_of = partial(checks.level_of, provenance=said, facts=facts, labels=expected.runner_labels)
     builder = table.step(
         label,

@@ -205,7 +205,6 @@ def verify_one(evidence: Evidence, expected: Expectations, means: Means) -> Verd
     files, examined = one_provenance.examine_files(evidence.provenance, model, expected, trust)
     # C. A trusted verifier's summary.
     summary = summaries.examine_all(evidence.vsa, model, expected, trust)
-
     found = Found(evidence, model, expected, signature, summary and summary.vouched)
 
     def refusals(chosen: Found) -> int:
