@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from model_signing.errors import UsageError
-from model_signing.safe_files import read_pem
 from model_signing.terminal import command_line
 from slsa_for_models.evidence.github import is_github, names_workflow
 from slsa_for_models.verdict.expectation_table import ROWS
@@ -15,6 +15,9 @@ from slsa_for_models.verdict.expectations import (
     Signer,
     builder_from_option,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _FIELDS: dict[str, command_line.Row] = {
     row.option: (row.value, row.help) for row in ROWS if row.option
@@ -89,7 +92,7 @@ def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
     if args.builder_key is not None and all(map(names_workflow, args.builder_id)):
         raise UsageError("--builder-key: a GitHub workflow signs with its own identity, not a key")
     path = args.builder_key or args.public_key
-    key = None if path is None else read_pem(path)[0]
+    key = None if path is None else _key(path)
     return tuple(builder_from_option(text, key) for text in args.builder_id)
 
 
@@ -103,10 +106,16 @@ def _signer(args: argparse.Namespace) -> Signer | None:
     ):
         raise UsageError("--identity-provider needs --identity, or --builder-id on GitHub")
     if args.public_key is not None:
-        return Signer(public_key=read_pem(args.public_key)[0])
+        return Signer(public_key=_key(args.public_key))
     if args.identity is None:
         return None
     return Signer(identity=args.identity, issuer=args.identity_provider)
+
+
+def _key(path: Path) -> bytes:
+    from model_signing.safe_files import read_pem  # no help needs it
+
+    return read_pem(path)[0]
 
 
 def _key_value(text: str) -> tuple[str, str]:

@@ -227,9 +227,6 @@ def _one_for_each(
 
 
 def _agreement(anchor: Examined, item: Examined) -> tuple[int, int]:
-    pairs = [
-        (mine, its)
-        for mine, its in zip(item.traits, anchor.traits, strict=True)
-        if mine is not None and its is not None
-    ]
-    return sum(mine == its for mine, its in pairs), item.accepted.level if item.accepted else 0
+    pairs = zip(item.traits, anchor.traits, strict=True)
+    alike = sum(mine is not None and mine == its for mine, its in pairs)
+    return alike, item.accepted.level if item.accepted else 0

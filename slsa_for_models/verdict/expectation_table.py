@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 from model_signing.errors import UsageError
-from model_signing.safe_files import read_pem
 from slsa_for_models.errors import PolicyError
 from slsa_for_models.evidence.github import GITHUB_ISSUER, is_github
 from slsa_for_models.evidence.kinds import slsa_generator
@@ -167,6 +166,8 @@ def _verifier(entry: Toml) -> SummaryVerifier:
 
 def _who(entry: Toml, where: str, *, needed: bool = True) -> dict[str, Any]:
     """Who signs, by an identity or by a key: what builders, signers and verifiers share."""
+    from model_signing.safe_files import read_pem  # no help needs it
+
     if "identity" in entry and "public_key" in entry:
         raise PolicyError("identity and public_key exclude each other", where=where)
     if needed and "identity" not in entry and "public_key" not in entry:
