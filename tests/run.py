@@ -10,13 +10,17 @@ library only, on any Python that we support.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +29,9 @@ FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 # Of one test, and of all tests of an environment. Nothing waits for ever.
 TEST_SECONDS, PART_SECONDS = 900, 2 * 3600
 NO_TESTS = 5
+# So many failures of a part may come of a machine that stood still; more are a fault.
+FEW = 3
+PASSED_ALONE = "passed only when run alone:"
 
 
 def main(arguments: list[str]) -> int:
@@ -34,29 +41,43 @@ def main(arguments: list[str]) -> int:
         roles, arguments = tuple(arguments[1].split(",")), arguments[2:]
     total: Counter[str] = Counter()
     problems: list[str] = []
-    for role in roles:
-        if not (chosen := selection(role, arguments)):
-            continue
-        print(f"\n=== tests in the environment '{role}'", flush=True)
-        counted, problem = run(role, chosen)
-        total += counted
-        if problem:
-            problems.append(f"tests in '{role}': {problem}")
+    passed_alone: list[str] = []
+    with contextlib.ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        parts = []
+        for role in roles:
+            options, files = selection(role, arguments)
+            if files and (python := environment(role)):
+                parts.append(Part(role, python, options, files))
+            elif files:
+                problems.append(f"tests in '{role}': the environment could not be built")
+        # All at once: one that waits, or comes to its end, leaves its core to the others.
+        for part in parts:
+            running.callback(part.end)
+            part.start(folder / part.role, captured=part is not parts[0])
+        for part in parts:
+            print(f"\n=== tests in the environment '{part.role}'", flush=True)
+            part.wait()
+        for part in parts:
+            if os.environ.get("GITHUB_ACTIONS") != "true":
+                passed_alone += part.try_again(folder / "alone")
+            total += part.counts
+            if part.problem:
+                problems.append(f"tests in '{part.role}': {part.problem}")
     if not sum(total.values()):
         problems.append("no test ran")
     failed = max(total["failed"] + total["lost"], len(problems) and 1)
     print()
     for problem in problems:
         print(problem)
+    for name in passed_alone:
+        print(f"{PASSED_ALONE} {name}")
     print(f"{total['passed']} passed, {failed} failed, {total['skipped']} skipped", flush=True)
     return 1 if failed else 0
 
 
-def selection(role: str, arguments: list[str]) -> list[str]:
-    """The arguments for the pytest of an environment: options, and the files it has tests in.
-
-    Empty if there are none of those that were asked for.
-    """
+def selection(role: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments for the pytest of an environment: options, and the files it has tests in."""
     framework = role.partition("-")[2]
     paths = [argument for argument in arguments if (ROOT / argument.partition("::")[0]).exists()]
     options = [argument for argument in arguments if argument not in paths]
@@ -66,7 +87,7 @@ def selection(role: str, arguments: list[str]) -> list[str]:
         for name in ([path] if "::" in path or not framework else _files(ROOT / path))
         if not framework or _needs(framework, ROOT / name.partition("::")[0])
     ]
-    return [*options, *chosen] if chosen else []
+    return options, chosen
 
 
 def _files(path: Path) -> list[str]:
@@ -84,51 +105,122 @@ def framework_of(file: Path) -> str:
     return next((name for name in FRAMEWORKS if name in words), "")
 
 
-def run(role: str, arguments: list[str]) -> tuple[Counter[str], str]:
-    """One pytest: its counts, and what is wrong besides."""
+def environment(role: str) -> Path | None:
+    """The Python of an environment, built if there is none yet; nothing if it could not be."""
     builder = [sys.executable, "-I", str(ROOT / "actions/setup/environment.py"), role]
     built = subprocess.run(
         builder, stdout=subprocess.PIPE, text=True, check=False, timeout=PART_SECONDS
     )
-    if built.returncode:
-        return Counter(), "the environment could not be built"
-    python = Path(built.stdout.strip()) / "python"
-    with tempfile.TemporaryDirectory() as folder:
-        tally = Path(folder) / "tally.json"
-        command = [str(python), "-m", "pytest", "-p", "tests.support.tally", "-rs"]
-        command += [f"--timeout={TEST_SECONDS}", "--max-worker-restart=0", *arguments]
-        if role.partition("-")[2]:
+    return None if built.returncode else Path(built.stdout.strip()) / "python"
+
+
+@dataclass
+class Part:
+    """The tests of one environment, run by one pytest.
+
+    Attributes:
+        role: The environment.
+        python: Its Python.
+        options: For pytest.
+        files: What it is to collect.
+        counts: How its tests ended, by word.
+        failures: The tests that failed, by name.
+        problem: What is wrong besides, or nothing.
+    """
+
+    role: str
+    python: Path
+    options: list[str]
+    files: list[str]
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    problem: str = ""
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self, notes: Path, captured: bool) -> None:
+        """Begin; what it prints waits in a file beside its `notes` if it is `captured`."""
+        self._tally, self._log = notes.with_suffix(".json"), notes.with_suffix(".log")
+        self._tally.unlink(missing_ok=True)
+        command = [str(self.python), "-m", "pytest", "-p", "tests.support.tally", "-rs"]
+        command += [f"--timeout={TEST_SECONDS}", "--max-worker-restart=0"]
+        if self.role.partition("-")[2]:
             # A framework's tests compute and do not wait, and each worker imports it first.
-            command.append(f"--maxprocesses={os.cpu_count()}")
-        code = call(command, {**os.environ, "TESTS_TALLY": str(tally)})
-        if not tally.exists():
-            return Counter(), f"pytest ended with {code} and said nothing"
-        counts = json.loads(tally.read_text(encoding="utf-8"))
-    names = counts.pop("names")
-    if names:
-        return Counter(counts), f"{len(names)} tests did not end, such as {names[0]}"
-    if code not in (0, 1, NO_TESTS):
-        return Counter(counts), f"pytest ended with {code}"
-    if code == 1 and not counts["failed"]:
-        return Counter(counts), "pytest failed outside of a test"
-    return Counter(counts), ""
+            command.append(f"--maxprocesses={(os.cpu_count() or 1) // 2 or 1}")
+        with self._log.open("wb") if captured else contextlib.nullcontext() as output:
+            self._process = subprocess.Popen(
+                [*command, *self.options, *self.files],
+                stdout=output,
+                stderr=subprocess.STDOUT if captured else None,
+                cwd=ROOT,
+                env={**os.environ, "TESTS_TALLY": str(self._tally)},
+                start_new_session=True,
+            )
+        self._deadline = time.monotonic() + PART_SECONDS
 
+    def wait(self) -> None:
+        """Print what was captured, as it comes, until the end; then read what it came to."""
+        with self._log.open("rb") if self._log.exists() else io.BytesIO() as captured:
+            code = None
+            while code is None:
+                code = self._code_within(0.2)
+                sys.stdout.buffer.write(captured.read())
+                sys.stdout.flush()
+        if not self._tally.exists():
+            self.problem = f"pytest ended with {code} and said nothing"
+            return
+        told = json.loads(self._tally.read_text(encoding="utf-8"))
+        lost, self.failures, died = (told.pop(name) for name in ("names", "failures", "died"))
+        self.counts = Counter(told)
+        if lost:
+            self.problem = f"{len(lost)} tests did not end, such as {lost[0]}"
+        elif died:
+            self.problem = "a process of pytest died"
+        elif code not in (0, 1, NO_TESTS):
+            self.problem = f"pytest ended with {code}"
+        elif code == 1 and not self.counts["failed"]:
+            self.problem = "pytest failed outside of a test"
 
-def call(command: list[str], variables: dict[str, str]) -> int:
-    """The exit code of a command, which is ended with all that it started when time is up."""
-    process = subprocess.Popen(command, cwd=ROOT, env=variables, start_new_session=True)
-    try:
-        return process.wait(PART_SECONDS)
-    except subprocess.TimeoutExpired:
-        print(f"\nended after {PART_SECONDS} seconds", flush=True)
-        return -signal.SIGTERM
-    finally:  # also when this process is told to end
-        if process.poll() is None:
+    def try_again(self, notes: Path) -> list[str]:
+        """Run the few tests that failed once more, alone; the names of those that pass."""
+        few = 0 < len(self.failures) == self.counts["failed"] <= FEW
+        if self.problem or not few:
+            return []
+        print(f"\n=== once more, alone, in the environment '{self.role}'", flush=True)
+        alone = Part(
+            self.role, self.python, [*self.options, "-vv", "-rA", "-n", "0"], self.failures
+        )
+        try:
+            alone.start(notes, captured=False)
+            alone.wait()
+        finally:
+            alone.end()
+        if alone.problem or alone.counts["passed"] + len(alone.failures) != len(self.failures):
+            return []
+        passed = [name for name in self.failures if name not in alone.failures]
+        self.counts["failed"] -= len(passed)
+        self.counts["passed"] += len(passed)
+        return passed
+
+    def end(self) -> None:
+        """End it with all that it started; also when this process is told to end."""
+        if self._process and self._process.poll() is None:
             if os.name == "nt":
-                process.kill()
+                self._process.kill()
             else:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(60)
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(60)
+
+    def _code_within(self, seconds: float) -> int | None:
+        """The code that it ends with, or nothing if it has not ended yet."""
+        assert self._process
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() < self._deadline:
+                return None
+            print(f"\nended after {PART_SECONDS} seconds", flush=True)
+            self.end()
+            return -signal.SIGTERM
 
 
 def _ended(number: int, _: object) -> None:

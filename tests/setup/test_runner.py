@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.run import FRAMEWORKS, selection
+from tests.support.limits import limited, until
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST_LINE = re.compile(r"(\d+) passed, (\d+) failed, (\d+) skipped")
 PASSES = "def test_passes():\n    pass\n"
+FAILS = "def test_fails():\n    assert not 'ever'\n"
 
 
 @pytest.fixture
@@ -30,13 +34,14 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def run(root: Path, *arguments: str) -> tuple[int, tuple[int, ...], str]:
+def run(root: Path, *arguments: str, github: str = "") -> tuple[int, tuple[int, ...], str]:
     """Exit code, the counts of the last line, and all that was printed."""
     done = subprocess.run(
         [sys.executable, "-I", root / "tests/run.py", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env={**os.environ, "GITHUB_ACTIONS": github},
         timeout=120,
         check=False,
     )
@@ -50,7 +55,11 @@ def test_the_last_line_counts_all_environments(checkout: Path) -> None:
     (checkout / "tests/test_a.py").write_text(PASSES + skips)
     (checkout / "tests/test_pytorch.py").write_text(PASSES)
     # No conftest.py here, so the file of PyTorch is also collected among the others.
-    assert run(checkout)[:2] == (0, (3, 0, 1))
+    code, counts, printed = run(checkout)
+    assert (code, counts) == (0, (3, 0, 1))
+    # They run at once, and each is printed whole, in their order.
+    said = [printed.index(words) for words in ("'dev'", "2 passed", "'test-pytorch'", "1 passed")]
+    assert said == sorted(said), printed
 
 
 def test_a_failure_is_counted_with_its_teardown_once(checkout: Path) -> None:
@@ -69,6 +78,86 @@ def test_a_process_that_dies_is_a_failure_at_once(checkout: Path, workers: tuple
     (checkout / "tests/test_b.py").write_text(PASSES)
     code, (_, failed, _), printed = run(checkout, *workers)
     assert (code, failed > 0) == (1, True), printed
+
+
+# Fails the first time, as on a machine that stands still for a second; then `{then}`.
+CASES = ["a", "b c::d[e]"]
+SHAKY = f"""
+import pathlib, pytest
+
+@pytest.mark.parametrize("case", {CASES})
+def test_shaky(case):
+    mark = pathlib.Path(__file__).with_suffix("." + case[:1])
+    if not mark.exists():
+        mark.touch()
+        pytest.fail("the first time")
+    {{then}}
+"""
+
+
+def test_a_few_failures_run_again_alone_and_are_named(checkout: Path) -> None:
+    (checkout / "tests/test_a.py").write_text(SHAKY.format(then="print('in full')"))
+    (checkout / "tests/test_b.py").write_text(FAILS)
+    code, counts, printed = run(checkout, "-n", "2", "--dist", "loadscope")
+    assert (code, counts) == (1, (2, 1, 0)), printed
+    assert "in full" in printed
+    named = [f"passed only when run alone: tests/test_a.py::test_shaky[{case}]" for case in CASES]
+    assert printed.splitlines()[-3:-1] == named
+    (checkout / "tests/test_a.a").unlink()
+    code, counts, printed = run(checkout, "tests/test_a.py")
+    assert (code, counts) == (0, (2, 0, 0)), printed
+    assert printed.splitlines()[-2] == named[0]
+
+
+DIES = """
+def test_dies():
+    mark = pathlib.Path(__file__).with_suffix(".died")
+    if not mark.exists():
+        mark.touch()
+        import os
+        os._exit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "github", "then", "others"),
+    [
+        ((), "true", "pass", ""),
+        ((), "", "pytest.skip('now')", ""),
+        ((), "", "import os; os._exit(0)", ""),
+        ((), "", "pass", "\n\n" + FAILS + FAILS.replace("fails", "fails_too")),
+        (("-n", "1"), "", "pass", DIES),
+    ],
+    ids=["on GitHub", "skips", "ends", "too many", "a death"],
+)
+def test_what_did_not_pass_alone_has_failed(
+    checkout: Path, workers: tuple[str, ...], github: str, then: str, others: str
+) -> None:
+    (checkout / "tests/test_a.py").write_text(SHAKY.format(then=then) + others)
+    code, (passed, failed, _), printed = run(checkout, *workers, github=github)
+    assert (code, passed, failed >= 2) == (1, 0, True), printed
+    assert "passed only" not in printed
+
+
+def test_whoever_ends_the_runner_ends_all(checkout: Path, tmp_path: Path) -> None:
+    hangs = f"""
+import os, pathlib, time
+
+def test_hangs():
+    mark = pathlib.Path({str(tmp_path)!r}) / f"{{os.getpid()}}.pid"
+    mark.touch()
+    time.sleep(3600)
+"""
+    (checkout / "tests/test_pytorch.py").write_text(hangs)
+    command = [sys.executable, "-I", checkout / "tests/run.py"]
+    with limited(subprocess.Popen(command, stdout=subprocess.DEVNULL), 200) as process:
+        until(lambda: len(list(tmp_path.glob("*.pid"))) == 2 or None, "two tests", 120)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        assert process.returncode == 128 + signal.SIGTERM
+    for mark in tmp_path.glob("*.pid"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(mark.stem), 0)
 
 
 def test_a_test_that_hangs_is_ended(checkout: Path) -> None:
@@ -121,7 +210,7 @@ def test_every_file_is_for_one_environment_and_none_skips_itself_for_a_framework
 
 def test_arguments_are_for_the_environments_that_have_such_tests() -> None:
     safety = "tests/slsa_for_models/models/test_safety_tensorflow.py"
-    assert selection("test-tensorflow", ["-x", safety]) == ["-x", str(ROOT / safety)]
-    assert selection("test-pytorch", ["-x", safety]) == []
-    assert selection("dev", ["-k", "word"]) == ["-k", "word", "tests"]
-    assert "tests/docs" not in " ".join(selection("test-pytorch", []))
+    assert selection("test-tensorflow", ["-x", safety]) == (["-x"], [str(ROOT / safety)])
+    assert selection("test-pytorch", ["-x", safety])[1] == []
+    assert selection("dev", ["-k", "word"]) == (["-k", "word"], ["tests"])
+    assert "tests/docs" not in " ".join(selection("test-pytorch", [])[1])

@@ -21,6 +21,8 @@ class Tally:
         self.target = target
         self.collected: set[str] = set()
         self.ended: dict[str, str] = {}
+        self.failures: set[str] = set()
+        self.died = False
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.collected |= {item.nodeid for item in session.items}
@@ -29,6 +31,10 @@ class Tally:
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         self.collected |= set(ids)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        self.died = self.died or bool(error)
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed or report.skipped:  # a module that cannot be imported, or skips itself
             self._end(report.nodeid, report.outcome)
@@ -36,12 +42,15 @@ class Tally:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or not report.passed:
             self._end(report.nodeid, report.outcome)
+        if report.failed:
+            self.failures.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
         words = [*self.ended.values(), *("lost" for _ in self.collected - self.ended.keys())]
         counts = {word: words.count(word) for word in ("passed", "failed", "skipped", "lost")}
         lost = sorted(self.collected - self.ended.keys())
-        self.target.write_text(json.dumps({**counts, "names": lost}), encoding="utf-8")
+        told = {**counts, "names": lost, "failures": sorted(self.failures), "died": self.died}
+        self.target.write_text(json.dumps(told), encoding="utf-8")
 
     def _end(self, name: str, outcome: str) -> None:
         if self.ended.get(name) != "failed":  # also not by a teardown
