@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
             part.start(folder / part.role, captured=part is not parts[0])
         for part in parts:
             print(f"\n=== tests in the environment '{part.role}'", flush=True)
-            part.wait()
+            part.finish()
         for part in parts:
             if os.environ.get("GITHUB_ACTIONS") != "true":
                 passed_alone += part.try_again(folder / "alone")
@@ -157,7 +157,7 @@ class Part:
             )
         self._deadline = time.monotonic() + PART_SECONDS
 
-    def wait(self) -> None:
+    def finish(self) -> None:
         """Print what was captured, as it comes, until the end; then read what it came to."""
         with self._log.open("rb") if self._log.exists() else io.BytesIO() as captured:
             code = None
@@ -191,7 +191,7 @@ class Part:
         )
         try:
             alone.start(notes, captured=False)
-            alone.wait()
+            alone.finish()
         finally:
             alone.end()
         if alone.problem or alone.counts["passed"] + len(alone.failures) != len(self.failures):

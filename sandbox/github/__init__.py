@@ -41,6 +41,8 @@ GENERATOR = Source(
     original=STAND_INS / "slsa-framework/slsa-github-generator",
     copy=Path(),
 )
+# act copies all of a repository for every step that uses an action of it.
+NOT_FOR_ACT = shutil.ignore_patterns(".git", "tests", "docs", "bench", "sandbox")
 WORST_FIRST = ("failure", "cancelled", "success", "skipped")
 
 
@@ -225,7 +227,7 @@ def _sources(repositories: Sequence[Repository], scratch: Path) -> list[Source]:
         original, copy = folder / "original", folder / "copy"
         folder.mkdir(parents=True)
         commit = snapshot(repository.path, original)
-        shutil.copytree(original, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+        shutil.copytree(original, copy, symlinks=True, ignore=NOT_FOR_ACT)
         sources.append(
             Source(
                 repository.name,
