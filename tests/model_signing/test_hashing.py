@@ -326,6 +326,7 @@ def test_shards_too_small_for_the_model_are_refused(tmp_path: Path) -> None:
         build(tmp_path, how(shard_size=1))
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("algorithm", ["sha256", "blake3"])
 def test_memory_does_not_grow_with_the_model(tmp_path: Path, algorithm: str) -> None:

@@ -372,6 +372,7 @@ def test_an_expired_certificate_of_the_public_suite() -> None:
     assert "2020-01-02" in (refusal.value.expected or "")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # cryptography's remarks
 def test_mutated_certificates_are_refused() -> None:
     """Bits of leaf and intermediate flipped, 3,000 of about 5,300."""

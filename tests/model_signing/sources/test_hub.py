@@ -87,6 +87,7 @@ def test_verified_files_are_opened_from_the_hub(hub: Hub, tmp_path: Path) -> Non
             assert file.read() == FILES[name]
 
 
+@pytest.mark.slow
 def test_what_its_own_client_downloads_is_what_is_verified(hub: Hub, tmp_path: Path) -> None:
     model_signing.sign(ADDRESS, tmp_path / "model.sig", SIGN)
     (tmp_path / "key.pub").write_bytes(public_pem(KEY))

@@ -25,7 +25,11 @@ def pointer(data: bytes) -> bytes:
     return POINTER.format(sha256(data).hexdigest(), len(data)).encode()
 
 
-@pytest.mark.parametrize("many", [False, True], ids=["few files", "many files"])
+@pytest.mark.parametrize(
+    "many",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["few files", "many files"],
+)
 def test_a_pointer_of_git_lfs_is_named(model: Path, signature: Path, many: bool) -> None:
     for index in range(1001 if many else 0):
         (model / f"{index}.txt").write_text("a small file")

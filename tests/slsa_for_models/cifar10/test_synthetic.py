@@ -50,6 +50,7 @@ def test_smaller_set_is_the_beginning_of_a_larger_one():
     assert large.startswith(small)
 
 
+@pytest.mark.slow
 def test_least_squares_learns_next_to_nothing(tmp_path: Path):
     """What a linear model gets is not worth a network; those get above 80 % (test_pytorch)."""
     data = dataset.load_folder(dataset.made_up(1000, 500, 0, tmp_path))

@@ -316,6 +316,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_long_lines_fold_at_a_terminals_width(workshop: Workshop) -> None:
     pty = pytest.importorskip("pty", reason="not tested: this system has no pseudo-terminals")
     fcntl, termios = (pytest.importorskip(name) for name in ("fcntl", "termios"))
@@ -344,6 +345,7 @@ def test_long_lines_fold_at_a_terminals_width(workshop: Workshop) -> None:
     assert any(f"{TRAIN}@{REF}" in line for line in lines)  # in one piece
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [(), ("--no-progress",)])
 def test_progress_is_drawn_on_a_terminal(workshop: Workshop, given: tuple[str, ...]) -> None:
     pty = pytest.importorskip("pty", reason="not tested: this system has no pseudo-terminals")

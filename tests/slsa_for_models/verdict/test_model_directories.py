@@ -91,6 +91,7 @@ def test_files_listed_without_a_root_have_to_be_all(workshop: Workshop) -> None:
         assert workshop.verify(model, "--provenance", data, *EXPECTED)[0] == code
 
 
+@pytest.mark.slow
 def test_above_a_thousand_files_the_signed_list_is_the_subject(workshop: Workshop) -> None:
     model = workshop.directory(files=1_001)
     about = subjects.of_model(subjects.measure(model))

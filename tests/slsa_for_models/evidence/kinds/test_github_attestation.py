@@ -50,6 +50,7 @@ def test_not_by_sign_yml_whose_callers_may_hold_its_token(workshop: Workshop) ->
     assert (code, refusals(verdict), verdict["slsaBuildLevel"]) == (0, [], 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alone", [True, False], ids=["signature alone", "provenance"])
 def test_what_the_certificate_knows_of_the_run(workshop: Workshop, alone: bool) -> None:
     model = workshop.model()
