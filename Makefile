@@ -59,7 +59,7 @@ services: ## Build the real Sigstore, cosign, a registry and Kyverno, once (SERV
 
 .PHONY: test-services
 test-services: ## Run the tests of all that meets Sigstore on the real services (needs Go)
-	@$(MAKE) services >/dev/null; $(tests) --roles dev $(parallel) --sigstore=real $(ARGS)
+	@$(MAKE) services >/dev/null; exec $(tests) --roles dev $(parallel) --sigstore=real $(ARGS)
 
 .PHONY: lint
 lint: ## Check style, types, workflows and actions
