@@ -162,13 +162,15 @@ def _of_a_model(
 
 
 def _try(table: Table, check: Callable[[], T]) -> T | None:
-    """Of several, which need not all hold: those that do."""
+    """What a check returns; None where it refuses, as one of several may."""
     return table.step("", _TITLE, OMS, check, lambda _: "")
 
 
 def _may_sign(
     table: Table, label: str, one: Authenticated, expected: Expectations
 ) -> Signed | None:
+    """Who signed, if they may; else the table has why not."""
+
     def check() -> Signed:
         signed = signers.check_model_signer(label, one, expected)
         if signed.facts:
