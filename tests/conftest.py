@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -97,14 +98,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     elsewhere = [item for item in items if not (_framework(item) == HERE and _meets(item, real))]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = sorted(
-        (item for item in items if item not in elsewhere),
-        key=lambda item: not any(item.path.is_relative_to(ROOT / "tests" / part) for part in LONG),
+        (item for item in items if item not in elsewhere), key=lambda item: not _is_long(item.path)
     )
+
+
+@cache
+def _is_long(path: Path) -> bool:
+    return any(path.is_relative_to(ROOT / "tests" / part) for part in LONG)
+
+
+@cache
+def _only_real(path: Path) -> bool:
+    return path.is_relative_to(ROOT / "tests/services")
 
 
 def _meets(item: pytest.Item, real: bool) -> bool:
     """With the real services run those of `tests/services`, and those that are marked; else all."""
-    only_real = item.path.is_relative_to(ROOT / "tests/services")
+    only_real = _only_real(item.path)
     return only_real or item.get_closest_marker("services") is not None if real else not only_real
 
 

@@ -93,7 +93,7 @@ def test_encrypted_keys(form: serialization.PrivateFormat) -> None:
 
 WRONG_KEYS: dict[str, Any] = {
     "Ed25519": ed25519.Ed25519PrivateKey.generate(),
-    "RSA": rsa.generate_private_key(65537, 2048),
+    "RSA": rsa.generate_private_key(65537, 1024),
     "secp256k1": ec.generate_private_key(ec.SECP256K1()),
     "P-224": ec.generate_private_key(ec.SECP224R1()),
 }

@@ -16,7 +16,7 @@ from tests.support import training_runs as runs
 
 
 def test_command_trains_a_model_that_works(tmp_path: Path):
-    images = ("--dataset=synthetic", "--train-images=3000", "--test-images=300", "--threads=1")
+    images = ("--dataset=synthetic", "--train-images=2000", "--test-images=300", "--threads=1")
     done = runs.run_cli(
         "train", "tensorflow_model.keras", *images, "--output-dir", tmp_path / "out"
     )
@@ -34,7 +34,7 @@ def test_command_trains_a_model_that_works(tmp_path: Path):
         "a linear model gets less than 0.3 (test_synthetic)"
     )
     # The model as Keras alone sees it is as good as the record says.
-    test = dataset.load_folder(dataset.made_up(3000, 300, 0, tmp_path / "images")).test
+    test = dataset.load_folder(dataset.made_up(2000, 300, 0, tmp_path / "images")).test
     pixels = test.images.transpose(0, 2, 3, 1)
     guesses = keras.saving.load_model(model).predict(pixels, verbose=0).argmax(1)
     assert (guesses == test.labels).mean() == pytest.approx(told.metrics["test_accuracy"], abs=0.01)
