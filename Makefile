@@ -13,8 +13,8 @@ OUTPUT ?= out
 SIGSTORE ?= stand-in
 # Of those that `make services` builds, the ones that are wanted; none: all.
 SERVICES ?=
-# On two cores: many tests wait for a server or a limit, the others use a core or both.
-WORKERS ?= 4
+# On two cores: many tests wait for a server or a limit, and one worker is at each framework meanwhile.
+WORKERS ?= 3
 parallel = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Settings of Python's are not for what runs here; -I keeps them from the first process, too.
