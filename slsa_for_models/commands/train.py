@@ -294,7 +294,7 @@ def _recipe(args: argparse.Namespace) -> tuple[Plan, Machine]:
     row = formats.find(args.words[0])
     check_data_options(args)
     training.check_output(args.output_dir, row.name)
-    formats.framework(row)
+    formats.check_installed(row)
     pins, at_hand = images(args, say)
     is_synthetic = args.dataset == "synthetic"
     parameters = {

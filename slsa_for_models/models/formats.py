@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,7 @@ FOLDER = Format(
 """The layout of models on Hugging Face: loaded, never trained here."""
 
 LOADED = {**FORMATS, FOLDER.name: FOLDER}
+_MODULES = {"pytorch": "torch", "tensorflow": "tensorflow"}
 
 
 def find(name: str, known: Mapping[str, Format] = FORMATS) -> Format:
@@ -173,8 +174,23 @@ def framework(format: Format, package: str = __package__) -> ModuleType:
     try:
         return importlib.import_module(f"{package}.{format.framework}")
     except ImportError as error:
-        raise DependencyError(
-            f"{format.name} needs a package that is not installed",
-            found=str(error),
-            fix=f"pip install 'model-transparency[{format.framework}]'",
-        ) from error
+        raise _missing(format, str(error)) from error
+
+
+def check_installed(format: Format) -> None:
+    """Refuse a format whose framework is not there, without the seconds that importing it takes.
+
+    Raises:
+        DependencyError: The framework is not installed.
+    """
+    module = _MODULES[format.framework]
+    if importlib.util.find_spec(module) is None:
+        raise _missing(format, f"No module named '{module}'")
+
+
+def _missing(format: Format, found: str) -> DependencyError:
+    return DependencyError(
+        f"{format.name} needs a package that is not installed",
+        found=found,
+        fix=f"pip install 'model-transparency[{format.framework}]'",
+    )

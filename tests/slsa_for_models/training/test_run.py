@@ -133,6 +133,19 @@ def test_inputs_that_are_refused(
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "framework"),
+    [("pytorch_model.onnx", "pytorch"), ("tensorflow_model.keras", "tensorflow")],
+)
+def test_a_framework_that_is_not_there_is_named_before_any_data_is_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, framework: str
+) -> None:
+    assert cli.main(["train", name, "--output-dir", str(tmp_path / "o")]) == 1
+    error = capsys.readouterr().err
+    assert f"{name} needs a package that is not installed" in error
+    assert f"pip install 'model-transparency[{framework}]'" in error
+
+
 # What comes of it ---------------------------------------------------------------------------------
 
 
