@@ -43,6 +43,7 @@ _TINY = 16 << 10
 _STEP = 1 << 20  # of costs; then a thread looks at what the others do
 _LARGE = 64 << 20
 _AHEAD = 256  # batches that an executor has at a time
+_HEARD = 0.5  # seconds until a signal is heard that came just before a wait
 
 
 class Range(NamedTuple):
@@ -378,7 +379,9 @@ class _Crew:
                     started.append(thread)
             self._work()
             for thread in started:
-                thread.join()
+                # Ctrl-C ends no wait that begins just after it: it is heard when that one ends.
+                while thread.is_alive():
+                    thread.join(_HEARD)
         except BaseException as error:  # Ctrl-C
             self._failure = error
         finally:
