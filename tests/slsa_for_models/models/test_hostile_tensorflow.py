@@ -42,7 +42,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def refuse(model: Path, message: str, seconds: float = 60) -> UnsafeModelError:
+def refuse(model: Path, message: str, seconds: float = 180) -> UnsafeModelError:
     """Loading is refused in time, and nothing is written."""
     before, start = sorted(model.parent.rglob("*")), time.monotonic()
     with pytest.raises(UnsafeModelError, match=message) as refused:
