@@ -2,9 +2,13 @@
 
 usage: python bench/elsewhere.py [--gigabytes N] [--files N] [--rounds N]
 
-Both are whole processes, run by turns, so that what else the machine does meets both; medians of
+All are whole processes, run by turns, so that what else the machine does meets all; medians of
 wall time, processor time (also of the server, which shares the cores) and the most memory. The
 server only sends files; with more cores than two, the hash is the limit.
+
+Of one file there are two more rows, for what can be had here at most: `client` hashes what the
+bucket's client gives as it gives it, without a second request or a copy; `socket` is no client at
+all, but a thread that receives whole megabytes, beside one that hashes them.
 """
 
 from __future__ import annotations
@@ -13,86 +17,122 @@ import argparse
 import json
 import os
 import re
+import socketserver
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 GB = 10**9
 ETAG = '"1"'
 DATE = "Sat, 28 Nov 2026 22:00:00 GMT"
-HASH = """
-import json, resource, sys, time, model_signing
+BEGIN = """
+import hashlib, json, os, queue, resource, socket, sys, threading, time
 began = time.monotonic()
+"""
+OURS = """
+import model_signing
 digest = model_signing.digest(sys.argv[1])
+"""
+CLIENT = """
+import obstore
+store = obstore.store.from_url("s3://bench", client_options={"allow_http": True})
+state = hashlib.sha256()
+for piece in obstore.get(store, "model/0.bin").stream(64 << 10):
+    state.update(piece)
+digest = hashlib.sha256(state.digest()).hexdigest()
+"""
+SOCKET = """
+address = os.environ["AWS_ENDPOINT_URL"].rpartition("/")[2].split(":")
+line = socket.create_connection(address)
+line.sendall(b"GET /bench/model/0.bin HTTP/1.1\\r\\n\\r\\n")
+head = b""
+while not head.endswith(b"\\r\\n\\r\\n"):
+    head += line.recv(1)
+left, free, full = int(head.partition(b"Length: ")[2].split()[0]), queue.Queue(), queue.Queue()
+for _ in range(4):
+    free.put(memoryview(bytearray(1 << 20)))
+def receive():
+    global left
+    while left:
+        room = free.get()
+        left -= (count := line.recv_into(room[:left], 0, socket.MSG_WAITALL))
+        full.put((room, count))
+    full.put((b"", 0))
+threading.Thread(target=receive).start()
+state = hashlib.sha256()
+while (found := full.get())[1]:
+    state.update(found[0][:found[1]])
+    free.put(found[0])
+digest = hashlib.sha256(state.digest()).hexdigest()
+"""
+END = """
 wall, used = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF)
 cpu = used.ru_utime + used.ru_stime
 print(json.dumps({"digest": digest, "wall": wall, "cpu": cpu, "MiB": used.ru_maxrss / 1024}))
 """
 
 
-class Bucket(BaseHTTPRequestHandler):
-    """Files of one folder, as S3 lists and sends them."""
+class Bucket(socketserver.StreamRequestHandler):
+    """Files of one folder, as S3 lists and sends them; the less it does, the more is measured."""
 
-    protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     folder: Path
 
-    def do_HEAD(self) -> None:
-        """Whether there is such an object."""
-        self.do_GET()
+    def handle(self) -> None:
+        """Answers until nobody asks."""
+        while request := self.rfile.readline().decode():
+            headers = "".join(iter(lambda: self.rfile.readline().decode(), "\r\n"))
+            method, path, _ = request.split()
+            asked = re.search(r"(?im)^range: bytes=(\d+)-(\d+)\r$", headers)
+            self._answer(method, path, asked)
 
-    def do_GET(self) -> None:
+    def _answer(self, method: str, path: str, asked: re.Match[str] | None) -> None:
         """A listing, or a range of an object."""
-        path = self.folder / self.path.rpartition("/")[2]
-        if "list-type=2" in self.path:
+        file = self.folder / path.rpartition("/")[2]
+        if "list-type=2" in path:
             items = "".join(
                 f"<Contents><Key>model/{one.name}</Key><Size>{one.stat().st_size}</Size>"
                 f"<ETag>{ETAG}</ETag><LastModified>2026-11-28T22:00:00.000Z</LastModified></Contents>"
                 for one in sorted(self.folder.iterdir())
             )
-            listing = f"<IsTruncated>false</IsTruncated>{items}"
-            self._head(200, len(listing) + 37)
-            self.wfile.write(f"<ListBucketResult>{listing}</ListBucketResult>".encode())
-        elif not path.is_file():
-            self._head(404, 0)
+            items = f"<IsTruncated>false</IsTruncated>{items}"
+            listing = f"<ListBucketResult>{items}</ListBucketResult>"
+            self._head("200 OK", len(listing))
+            self.wfile.write(listing.encode())
+        elif not file.is_file():
+            self._head("404 Not Found", 0)
         else:
-            size = path.stat().st_size
-            asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            size = file.stat().st_size
             start, stop = (int(asked[1]), int(asked[2]) + 1) if asked else (0, size)
-            self._head(206 if asked else 200, stop - start, f"bytes {start}-{stop - 1}/{size}")
-            if self.command == "GET":
-                self._send(path, start, stop)
+            status = "206 Partial Content" if asked else "200 OK"
+            self._head(status, stop - start, f"bytes {start}-{stop - 1}/{size}")
+            if method == "GET":
+                self._send(file, start, stop)
 
-    def _head(self, status: int, length: int, content_range: str = "") -> None:
-        self.send_response(status)
-        headers = {"Content-Length": length, "ETag": ETAG, "Last-Modified": DATE}
-        for name, value in {**headers, "Content-Range": content_range}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        self.wfile.flush()
+    def _head(self, status: str, length: int, content_range: str = "") -> None:
+        self.wfile.write(
+            f"HTTP/1.1 {status}\r\nContent-Length: {length}\r\nETag: {ETAG}\r\n"
+            f"Last-Modified: {DATE}\r\nContent-Range: {content_range}\r\n\r\n".encode()
+        )
 
     def _send(self, path: Path, start: int, stop: int) -> None:
         with path.open("rb") as file:
             while start < stop:
                 start += os.sendfile(self.connection.fileno(), file.fileno(), start, stop - start)
 
-    def log_message(self, format: str, *arguments: object) -> None:
-        """Says nothing."""
-
 
 def serve(folder: Path) -> None:
     """Serves until standard input ends; prints the port."""
     Bucket.folder = folder
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Bucket)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(server.server_port, flush=True)
+    print(server.server_address[1], flush=True)
     sys.stdin.read()
 
 
@@ -110,10 +150,10 @@ def bucket(folder: Path):  # noqa: ANN201
             server.stdin.close()
 
 
-def hashed(address: str, variables: dict[str, str]) -> dict[str, float]:
+def hashed(script: str, address: str, variables: dict[str, str]) -> dict[str, float]:
     """One process that hashes a model."""
     environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", HASH, address]
+    command = [sys.executable, "-c", BEGIN + script + END, address]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return json.loads(run.stdout)
 
@@ -126,14 +166,18 @@ def cpu_of(process: subprocess.Popen) -> float:
 
 def measure(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Medians by place."""
-    runs: dict[str, list[dict[str, float]]] = {"here": [], "bucket": []}
+    there = {"bucket": OURS}
+    if len(list(folder.iterdir())) == 1:
+        there |= {"client": CLIENT, "socket": SOCKET}
+    runs: dict[str, list[dict[str, float]]] = {"here": [], **{place: [] for place in there}}
     with bucket(folder) as (server, variables):
-        hashed(str(folder), {})  # into the page cache
+        hashed(OURS, str(folder), {})  # into the page cache
         for _ in range(rounds):
-            runs["here"].append(hashed(str(folder), {}))
-            before = cpu_of(server)
-            runs["bucket"].append(hashed("s3://bench/model", variables))
-            runs["bucket"][-1]["server"] = cpu_of(server) - before
+            runs["here"].append(hashed(OURS, str(folder), {}))
+            for place, script in there.items():
+                before = cpu_of(server)
+                runs[place].append(hashed(script, "s3://bench/model", variables))
+                runs[place][-1]["server"] = cpu_of(server) - before
     if len({run["digest"] for found in runs.values() for run in found}) != 1:
         raise SystemExit("the digests differ")
     names = ("wall", "cpu", "server", "MiB")
@@ -164,8 +208,9 @@ def main() -> None:
     print(f"{args.gigabytes:g} GB in {args.files} file(s), {os.cpu_count()} cores, seconds")
     for place, row in found.items():
         print(f"{place:8}" + "".join(f"  {name} {value:7.2f}" for name, value in row.items()))
-    here, there = found["here"]["wall"], found["bucket"]["wall"]
-    print(f"at {here / there:.0%} of the speed of files here")
+    here = found.pop("here")["wall"]
+    for place, row in found.items():
+        print(f"{place}: at {here / row['wall']:.0%} of the speed of files here")
 
 
 if __name__ == "__main__":
