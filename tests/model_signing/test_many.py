@@ -320,6 +320,7 @@ import errno, os, sys, threading
 from model_signing.cli import main
 from model_signing.terminal import many
 many._IN_A_PIPE = 7  # fewer than there are models
+many._READ_AT_ONCE = 100  # less than a line
 allowed, fork, first, start = [None] * {allowed}, os.fork, os.getpid(), threading.Thread.start
 def only_in_the_first(thread):
     if os.getpid() != first:
