@@ -70,8 +70,13 @@ def software(
 def load_public_key(source: Pem) -> ec.EllipticCurvePublicKey:
     """Reads a public key; a `FileError` if it is none."""
     pem, where = read_pem(source)
+    return supported(parsed(pem, where), where)
+
+
+def parsed(pem: bytes, where: str | None) -> PublicKeyTypes:
+    """A public key of any kind, which was read from `where`; a `FileError` if it is none."""
     try:
-        return supported(serialization.load_pem_public_key(pem), where)
+        return serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
         private = b"PRIVATE KEY" in pem
         raise FileError(

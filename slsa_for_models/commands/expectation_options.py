@@ -92,7 +92,7 @@ def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
     if args.builder_key is not None and all(map(names_workflow, args.builder_id)):
         raise UsageError("--builder-key: a GitHub workflow signs with its own identity, not a key")
     path = args.builder_key or args.public_key
-    key = None if path is None else _key(path)
+    key = _key(path) if path and args.builder_id else None
     return tuple(builder_from_option(text, key) for text in args.builder_id)
 
 
@@ -113,9 +113,9 @@ def _signer(args: argparse.Namespace) -> Signer | None:
 
 
 def _key(path: Path) -> bytes:
-    from model_signing.safe_files import read_pem  # no help needs it
+    from slsa_for_models.evidence.envelopes import read_key  # no help needs it
 
-    return read_pem(path)[0]
+    return read_key(path)
 
 
 def _key_value(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import tempfile
 from functools import partial
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.provenance:
         sha256 = _by_provenance(args, expected)
     elif args.training_record:
+        _check_nothing_expected(args)
         data = read_bounded(args.training_record, training_record.MAX_BYTES)
         said = training_record.parse(data)
         confined = not args.unconfined
@@ -88,12 +90,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_nothing_expected(args: argparse.Namespace) -> None:
+    """A record alone is nobody's word: it is repeated, and compared with nothing else."""
+    for option in expectation_options.OPTIONS:
+        if getattr(args, command_line.attribute(option)):
+            raise UsageError(
+                f"{option} is of verified provenance",
+                expected="--provenance",
+                found="--training-record alone",
+            )
+
+
 def _by_provenance(args: argparse.Namespace, expected: Expectations) -> str:
     """What a verified provenance says, done again."""
     from slsa_for_models.evidence import training_plan
     from slsa_for_models.training import reproduce
     from slsa_for_models.training.inputs import AtHand
     from slsa_for_models.training.run import Machine
+    from slsa_for_models.verdict.run_conclusion import GitHubApi
     from slsa_for_models.verdict.verification import verify
 
     verdict = verify(
@@ -102,6 +116,7 @@ def _by_provenance(args: argparse.Namespace, expected: Expectations) -> str:
         provenance=args.provenance,
         training_record=args.training_record,
         trust=trust(args),
+        run_conclusion=GitHubApi.from_environment(os.environ) if args.run_conclusion else None,
     ).require()
     said = verdict.record
     found = [one.provenance for one in verdict.accepted if one.provenance.kind.trains]

@@ -25,7 +25,6 @@ from model_signing.errors import (
     BundleError,
     CertificateError,
     Error,
-    FileError,
     LogError,
     SignatureError,
 )
@@ -33,7 +32,7 @@ from model_signing.methods import Authenticated, keys, sigstore
 from model_signing.methods.fulcio import certificate_claims
 from model_signing.methods.sigstore_trust import SigstoreTrust
 from model_signing.oms import bundle, strict_json
-from model_signing.safe_files import read_bounded
+from model_signing.safe_files import read_bounded, read_pem
 from slsa_for_models.errors import UnsupportedError
 from slsa_for_models.evidence import statement
 
@@ -362,6 +361,18 @@ def _name_instance(error: Error, data: bytes) -> None:
         error.fix = fix
 
 
+def read_key(path: Path) -> bytes:
+    """A file with a public key, in PEM, before anything is compared with it.
+
+    Raises:
+        FileError: It cannot be read, or holds no public key of a supported type.
+        BundleError: It is too large.
+    """
+    pem, where = read_pem(path)
+    _load(pem, where)
+    return pem
+
+
 def fingerprint(public_key: bytes) -> str:
     """SHA-256 of a PEM public key's DER form, hexadecimal.
 
@@ -444,12 +455,11 @@ def _authenticated_by_key(
     )
 
 
-def _load(public_key: bytes) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey:
-    try:
-        key = serialization.load_pem_public_key(public_key)
-    except ValueError:
-        raise FileError("not a public key", expected="a PEM public key") from None
-    return key if isinstance(key, ed25519.Ed25519PublicKey) else keys.supported(key)
+def _load(
+    public_key: bytes, where: str | None = None
+) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey:
+    key = keys.parsed(public_key, where)
+    return key if isinstance(key, ed25519.Ed25519PublicKey) else keys.supported(key, where)
 
 
 def _fits(

@@ -166,7 +166,7 @@ def _verifier(entry: Toml) -> SummaryVerifier:
 
 def _who(entry: Toml, where: str, *, needed: bool = True) -> dict[str, Any]:
     """Who signs, by an identity or by a key: what builders, signers and verifiers share."""
-    from model_signing.safe_files import read_pem  # no help needs it
+    from slsa_for_models.evidence.envelopes import read_key  # no help needs it
 
     if "identity" in entry and "public_key" in entry:
         raise PolicyError("identity and public_key exclude each other", where=where)
@@ -177,7 +177,7 @@ def _who(entry: Toml, where: str, *, needed: bool = True) -> dict[str, Any]:
     return {
         "identity": expected(entry["identity"]) if "identity" in entry else None,
         "issuer": entry.get("issuer"),
-        "public_key": read_pem(entry["public_key"])[0] if "public_key" in entry else None,
+        "public_key": read_key(entry["public_key"]) if "public_key" in entry else None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import re
@@ -14,11 +15,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sandbox.hub import Hub
 from slsa_for_models import cli
 from slsa_for_models.cli import main
 from tests.support.crafted import (
+    CHAINS,
     COMMIT,
     DATASET,
     REF,
@@ -29,7 +33,7 @@ from tests.support.crafted import (
     private_pem,
     refusals,
 )
-from tests.support.material import ROOT
+from tests.support.material import ROOT, public_pem
 
 EXPECTED = ("--source-uri", SOURCE, "--builder-id", TRAIN)
 
@@ -152,6 +156,35 @@ def test_what_cannot_be_read_is_no_verdict(workshop: Workshop, option: str, name
     code, error = workshop.verify(model, *options, option, workshop.folder / name)
     assert (code, error["error"]) == (1, "FileError")
     assert error["where"].endswith(name)
+
+
+def test_a_file_that_is_no_public_key_is_named_before_the_work(workshop: Workshop) -> None:
+    """By its own path, whatever the evidence is and whoever states the key."""
+    model, key = workshop.model(), new_key()
+    info = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    # P-256's object identifier with another last number: a curve that nobody knows.
+    p256 = b"\x2a\x86\x48\xce\x3d\x03\x01"
+    unknown = base64.encodebytes(info.replace(p256 + b"\x07", p256 + b"\x0f"))
+    for data, words in (
+        (b"", "not a public key"),
+        (b"no key", "not a public key"),
+        (private_pem(key), "not a public key"),
+        (b"-----BEGIN PUBLIC KEY-----\n%b-----END PUBLIC KEY-----\n" % unknown, "not a public key"),
+        (public_pem(rsa.generate_private_key(65537, 1024)), "this kind of key is not supported"),
+    ):
+        path = workshop.write("key.pub", data)
+        stated: list[tuple[object, ...]] = [
+            ("--public-key", path),
+            ("--builder-id", CHAINS, "--builder-key", path),
+        ]
+        for number, table in enumerate(("signer", "[builder]", "[vsa.verifier]")):
+            name = "" if table == "signer" else f'id = "{CHAINS}"'
+            text = f'version = 1\n[{table}]\n{name}\npublic_key = "key.pub"\n'
+            stated.append(("--policy", workshop.write(f"{number}.toml", text.encode())))
+        for options in stated:
+            code, error = workshop.verify(model, "--provenance", model, *options)
+            assert (code, error["error"], error["message"]) == (1, "FileError", words)
+            assert error["where"] == str(path)
 
 
 def test_without_a_trust_root_there_is_no_verdict(

@@ -98,6 +98,20 @@ def project(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Project:
     return made
 
 
+@pytest.mark.parametrize(
+    "option",
+    [("--source-uri", SOURCE), ("--dataset-digest", DIGEST), ("--run-conclusion",)],
+    ids=lambda option: option[0],
+)
+def test_a_record_alone_can_meet_no_expectation(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str], option: tuple[str, ...]
+) -> None:
+    model = workshop.model()
+    record = ("--training-record", workshop.record_file(model))
+    assert workshop.run("reproduce", model, *record, *option)[0] == 2
+    assert f"{option[0]} is of verified provenance" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_same_bytes(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the clone looks like by now: it is the commit that counts."""

@@ -268,7 +268,7 @@ def test_an_option_may_repeat_but_not_contradict_the_policy(workshop: Workshop) 
     [
         (f'[[builder]]\nid = "{GENERATOR.id}"', ("--builder-id", TRAIN)),
         (f'[[builder]]\nid = "x"\nrefs = ["{REF}", {{pattern = "v1"}}]', ("--builder-id", TRAIN)),
-        ('[signer]\nidentity = "a"\nissuer = "b"', ("--public-key", __file__)),
+        ('[signer]\nidentity = "a"\nissuer = "b"', ("--public-key", "key.pub")),
         ("[source]\ntag = {pattern = 'v.*'}", ("--source-tag", "v1")),
         ("[require]\nlevel = 0", ("--minimum-level", "3")),
         ("[build]\ninputs = {}", ("--build-workflow-input", "epochs=6")),
@@ -284,6 +284,7 @@ def test_a_policy_that_states_what_holds_anyway_is_not_overridden(
     model = workshop.model()
     evidence = ("--provenance", workshop.train_provenance(model), "--source-uri", SOURCE)
     path = write(workshop, f"version = 1\n{policy}\n")
+    workshop.write("key.pub", public_pem(new_key()))
     code, error = workshop.verify(model, *evidence, "--policy", path, *options)
     assert (code, error["error"]) == (2, "UsageError")
     assert error["message"] == "an option contradicts the policy"

@@ -103,7 +103,10 @@ def test_only_the_attempt_that_made_the_model_counts(api: Api) -> None:
 
 
 def test_a_model_of_an_attempt_that_failed(
-    api: Api, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    api: Api,
+    workshop: Workshop,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("GITHUB_API_URL", api.url)
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
@@ -115,7 +118,12 @@ def test_a_model_of_an_attempt_that_failed(
         api.body = json.dumps({**GOOD, **about, "conclusion": conclusion}).encode()
         found, verdict = workshop.verify(model, "--provenance", provenance, *options)
         assert (found, refusals(verdict)) == (code, ["RunError"][:code])
-    assert [path.rpartition("/")[2] for path, _ in api.requests] == ["1", "2"]
+        if code:  # nothing is repeated of it
+            capsys.readouterr()
+            repeat = ("reproduce", model, "--provenance", provenance, *options)
+            assert workshop.run(*repeat)[0] == 1
+            assert "the run that made the model has not succeeded" in capsys.readouterr().err
+    assert [path.rpartition("/")[2] for path, _ in api.requests] == ["1", "1", "2"]
 
 
 @pytest.mark.parametrize(("conclusion", "code"), [("failure", 1), ("success", 0)])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, utils
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 
 from model_signing import api
 from model_signing.methods.key import key_signer
@@ -364,23 +364,6 @@ def test_a_payload_of_another_type_signed_as_such(workshop: Workshop) -> None:
         model, "--provenance", write(workshop, document), *expectations(workshop, key)
     )
     assert (code, refusals(verdict)) == (1, ["SignatureError"])
-
-
-@pytest.mark.parametrize("pem", [b"", b"no key", public_pem(rsa.generate_private_key(65537, 1024))])  # type: ignore[arg-type]
-def test_keys_that_are_none(workshop: Workshop, pem: bytes) -> None:
-    model = workshop.model()
-    attestation = write(workshop, envelope(tekton_statement(model), new_key()))
-    public = workshop.write("cosign.pub", pem)
-    code, verdict = workshop.verify(
-        model,
-        *("--provenance", attestation, "--source-uri", SOURCE),
-        *("--public-key", public, "--builder-id", CHAINS),
-    )
-    assert code == 1
-    if pem:
-        assert verdict["error"] == "FileError"
-    else:  # as if none was given
-        assert refusals(verdict) == ["SignatureError"]
 
 
 def test_a_key_does_not_speak_for_github(workshop: Workshop) -> None:
