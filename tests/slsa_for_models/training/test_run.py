@@ -395,7 +395,7 @@ def test_a_command_reaches_no_service_that_listens_at_a_file(bench: Bench, netwo
     assert "the training command failed" in said
 
 
-FETCH = "import urllib.request as u, sys; u.urlopen(sys.argv[1], timeout=5); open('m', 'w')"
+FETCH = "import urllib.request as u, sys; u.urlopen(sys.argv[1], timeout=60); open('m', 'w')"
 
 
 def test_no_network_unless_it_is_allowed(bench: Bench) -> None:
@@ -420,7 +420,7 @@ open("m", "w").write("x")
 
 
 def test_a_child_ends_with_the_command(bench: Bench) -> None:
-    script = "cat d/data.csv > m; (sleep 2; echo late >> m) & setsid sleep 98301 & exit 0"
+    script = "cat d/data.csv > m; (sleep 20; echo late >> m) & setsid sleep 98301 & exit 0"
     assert bench.train("sh", "-c", script)[0] == 0
     assert (bench.out / "m").read_bytes() == DATA
     assert not is_running("sleep 98301")
