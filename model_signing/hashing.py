@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with the bytes hashed so far and all bytes, from several threads but one at a time."""
 
+HEARD = 0.5
+"""Seconds until Ctrl-C is heard if it comes just before a wait, which it does not end."""
+
 _BATCH_COST = 8 << 20  # bytes, and for each file as many as are hashed while it is opened:
 _FILE_COST = 16 << 10
 _FILE_COST_ELSEWHERE = 1 << 20  # where a place has to be asked for it
@@ -43,7 +46,6 @@ _TINY = 16 << 10
 _STEP = 1 << 20  # of costs; then a thread looks at what the others do
 _LARGE = 64 << 20
 _AHEAD = 256  # batches that an executor has at a time
-_HEARD = 0.5  # seconds until a signal is heard that came just before a wait
 
 
 class Range(NamedTuple):
@@ -226,6 +228,8 @@ def _elsewhere(
     report: Callable[[int], None],
 ) -> None:
     """Notes the digests of all batches; nothing new is begun when anything goes wrong."""
+    from concurrent.futures import wait
+
     waiting: deque[tuple[list[Range], Future[list[str]]]] = deque()
     begun = iter(batches)
     try:
@@ -236,6 +240,8 @@ def _elsewhere(
             if not waiting:
                 return
             ranges, future = waiting.popleft()
+            while not future.done():
+                wait([future], HEARD)
             for part, digest in zip(ranges, future.result(), strict=True):
                 note(part.resource, digest)
             report(sum(part.size for part in ranges))
@@ -379,9 +385,8 @@ class _Crew:
                     started.append(thread)
             self._work()
             for thread in started:
-                # Ctrl-C ends no wait that begins just after it: it is heard when that one ends.
                 while thread.is_alive():
-                    thread.join(_HEARD)
+                    thread.join(HEARD)
         except BaseException as error:  # Ctrl-C
             self._failure = error
         finally:

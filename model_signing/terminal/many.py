@@ -134,6 +134,8 @@ def _in_threads(
     """What is said of each model, as soon as it is known."""
     from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+    from model_signing.hashing import HEARD
+
     waiting = deque(models)
     begun: dict[Future[_Said], Any] = {}
     with ThreadPoolExecutor(at_once, "model") as pool:
@@ -142,7 +144,7 @@ def _in_threads(
                 while waiting and len(begun) < at_once:
                     model = waiting.popleft()
                     begun[pool.submit(one, model)] = model
-                for ready in wait(begun, return_when=FIRST_COMPLETED).done:
+                for ready in wait(begun, HEARD, FIRST_COMPLETED).done:
                     yield begun.pop(ready), ready.result()
         finally:
             stop.set()
