@@ -40,6 +40,7 @@ Work = Callable[[Any, int, Callable[[int, int], None]], Done]
 
 _MOST_AT_ONCE = 32  # however many are asked for
 _FOR_A_PROCESS = 16  # models, below which threads are as fast
+_HEARD = 0.5  # seconds until Ctrl-C is heard that came just before a wait
 _MOST_LOST = 1000  # processes that came to their end
 _IN_A_PIPE = 1000  # numbers of four bytes, fewer than the smallest pipe takes: to write never waits
 _READ_AT_ONCE = 1 << 16  # bytes
@@ -134,8 +135,6 @@ def _in_threads(
     """What is said of each model, as soon as it is known."""
     from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-    from model_signing.hashing import HEARD
-
     waiting = deque(models)
     begun: dict[Future[_Said], Any] = {}
     with ThreadPoolExecutor(at_once, "model") as pool:
@@ -144,7 +143,7 @@ def _in_threads(
                 while waiting and len(begun) < at_once:
                     model = waiting.popleft()
                     begun[pool.submit(one, model)] = model
-                for ready in wait(begun, HEARD, FIRST_COMPLETED).done:
+                for ready in wait(begun, _HEARD, FIRST_COMPLETED).done:
                     yield begun.pop(ready), ready.result()
         finally:
             stop.set()
