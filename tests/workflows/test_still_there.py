@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.github import GENERATOR
+from sandbox.github.runner import GENERATOR
 from sandbox.github.workflows import load
 from slsa_for_models.cifar10.archive import MIRRORS
 from tests.workflows.runs import ROOT, Sandbox

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.github import GENERATOR, STAND_INS, run
 from sandbox.github.planner import Planner, Source
 from sandbox.github.repositories import Repository, snapshot
+from sandbox.github.runner import GENERATOR, STAND_INS, run
 from sandbox.github.workflows import WorkflowError
 from tests.support.repositories import STEP, TOOLS, make, workflow
 
