@@ -149,7 +149,7 @@ def test_every_field(workshop: Workshop) -> None:
     json_schema.check(statement["predicate"], schema, Error, "The predicate")
     finished = statement["predicate"]["runDetails"]["metadata"].pop("finishedOn")
     made = datetime.fromisoformat(finished.replace("Z", "+00:00"))
-    assert abs((datetime.now(timezone.utc) - made).total_seconds()) < 60
+    assert abs((datetime.now(timezone.utc) - made).total_seconds()) < 600
     assert statement == {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": "model.pth", "digest": {"sha256": sha256(b"weights").hexdigest()}}],
