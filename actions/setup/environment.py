@@ -66,12 +66,15 @@ class Role:
     compiled: bool = True
 
 
+# PyTorch's first optimizer imports its compiler, and a training is confined: it could not keep the
+# compiled modules, and would compile them anew each time, for four seconds.
+TORCH = ("torch", "torch._dynamo")
 OURS = ("model_signing.cli", "slsa_for_models.cli")
 TESTS = ("pytest", "xdist", "hypothesis", "jsonschema", "sigstore", "numpy")
 ROLES = {
     "base": Role(("base",), (*OURS, "sigstore.sign"), ours=True),
     "pytorch": Role(
-        ("pytorch",), (*OURS, "torch", "onnx", "onnxruntime"), ours=True, compiled=False
+        ("pytorch",), (*OURS, *TORCH, "onnx", "onnxruntime"), ours=True, compiled=False
     ),
     "tensorflow": Role(("tensorflow",), (*OURS, "tensorflow"), ours=True, compiled=False),
     "gcp": Role(("gcp",), (*OURS, "google.cloud.storage"), ours=True),
@@ -80,7 +83,7 @@ ROLES = {
     "lint": Role(("lint",), ("mypy", "check_jsonschema")),
     "test": Role(("test",), TESTS),
     "dev": Role(("dev",), (*TESTS, "yaml", "google.cloud.storage", "matplotlib")),
-    "test-pytorch": Role(("dev", "pytorch"), (*TESTS, "torch"), compiled=False),
+    "test-pytorch": Role(("dev", "pytorch"), (*TESTS, *TORCH), compiled=False),
     "test-tensorflow": Role(("dev", "tensorflow"), (*TESTS, "tensorflow"), compiled=False),
     "kubeflow": Role(("kubeflow",), ("kfp", "kfp_server_api")),
     "peer": Role(("peer",), ("model_signing.signing",)),

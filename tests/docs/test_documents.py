@@ -70,7 +70,12 @@ def environment(
         program.chmod(0o755)
     sigstore.oidc.keys.setdefault(GOOGLE, ec.generate_private_key(ec.SECP256R1()))
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")},
+        # As in a reader's shell; also what a command compiles of its modules is kept.
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("GITHUB_") and name != "PYTHONDONTWRITEBYTECODE"
+        },
         "PATH": f"{front}:{programs}:{os.environ['PATH']}",
         "HOME": str(tmp_path_factory.mktemp("home")),
         "DOCUMENTS_PROGRAMS": str(programs),
