@@ -157,15 +157,9 @@ def check_run(expected: Expectations, facts: Facts) -> str:
                 expected=" or ".join(map(str, wanted)),
                 found=found or "none",
             )
-    said = {
-        "event": "started by ",
-        "environment": "environment ",
-        "repository id": "repository id ",
-    }
-    named = [name for name in (*said, "visibility") if facts.get(name)]
-    return (
-        ", ".join(f"{said.get(name, '')}{facts[name]}" for name in named) or "no certificate says"
-    )
+    said = {"event": "started by", "environment": "environment", "repository id": "repository id"}
+    named = [f"{said[name]} {facts[name]}" for name in said if facts.get(name)]
+    return ", ".join([*named, *filter(None, [facts.get("visibility")])]) or "no certificate says"
 
 
 def check_ref(expected: Expectations, provenance: Provenance) -> str:

@@ -188,8 +188,7 @@ def workflow(identity: str) -> Builder:
     Raises:
         UsageError: Another form.
     """
-    builder = builder_from_identity(identity)
-    if builder is None:
+    if (builder := builder_from_identity(identity)) is None:
         raise UsageError(
             "not a workflow at a git reference",
             expected="https://github.com/ORG/REPO/.github/workflows/FILE.yml@REF",
@@ -306,6 +305,16 @@ class Expectations:
         default = Expectations()._values()
         return [name for name, value in self._values().items() if value != default[name]]
 
+    @property
+    def evidence(self) -> set[str]:
+        """Kinds that must be there: `required`, and a signature by a signer who is no builder."""
+        who = self.signer
+        builds = who and any(
+            who == Signer(by.identity, by.issuer, by.public_key) or by.accepts(f"{who.identity}")
+            for by in self.builders
+        )
+        return {*self.required} if builds or not who else {*self.required, "signature"}
+
     def stating(self, **more: object) -> Expectations:
         """These expectations and more, of what they leave open.
 
@@ -325,8 +334,8 @@ class Expectations:
         given = {name: value for name, value in more.items() if value}
         result, stated = replace(self, **given), self.stated.union(self.chosen())  # type: ignore[arg-type]
         after = result._values()
-        for name in (name for name in given if name in stated):
-            if before[name] != after[name]:
+        for name in given:
+            if name in stated and before[name] != after[name]:
                 raise UsageError(
                     "an option contradicts the policy",
                     where=name,
@@ -392,8 +401,7 @@ def parse_version(text: str) -> re.Match[str]:
     Raises:
         UsageError: Another form.
     """
-    match = VERSION.fullmatch(text)
-    if match is None:
+    if (match := VERSION.fullmatch(text)) is None:
         raise UsageError(
             "not a version",
             where="--source-versioned-tag",

@@ -212,9 +212,7 @@ class Verdict:
     @property
     def exit_code(self) -> int:
         """0, or what the first refusal asks for."""
-        if self.refusal is not None:
-            return self.refusal.exit_code
-        return 0 if self.verified else 1
+        return 0 if self.verified else self.refusal.exit_code if self.refusal else 1
 
     @property
     def named_base_models(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def examine(table: Table, found: Found) -> Mapping[str, int]:
     accepted, expected, levels = found.accepted, found.expected, levels_of(found)
     lost = "" if accepted else found.lost
     # What was required, and the level.
-    required = bool(expected.required or expected.minimum_level)
+    required = bool(expected.evidence or expected.minimum_level)
     check = partial(check_required, found, max(levels.values(), default=0))
     refused = "evidence was refused" if required and table.refusal else ""
     table.step(TOGETHER, "Required evidence", POLICY, check, compared=required, unless=refused)
@@ -90,15 +90,16 @@ def check_required(found: Found, level: int) -> str:
         ChainError: Not all of it.
         BuilderError: The level is too low.
     """
-    expected = found.expected
+    expected, needed = found.expected, found.expected.evidence
     kinds = {item.provenance.kind.name for item in found.accepted}
-    kinds |= {"signature"} if found.signer else set()
-    kinds |= {"vsa"} if found.vouched is not None else set()
-    if not set(expected.required) <= kinds:
+    kinds |= {name for name, one in (("signature", found.signer), ("vsa", found.vouched)) if one}
+    said = ", ".join(sorted(kinds)) or "none"
+    if not needed <= kinds:
         raise ChainError(
             "required evidence is missing or refused",
-            expected=", ".join(expected.required),
-            found=", ".join(sorted(kinds)) or "none accepted",
+            expected=", ".join(sorted(needed)),
+            found=f"accepted: {said}",
+            fix="give all of it, such as --signature where a signer is expected",
         )
     if level < expected.minimum_level:
         raise BuilderError(
@@ -106,9 +107,7 @@ def check_required(found: Found, level: int) -> str:
             expected=f"L{expected.minimum_level} or more",
             found=f"L{level}",
         )
-    said = ", ".join(sorted(kinds)) or "none"
-    any_required = expected.required or expected.minimum_level
-    return said if any_required else f"none was required; accepted: {said}"
+    return said if needed or expected.minimum_level else f"none was required; accepted: {said}"
 
 
 def check_no_build(found: Found) -> str:

@@ -135,6 +135,27 @@ def test_model_signed_with_a_key(workshop: Workshop) -> None:
     assert (code, refusals(verdict)) == (1, ["BundleError"])
 
 
+def test_who_is_expected_to_have_signed_has_signed(workshop: Workshop) -> None:
+    """Without a signature only a builder's own provenance shows that."""
+    model = workshop.model()
+    provenance = ("--provenance", workshop.train_provenance(model), "--source-uri", SOURCE)
+    workshop.write("key.pub", public_pem(new_key()))
+    who = ("--identity", "dev@example.com", "--identity-provider", "https://accounts.example.com")
+    policy = f'version = 1\n[[builder]]\nid = "{TRAIN}"\n[signer]\n'
+    named = policy + 'identity = { pattern = ".*" }\nissuer = "https://accounts.example.com"\n'
+    for options in (
+        (*who, "--builder-id", TRAIN),
+        ("--public-key", workshop.folder / "key.pub", "--builder-id", TRAIN),
+        ("--policy", workshop.write("key.toml", f'{policy}public_key = "key.pub"'.encode())),
+        ("--policy", workshop.write("named.toml", named.encode())),
+    ):
+        code, verdict = workshop.verify(model, *provenance, *options)
+        assert (code, refusals(verdict)) == (1, ["ChainError"])
+        (step,) = (one for one in verdict["steps"] if one["outcome"] == "refused")
+        assert step["refusal"]["expected"] == "signature"
+    assert workshop.verify(model, *provenance, "--identity", f"{TRAIN}@{REF}")[0] == 0
+
+
 def test_signatures_with_other_digests_are_compared_all_the_same(workshop: Workshop) -> None:
     model = workshop.directory()
     signature = workshop.folder / "blake.sig"

@@ -254,8 +254,9 @@ def test_defaults(workshop: Workshop) -> None:
 def test_an_option_may_repeat_but_not_contradict_the_policy(workshop: Workshop) -> None:
     model = workshop.model()
     options = (
+        *("--signature", workshop.sign_model(model)),
         *("--provenance", workshop.train_provenance(model)),
-        *("--policy", write(workshop, FULL.replace('["signature", "train"]', "[]"))),
+        *("--policy", write(workshop, FULL)),
     )
     assert workshop.verify(model, *options, "--source-uri", SOURCE)[0] == 0
     code, error = workshop.verify(model, *options, "--source-uri", "github.com/octo-org/other")
@@ -403,12 +404,12 @@ def test_init_from_the_generators_provenance(workshop: Workshop) -> None:
 
 def test_init_keeps_patterns_of_inputs(workshop: Workshop) -> None:
     model = workshop.model()
-    provenance = ("--provenance", workshop.train_provenance(model))
+    evidence = ("--signature", workshop.sign_model(model))
+    evidence += ("--provenance", workshop.train_provenance(model))
     text = FULL.replace('"pytorch_model.pth"', '{ pattern = "pytorch_.*" }')
-    text = text.replace('["signature", "train"]', "[]")
     output = workshop.folder / "made.toml"
     code, _ = workshop.run(
-        *("policy", "init", model, *provenance, "--output", output),
+        *("policy", "init", model, *evidence, "--output", output),
         *("--policy", write(workshop, text)),
     )
     assert code == 0
