@@ -86,7 +86,10 @@ def _of_file(name: str, path_of: Callable[[str], Path] | None) -> Iterator[Code]
         if why is not None:
             yield Code(name, f"{what}: {why}" if why else what)
     elif path_of is not None and base.endswith(_CONFIGURATIONS):
-        yield from _of_config(name, _configuration(path_of(name)))
+        if (config := _configuration(path_of(name))) is None:
+            # Another reader may be more patient, or have more of its stack left.
+            yield Code(name, "a configuration that cannot be read")
+        yield from _of_config(name, config)
 
 
 def _refusal(harmless: Callable[[Path], object], path: Path) -> str | None:
@@ -128,7 +131,7 @@ _SUFFIXES = {*_KINDS, *_PACKINGS.split(), "json", "gguf", "safetensors", "model"
 
 
 def _configuration(path: Path) -> Any:  # noqa: ANN401 - JSON, as its readers take it
-    """What the libraries that read it would see; nothing of what they could not."""
+    """What the libraries that read it would see; None if it cannot be read."""
     with path.open("rb") as file:
         data = file.read(_MOST_CONFIG + 1)
     if len(data) > _MOST_CONFIG:
