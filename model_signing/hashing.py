@@ -273,9 +273,11 @@ class _Job:
         done: Whether every range is hashed.
         steps: Each hashes some bytes, and gives their number.
         spare: Counts the cores that have nothing to do: there a large file is read ahead.
+        stop: Set when something went wrong: a step ends then, however slowly bytes come.
     """
 
     spare: threading.Semaphore | None = None
+    stop = threading.Event()
 
     def __init__(
         self,
@@ -320,7 +322,7 @@ class _Job:
                 if other:
                     whole.update(piece)
                 step += len(piece)
-                if step + cost >= _STEP:
+                if step + cost >= _STEP or self.stop.is_set():
                     yield step
                     step = cost = 0
             self._note(resource, state.hexdigest())
@@ -367,8 +369,9 @@ class _Crew:
         self._threads = threads
         self._report = report
         self._spare = threading.Semaphore(max(0, threads - len(jobs)))
+        self._stop = threading.Event()
         for job in jobs:
-            job.spare = self._spare
+            job.spare, job.stop = self._spare, self._stop
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
 
@@ -388,6 +391,7 @@ class _Crew:
                     thread.join(_HEARD)
         except BaseException as error:  # Ctrl-C
             self._failure = error
+            self._stop.set()
         finally:
             for thread in started:
                 thread.join()
@@ -408,6 +412,7 @@ class _Crew:
             self._spare.release()
         except BaseException as error:
             self._failure = self._failure or error
+            self._stop.set()
             if job is not None:
                 job.steps.close()
 

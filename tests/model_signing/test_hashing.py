@@ -453,6 +453,24 @@ def test_one_failure_stops_the_rest_and_leaves_nothing_open(tmp_path: Path) -> N
     assert not [thread for thread in threading.enumerate() if thread.name == "hash"]
 
 
+def test_one_failure_stops_the_rest_however_slowly_its_bytes_come() -> None:
+    read: list[bytes] = []
+
+    class Slow(MemorySource):
+        def read(self, name: str, *how: Any) -> Iterator[Buffer]:
+            if name == "broken":
+                raise FileError("enough")
+            for piece in super().read(name, *how):
+                read.append(bytes(piece))
+                yield piece
+
+    files = {"broken": b"x", "slow": bytes(100_000)}  # a minute and a half to read
+    source = Slow("model", files, piece=50, wait=0.05)
+    with pytest.raises(FileError, match="enough"):
+        build(source, how(), jobs=2)
+    assert len(read) < 1000
+
+
 @posix
 def test_ctrl_c_ends_the_work_at_once(tmp_path: Path) -> None:
     for name in ("v", "w"):
