@@ -24,7 +24,7 @@ def test_a_policy_may_require_every_kind() -> None:
 
 
 def test_the_document_lists_every_kind() -> None:
-    (line,) = re.findall(r"^- \*\*Kinds of evidence\*\*: (.*?)\. ", DOCUMENT.read_text(), re.M)
+    (line,) = re.findall(r"^- \*\*Kinds of evidence\*\*: (.*?)\.\s", DOCUMENT.read_text(), re.M)
     assert re.findall(r"`([^`]+)`", line) == EVIDENCE
 
 
