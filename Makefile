@@ -14,7 +14,7 @@ SIGSTORE ?= stand-in
 # Of those that `make services` builds, the ones that are wanted; none: all.
 SERVICES ?=
 # On two cores: many tests wait for a server or a limit, and one worker is at each framework meanwhile.
-WORKERS ?= 3
+WORKERS ?= 4
 parallel = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Settings of Python's are not for what runs here; -I keeps them from the first process, too.

@@ -40,32 +40,26 @@ def test_the_programs_of_the_base_environment_are_those_of_this_checkout(
         (checkout / document).write_text("Other words.\n")
     assert build(checkout, cache, "base").stdout == first.stdout
     (checkout / "model_signing/extra.py").write_text("'''Another commit.'''\n")
-    changed = build(checkout, cache, "base")
-    assert changed.returncode == 0
-    assert changed.stdout != first.stdout
-    assert programs.is_dir()
-
-
-def test_what_nobody_can_use_or_uses_any_more_goes_when_something_new_is_built(
-    checkout: Path, cache: Path, build: Build
-) -> None:
-    folder = cache / "environments"
+    # What nobody can use, or uses any more, goes when something new is built.
     ages = {"base-kept": 13, "base-unused": 15, ".base-killed1": 0, ".test-other123": 0}
     for name, days in ages.items():
-        (folder / name).mkdir()
-        (folder / name / "file").touch()
-        os.utime(folder / name, (time.time() - days * 86400,) * 2)
-    built = build(checkout, cache, "base")
-    assert built.returncode == 0, built.stderr
-    programs = Path(built.stdout.strip())
-    assert environments(cache) == sorted([".test-other123", "base-kept", programs.parent.name])
+        folder = cache / "environments" / name
+        folder.mkdir()
+        (folder / "file").touch()
+        os.utime(folder, (time.time() - days * 86400,) * 2)
+    changed = build(checkout, cache, "base")
+    assert changed.returncode == 0, changed.stderr
+    assert changed.stdout != first.stdout
+    now = Path(changed.stdout.strip())
+    kept = [".test-other123", "base-kept", programs.parent.name, now.parent.name]
+    assert environments(cache) == sorted(kept)
 
     # One whose Python is gone is built again.
-    (programs / "python").unlink()
-    (programs / "python").symlink_to("/nowhere/python3")
+    (now / "python").unlink()
+    (now / "python").symlink_to("/nowhere/python3")
     again = build(checkout, cache, "base")
-    assert (again.returncode, again.stdout) == (0, built.stdout), again.stderr
-    assert (programs / "python").resolve().exists()
+    assert (again.returncode, again.stdout) == (0, changed.stdout), again.stderr
+    assert (now / "python").resolve().exists()
 
 
 def test_a_package_with_another_digest_is_refused_and_nothing_stays(
