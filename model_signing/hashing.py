@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with the bytes hashed so far and all bytes, from several threads but one at a time."""
 
-HEARD = 0.5
-"""Seconds until Ctrl-C is heard that came just before a wait."""
+_HEARD = 0.5  # seconds until Ctrl-C is heard that came just before a wait
 
 _BATCH_COST = 8 << 20  # bytes, and for each file as many as are hashed while it is opened:
 _FILE_COST = 16 << 10
@@ -241,7 +240,7 @@ def _elsewhere(
                 return
             ranges, future = waiting.popleft()
             while not future.done():
-                wait([future], HEARD)
+                wait([future], _HEARD)
             for part, digest in zip(ranges, future.result(), strict=True):
                 note(part.resource, digest)
             report(sum(part.size for part in ranges))
@@ -389,7 +388,7 @@ class _Crew:
             self._work()
             for thread in started:
                 while thread.is_alive():
-                    thread.join(HEARD)
+                    thread.join(_HEARD)
         except BaseException as error:  # Ctrl-C
             self._failure = error
             self._stop.set()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from model_signing.errors import Error, printable
-from model_signing.hashing import HEARD
 from model_signing.terminal import command_line
 
 
@@ -41,6 +40,7 @@ Work = Callable[[Any, int, Callable[[int, int], None]], Done]
 
 _MOST_AT_ONCE = 32  # however many are asked for
 _FOR_A_PROCESS = 16  # models, below which threads are as fast
+_HEARD = 0.5  # seconds until Ctrl-C is heard that came just before a wait
 _MOST_LOST = 1000  # processes that came to their end
 _IN_A_PIPE = 1000  # numbers of four bytes, fewer than the smallest pipe takes: to write never waits
 _READ_AT_ONCE = 1 << 16  # bytes
@@ -143,7 +143,7 @@ def _in_threads(
                 while waiting and len(begun) < at_once:
                     model = waiting.popleft()
                     begun[pool.submit(one, model)] = model
-                for ready in wait(begun, HEARD, FIRST_COMPLETED).done:
+                for ready in wait(begun, _HEARD, FIRST_COMPLETED).done:
                     yield begun.pop(ready), ready.result()
         finally:
             stop.set()
@@ -273,7 +273,7 @@ class _Processes:
     def answers(self) -> Iterator[tuple[int, _Said]]:
         """What each says of each number; another one begins in place of one that is lost."""
         while self._begun:
-            for pipe, _events in self._ready.poll(HEARD * 1000):
+            for pipe, _events in self._ready.poll(_HEARD * 1000):
                 process, line = self._begun[pipe]
                 if data := os.read(pipe, _READ_AT_ONCE):
                     *lines, rest = data.split(b"\n")
