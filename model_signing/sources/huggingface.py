@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx2
@@ -26,7 +25,6 @@ from model_signing.oms.names import Selection
 from model_signing.sources import Buffer, Entry, remote
 
 _MAX_ANSWER = 16 << 20  # bytes of one page of a listing; the hub's have a thousand entries
-_Taken = TypeVar("_Taken")
 _SECONDS = 60.0  # without a byte
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -90,7 +88,7 @@ class HubSource:
     def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
         """These bytes of a file; see `Source`."""
         file = _File(self._whole, self.path or name, entry)
-        return remote.pieces(file.fetch, start, stop)
+        return remote.pieces(file.ask, start, stop, f"{self._whole}/{self.path or name}")
 
     def signatures(self) -> Iterator[tuple[str, bytes]]:
         """The signature files at the repository's root, or beside the file; see `RemoteSource`."""
@@ -164,34 +162,35 @@ class _File:
         self._hub = f"{constants.ENDPOINT}/{path}"
         self._elsewhere: str | None = None
 
-    def fetch(self, start: int, stop: int, room: memoryview) -> None:
-        """The bytes between two offsets; see `remote.pieces`."""
-        known = self._elsewhere
+    def ask(self, start: int, stop: int) -> Iterator[Buffer]:
+        """The bytes between two offsets; see `remote.Ask`."""
+        url = self._elsewhere or self._hub
         try:
-            return self._get(known or self._hub, start, stop, room)
-        except (FileError, remote.TemporaryError):
-            if known is None:
+            yield from self._get(url, start, stop)
+        except (FileError, remote.TemporaryError) as error:
+            if url == self._hub:
                 raise
-        self._elsewhere = None  # such addresses are signed, and end
-        return self._get(self._hub, start, stop, room)
+            self._elsewhere = None  # such addresses are signed, and end
+            refusal = error.refusal if isinstance(error, remote.TemporaryError) else error
+            raise remote.TemporaryError(refusal, 0.0) from error
 
-    def _get(self, url: str, start: int, stop: int, room: memoryview) -> None:
+    def _get(self, url: str, start: int, stop: int) -> Iterator[Buffer]:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
-        take = partial(remote.fill, room, where=self._where)
-        response, _ = _request("GET", url, self._where, headers, take)
-        if url == self._hub:
-            self._check(response)
-            if urlsplit(str(response.url)).netloc != urlsplit(url).netloc:
-                self._elsewhere = str(response.url)
-        whole = response.status_code == 200 and (start, stop) == (0, self._entry.size)
-        given = response.headers.get("Content-Range", "")
-        if not whole and not given.startswith(f"bytes {start}-{stop - 1}/"):
-            raise FileError(
-                "the place sends another range than was asked for",
-                where=self._where,
-                expected=f"bytes {start}-{stop - 1}",
-                found=given or f"HTTP {response.status_code} without a range",
-            )
+        with _request(url, self._where, headers) as response:
+            if url == self._hub:
+                self._check(response)
+                if urlsplit(str(response.url)).netloc != urlsplit(url).netloc:
+                    self._elsewhere = str(response.url)
+            whole = response.status_code == 200 and (start, stop) == (0, self._entry.size)
+            given = response.headers.get("Content-Range", "")
+            if not whole and not given.startswith(f"bytes {start}-{stop - 1}/"):
+                raise FileError(
+                    "the place sends another range than was asked for",
+                    where=self._where,
+                    expected=f"bytes {start}-{stop - 1}",
+                    found=given or f"HTTP {response.status_code} without a range",
+                )
+            yield from response.iter_raw()
 
     def _check(self, response: httpx2.Response) -> None:
         """The hub says what it redirects to, or sends: it has to be what was listed."""
@@ -306,10 +305,11 @@ def _resolved(there: Any, address: str) -> str:  # noqa: ANN401
 def _json(url: str, where: str) -> tuple[Any, str | None]:
     """A document, and the address of the next page of it."""
 
-    def whole(data: Iterable[Buffer]) -> bytes:
-        return b"".join(remote.bounded(data, _MAX_ANSWER, where))
+    def attempt() -> tuple[httpx2.Response, bytes]:
+        with _request(url, where, {}) as response:
+            return response, b"".join(remote.bounded(response.iter_raw(), _MAX_ANSWER, where))
 
-    response, data = remote.patiently(lambda: _request("GET", url, where, {}, whole))
+    response, data = remote.patiently(attempt)
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -327,19 +327,14 @@ def _not_understood(where: str) -> FileError:
     return FileError("the hub's answer is not understood", where=where, found=constants.ENDPOINT)
 
 
-def _request(
-    method: str,
-    url: str,
-    where: str,
-    headers: Mapping[str, str],
-    take: Callable[[Iterable[Buffer]], _Taken],
-) -> tuple[httpx2.Response, _Taken]:
-    """An answer, and what `take` makes of its bytes as they come. Only the hub gets the token."""
+@contextmanager
+def _request(url: str, where: str, headers: Mapping[str, str]) -> Iterator[httpx2.Response]:
+    """An answer whose bytes are not there yet. Only the hub gets the token."""
     own = urlsplit(url)[:2] == urlsplit(constants.ENDPOINT)[:2]
     sent = {**build_hf_headers(token=None if own else False), **headers}
     try:
         with get_session().stream(
-            method,
+            "GET",
             url,
             headers={**sent, "Accept-Encoding": "identity"},
             timeout=_SECONDS,
@@ -347,7 +342,7 @@ def _request(
         ) as response:
             if response.status_code not in (200, 206):
                 raise _failed(response, where)
-            return response, take(response.iter_raw())
+            yield response
     except OfflineModeIsEnabled as error:
         fix = "unset HF_HUB_OFFLINE"
         raise FileError("the hub's client is set to be offline", where=where, fix=fix) from error

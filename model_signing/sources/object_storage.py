@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"(s3|gs|az)://([^/?#]+)(?:/(.*))?", re.DOTALL)
 _STATUS = re.compile(r"status code: (\d{3})")
-# Where the clients look last for credentials: what a cloud lends its machines.
 # Where clients look last for credentials: what a cloud lends its machines.
 _METADATA = re.compile(
     r"http://\S*/(?:latest/api/token|latest/meta-data|metadata/identity)"
@@ -74,10 +73,8 @@ class BucketSource:
         """These bytes of an object; see `Source`."""
         key = self.key if self.single else f"{self.key}/{name}".lstrip("/")
 
-        def fetch(first: int, last: int, room: memoryview) -> None:
-            _get(self.bucket, key, entry, first, last, room)
-
-        return remote.pieces(fetch, start, stop)
+        ask = partial(_get, self.bucket, key, entry)
+        return remote.pieces(ask, start, stop, f"{self.bucket}/{key}")
 
     def signatures(self) -> Iterator[tuple[str, bytes]]:
         """The signature files in the prefix, and beside it; see `RemoteSource`."""
@@ -211,8 +208,8 @@ def _etag(item: Any) -> str | None:  # noqa: ANN401
     return f'"{etag}"' if etag and not etag.endswith('"') else etag
 
 
-def _get(bucket: str, key: str, entry: Entry, start: int, stop: int, room: memoryview) -> None:
-    """Bytes of an object, on the condition that it is that of the entry."""
+def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
+    """Bytes of an object, on the condition that it is that of the entry; see `remote.Ask`."""
     where = f"{bucket}/{key}"
     etag, version = entry.version if isinstance(entry.version, tuple) else (None, None)
     options: Any = {"range": (start, stop)}
@@ -228,7 +225,7 @@ def _get(bucket: str, key: str, entry: Entry, start: int, stop: int, room: memor
     if entry.version is not None and found != (etag or found[0], entry.size):
         raise remote.changed(where, f"{etag}, {entry.size} bytes", f"{found[0]}, {found[1]} bytes")
     try:
-        remote.fill(room, answer.stream(_MEMORY), where)
+        yield from (memoryview(data) for data in answer.stream(_MEMORY))
     except (BaseError, OSError) as error:  # in the middle
         raise remote.TemporaryError(_failed(error, where)) from error
 

@@ -117,7 +117,7 @@ class Repository:
         self._plain = _is_loopback(urlsplit(f"//{api}").hostname or "")
         self._base = f"{'http' if self._plain else 'https'}://{api}/v2/{address.repository}/"
         self._lock = Lock()
-        self._ranges: bool | None = None
+        self._ranges = True
         self._basic = False  # which of oras' two ways to say who we are
 
     def __str__(self) -> str:
@@ -149,65 +149,23 @@ class Repository:
 
     def blob(self, digest: str, start: int, stop: int, where: str) -> Iterator[Buffer]:
         """These bytes of a blob, in order, and unchecked; see `remote.pieces`."""
-        if stop - start > remote.PIECE and not self._knows_ranges(digest, where):
-            return self._in_order(digest, start, stop, where)
-        return remote.pieces(partial(self._range, digest, where), start, stop)
+        ask = partial(self._range, digest, where)
+        # A registry need not know ranges: then each would come with all that is before it.
+        return remote.pieces(ask, start, stop, where, lambda: self._ranges)
 
-    def _knows_ranges(self, digest: str, where: str) -> bool:
-        """Whether it does is asked once: if not, each piece would come with all before it."""
-
-        def attempt() -> bool:
-            with self._ask("GET", f"blobs/{digest}", where, {"Range": "bytes=0-0"}) as answer:
-                return answer.status_code == HTTPStatus.PARTIAL_CONTENT
-
-        if self._ranges is None:
-            self._ranges = remote.patiently(attempt)
-        return self._ranges
-
-    def _in_order(self, digest: str, start: int, stop: int, where: str) -> Iterator[Buffer]:
-        """Of one answer; after a connection that breaks, of another, without what was there."""
-        coming: Iterator[memoryview] | None = None
-
-        def after(skip: int) -> Iterator[memoryview]:
-            with self._ask("GET", f"blobs/{digest}", where, _UNCHANGED) as answer:
-                _check_unchanged(answer, where)
-                try:
-                    for data in answer.iter_content(_BUFFER):
-                        yield memoryview(data)[skip:]
-                        skip -= min(skip, len(data))
-                except requests.RequestException as error:
-                    raise unreachable(error, where) from None
-
-        def piece() -> memoryview | None:
-            nonlocal coming
-            coming = coming or after(start)
-            try:
-                return next(coming, None)
-            except remote.TemporaryError:
-                coming = None
-                raise
-
-        while start < stop:
-            if (found := remote.patiently(piece)) is None:
-                lost = f"{stop - start} bytes less"
-                raise FileError("the registry sends less than it lists", where=where, found=lost)
-            yield found[: stop - start]
-            start += len(found)
-
-    def _range(self, digest: str, where: str, start: int, stop: int, room: memoryview) -> None:
-        """These bytes of a blob, once."""
+    def _range(self, digest: str, where: str, start: int, stop: int) -> Iterator[Buffer]:
+        """These bytes of a blob, as they come; see `remote.Ask`."""
         headers = {"Range": f"bytes={start}-{stop - 1}", **_UNCHANGED}
         with self._ask("GET", f"blobs/{digest}", where, headers) as answer:
-            part = answer.status_code == HTTPStatus.PARTIAL_CONTENT
+            self._ranges = answer.status_code == HTTPStatus.PARTIAL_CONTENT
             said = answer.headers.get("content-range", "")
             _check_unchanged(answer, where)
-            if part and not said.startswith(f"bytes {start}-"):
+            if self._ranges and not said.startswith(f"bytes {start}-"):
                 raise FileError(
                     _OTHER, where=where, expected=f"bytes {start}-{stop - 1}", found=said
                 )
-            # A registry need not know ranges: then what comes before is thrown away.
-            skip = 0 if part else start
-            remote.fill(room, _pieces(answer, len(room), where, skip, more=not part), where)
+            skip = 0 if self._ranges else start
+            yield from _pieces(answer, stop - start, where, skip, more=not self._ranges)
 
     def whole_blob(self, digest: str, size: int, where: str) -> bytes:
         """A small blob, which has this digest, whatever the registry says."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from mmap import mmap
@@ -29,12 +29,18 @@ MAX_NAME_BYTES = 4096  # of a whole name, as Linux
 MAX_LISTED_BYTES = 256 << 20  # of all names
 MAX_SIGNATURE = MAX_BUNDLE_SIZE  # bytes
 PIECE = 8 << 20  # bytes of one request
+JUDGED = 0.1  # seconds of one request, until it is seen whether it is too slow
 AHEAD = 3  # requests of one file at a time, beside the one whose turn it is
 AT_ONCE = 8  # files: most of the time they wait for the place
 SPARE = 8  # pieces, of all files together, that are fetched before their turn
 TRIES = 5
 LONGEST_WAIT = 60.0  # seconds that a server may ask for
 
+Ask = Callable[[int, int], Iterator[Buffer]]
+"""Asks a place for the bytes between two offsets of a file, and gives them as they come.
+
+From any thread. It raises `FileError`, or `TemporaryError`, also in the middle.
+"""
 _Result = TypeVar("_Result")
 _spare = BoundedSemaphore(SPARE)
 
@@ -110,31 +116,82 @@ def patiently(request: Callable[[], _Result], attempt: int = 1) -> _Result:
 
 
 def pieces(
-    fetch: Callable[[int, int, memoryview], object], start: int, stop: int
-) -> Iterator[memoryview]:
-    """Bytes `start` to `stop` of a file, in order, fetched a few pieces at a time.
+    ask: Ask, start: int, stop: int, where: str, divisible: Callable[[], bool] = lambda: True
+) -> Iterator[Buffer]:
+    """Bytes `start` to `stop` of a file, in order; each is valid until the next are asked for.
 
-    Each is valid until the next one is asked for: the memory is used again.
+    One request for all of them costs the least, and its bytes are handed on as they come. Where
+    whoever takes them waits for longer than it works, the rest is fetched in ranges, several at a
+    time.
 
     Args:
-        fetch: Puts the bytes between two offsets where there is room for them, from any thread;
-            see `patiently` and `fill`.
+        ask: Makes one request.
         start: The first byte.
         stop: Behind the last.
+        where: The address, for what is said.
+        divisible: Whether the place knows ranges, once it has answered.
 
     Raises:
-        FileError: From `fetch`.
+        FileError: From `ask`; or the place sends less than it was asked for, or more.
     """
+    coming = _as_they_come(ask, start, stop, where)
+    began = asked = time.monotonic()
+    waited = 0.0
+    with closing(coming):
+        for data in coming:
+            now = time.monotonic()
+            waited += now - asked
+            yield data
+            start += len(data)
+            if now - began >= JUDGED:
+                if waited > (now - began) / 2 and stop - start > PIECE and divisible():
+                    break
+                began, waited = now, 0.0
+            asked = time.monotonic()
+    if start < stop:
+        yield from _side_by_side(ask, start, stop, where)
+
+
+def _as_they_come(ask: Ask, start: int, stop: int, where: str) -> Generator[Buffer, None, None]:
+    """Of one request; after a connection that breaks, of another one for what is missing."""
+    coming: Iterator[Buffer] | None = None
+
+    def piece() -> Buffer | None:
+        nonlocal coming
+        if coming is None and start == stop:
+            return None
+        try:
+            coming = coming or bounded(ask(start, stop), stop - start, where)
+            return next(coming, None)
+        except TemporaryError:
+            coming = None
+            raise
+
+    asked = start
+    while (data := patiently(piece)) is not None:
+        yield data
+        start += len(data)
+    if start < stop:
+        raise FileError(
+            "the place sends other bytes than were asked for",
+            where=where,
+            expected=f"{stop - asked} bytes",
+            found=f"{start - asked} bytes",
+            fix="the file may have changed meanwhile: try again",
+        )
+
+
+def _side_by_side(ask: Ask, start: int, stop: int, where: str) -> Iterator[memoryview]:
+    """Of several requests at a time; see `pieces`."""
 
     def one(first: int, room: memoryview) -> memoryview:
-        last = min(first + PIECE, stop)
-        patiently(lambda: fetch(first, last, room[: last - first]))
-        return room[: last - first]
+        there, last = 0, min(first + PIECE, stop)
+        # A client's memory is free as soon as it comes: the next bytes come into the same.
+        for data in _as_they_come(ask, first, last, where):
+            room[there : there + len(data)] = data
+            there += len(data)
+        return room[:there]
 
-    if stop - start <= PIECE:
-        if start < stop:
-            yield one(start, memoryview(bytearray(stop - start)))
-        return
     # Each read may always have one piece; more of them only while there is memory for them.
     waiting: deque[tuple[Future[memoryview], memoryview]] = deque()
     # Of whole pages, which the system has back at once; one free at most, others need memory too.
@@ -160,28 +217,6 @@ def pieces(
         pool.shutdown(cancel_futures=True)
         for _ in range(1, len(waiting)):
             _spare.release()
-
-
-def fill(room: memoryview, data: Iterable[Buffer], where: str) -> None:
-    """Puts what a server sends where there is room for just as much as it was asked for.
-
-    A client's memory is free again as soon as it comes, so that the next bytes come into the same.
-
-    Raises:
-        FileError: It sends less, or more.
-    """
-    length = 0
-    for piece in bounded(data, len(room), where):
-        room[length : length + len(piece)] = piece
-        length += len(piece)
-    if length < len(room):
-        raise FileError(
-            "the place sends other bytes than were asked for",
-            where=where,
-            expected=f"{len(room)} bytes",
-            found=f"{length} bytes",
-            fix="the file may have changed meanwhile: try again",
-        )
 
 
 def bounded(data: Iterable[Buffer], most: int, where: str) -> Iterator[Buffer]:

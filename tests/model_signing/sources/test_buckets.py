@@ -111,6 +111,7 @@ def test_the_same_signature_here_and_there(
     if options.shard_size:
         options = HashOptions("shards", shard_size=1000, ignore_paths=("empty.txt",))
     monkeypatch.setattr(remote, "PIECE", 700)
+    monkeypatch.setattr(remote, "JUDGED", 0.0)
     there = model_signing.sign(address + slash, tmp_path / "there.sig", SIGN, options)
     local = model_signing.sign(here, tmp_path / "here.sig", SIGN, options)
     assert there.payload_digest == local.payload_digest
@@ -233,6 +234,7 @@ def test_the_same_in_azure(
     with azurite(tmp_path_factory.mktemp("azurite"), "models") as variables:
         set_variables(variables, monkeypatch)
         monkeypatch.setattr(remote, "PIECE", 700)
+        monkeypatch.setattr(remote, "JUDGED", 0.0)
         address = "az://models/team/my-model"
         put(address, FILES)
         there = model_signing.sign(address, f"{address}/model.sig", SIGN)

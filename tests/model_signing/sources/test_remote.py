@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from model_signing import sources
 from model_signing.cli import main
 from model_signing.errors import DependencyError, FileError
 from model_signing.oms.names import Selection
-from model_signing.sources import Entry, open_source, remote
+from model_signing.sources import Buffer, Entry, open_source, remote
 from tests.support.memory_source import MemorySource
 
 ONE = Entry(1, "v1")
@@ -100,12 +100,42 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
 
 
-def test_pieces_come_in_order_a_few_at_a_time(small: None) -> None:
+@pytest.fixture
+def slow(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request is found too slow as soon as it gives anything."""
+    monkeypatch.setattr(remote, "JUDGED", 0.0)
+
+
+def read(ask: remote.Ask, start: int, stop: int) -> bytes:
+    return b"".join(map(bytes, remote.pieces(ask, start, stop, "mem://model/x")))
+
+
+def test_one_request_is_enough_where_it_is_not_waited_for(small: None) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def ask(start: int, stop: int) -> Iterator[bytes]:
+        asked.append((start, stop))
+        yield from (bytes([count]) for count in range(start, stop))
+
+    assert read(ask, 3, 253) == bytes(range(3, 253))
+    assert asked == [(3, 253)]
+    assert read(ask, 5, 5) == b""
+    assert asked == [(3, 253)]
+
+
+def test_pieces_come_in_order_a_few_at_a_time(slow: None) -> None:
     data = bytes(range(256))
     now, most, lock = 0, 0, threading.Lock()
+    ended = threading.Event()
 
-    def fetch(start: int, stop: int, room: memoryview) -> None:
+    def ask(start: int, stop: int) -> Iterator[bytes]:
         nonlocal now, most
+        if start == 3:
+            try:
+                yield data[3:13]
+                yield from iter(lambda: b"never", None)
+            finally:
+                ended.set()
         with lock:
             now += 1
             most = max(most, now)
@@ -113,47 +143,75 @@ def test_pieces_come_in_order_a_few_at_a_time(small: None) -> None:
         threading.Event().wait(time_of_day)
         with lock:
             now -= 1
-        room[:] = data[start:stop]
+        yield data[start:stop]
 
-    assert b"".join(map(bytes, remote.pieces(fetch, 3, 253))) == data[3:253]
+    assert read(ask, 3, 253) == data[3:253]
+    assert ended.is_set()  # nobody sends what nobody wants
     assert 1 < most <= remote.AHEAD
-    assert list(remote.pieces(fetch, 5, 5)) == []
-    assert list(remote.pieces(fetch, 5, 9)) == [data[5:9]]
+    assert read(ask, 5, 9) == data[5:9]
 
 
-def test_a_reader_that_stops_asks_for_no_more(small: None) -> None:
+def test_a_place_without_ranges_is_not_asked_for_them(slow: None) -> None:
+    def ask(start: int, stop: int) -> Iterator[bytes]:
+        assert (start, stop) == (0, 100)
+        yield from [bytes(10)] * 10
+
+    read = remote.pieces(ask, 0, 100, "mem://model/x", lambda: False)
+    assert b"".join(map(bytes, read)) == bytes(100)
+
+
+def test_a_reader_that_stops_asks_for_no_more(slow: None) -> None:
     asked: list[int] = []
 
-    def fetch(start: int, stop: int, room: memoryview) -> None:
+    def ask(start: int, stop: int) -> Iterator[bytes]:
         asked.append(start)
-        room[:] = bytes(stop - start)
+        yield from [bytes(10)] * ((stop - start) // 10)
 
-    reading = remote.pieces(fetch, 0, 10_000)
+    reading = remote.pieces(ask, 0, 10_000, "mem://model/x")
+    next(reading)
     next(reading)
     reading.close()
-    assert len(asked) <= remote.AHEAD + 1
+    assert 1 < len(asked) <= remote.AHEAD + 2
 
 
-@pytest.mark.parametrize("sent", [[], [b"1234", b"56789"], [b"1234567", b"8901"]])
-def test_other_bytes_than_asked_for_are_refused(small: None, sent: list[bytes]) -> None:
+SENT = {"nothing": [], "less": [b"1234", b"56789"], "more": [b"1234567", b"8901"]}
+
+
+@pytest.mark.parametrize("sent", SENT.values(), ids=SENT)
+@pytest.mark.parametrize("first", [True, False], ids=["the first", "a later one"])
+def test_other_bytes_than_asked_for_are_refused(slow: None, sent: list[bytes], first: bool) -> None:
+    def ask(start: int, stop: int) -> Iterator[bytes]:
+        yield from sent if first == (start == 0) else [bytes(10)]
+
     with pytest.raises(FileError, match=r"(other|more) bytes than were asked for"):
-        list(remote.pieces(lambda start, stop, room: remote.fill(room, sent, "x"), 0, 30))
+        read(ask, 0, 10 if first else 30)
 
 
-def test_a_piece_that_fails_for_a_while_is_fetched_again(small: None) -> None:
+@pytest.mark.parametrize("judged", [0.0, 1e9], ids=["ranges", "one request"])
+def test_what_breaks_is_asked_for_again_from_where_it_was(
+    small: None, monkeypatch: pytest.MonkeyPatch, judged: float
+) -> None:
+    monkeypatch.setattr(remote, "JUDGED", judged)
     failures = {0: 2, 20: 4}
 
-    def fetch(start: int, stop: int, room: memoryview) -> None:
-        if failures.get(start):
-            failures[start] -= 1
-            error = remote.failure(503, "mem://model/x")
-            raise error
-        room[:] = bytes(stop - start)
+    def ask(start: int, stop: int) -> Iterator[bytes]:
+        for first in range(start, stop + 10, 10):
+            if failures.get(first):
+                failures[first] -= 1
+                error = remote.failure(503, "mem://model/x")
+                raise error
+            if first < stop:
+                yield bytes([first] * 10)
 
-    assert b"".join(map(bytes, remote.pieces(fetch, 0, 30))) == bytes(30)
+    whole = bytes([0] * 10 + [10] * 10 + [20] * 10)
+    assert read(ask, 0, 30) == whole
+    assert not any(failures.values())
     failures[10] = 5
     with pytest.raises(FileError, match="a failure of its own"):
-        list(remote.pieces(fetch, 0, 30))
+        read(ask, 0, 30)
+    failures[30] = 1  # when all is there already
+    assert read(ask, 0, 30) == whole
+    assert not failures[30]
 
 
 def test_a_place_that_asks_to_wait_is_given_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,30 +259,32 @@ def test_an_address_without_its_client_says_what_to_install(
     assert refusal.value.fix == "pip install 'model-transparency[object-storage]'"
 
 
-def test_many_reads_together_hold_few_pieces(small: None) -> None:
+def test_many_reads_together_hold_few_pieces(slow: None) -> None:
     """Also those in the middle of which nobody reads on."""
     lock, fetched = threading.Lock(), 0
 
-    def fetch(start: int, stop: int, room: memoryview) -> None:
+    def ask(start: int, stop: int) -> Iterator[bytes]:
         nonlocal fetched
         with lock:
-            fetched += 1
-        room[:] = bytes(stop - start)
+            fetched += start > 0
+        yield from [bytes(10)] * ((stop - start) // 10)
 
-    reads = [remote.pieces(fetch, 0, 1000) for _ in range(30)]
-    for read in reads:
-        next(read)
+    def begun() -> Generator[Buffer, None, None]:
+        reading = remote.pieces(ask, 0, 1010, "mem://model/x")
+        next(reading)  # of one request
+        next(reading)
+        return reading
+
+    reads = [begun() for _ in range(30)]
     assert fetched <= 2 * len(reads) + remote.SPARE
-    assert all(sum(map(len, read)) == 990 for read in reads)
+    assert all(sum(map(len, one)) == 990 for one in reads)
     for _ in range(remote.SPARE):  # every one was given back
         assert remote._spare.acquire(blocking=False)
     for _ in range(remote.SPARE):
         remote._spare.release()
     for _ in range(20):
-        abandoned = remote.pieces(fetch, 0, 1000)
-        next(abandoned)
-        abandoned.close()
-    assert b"".join(map(bytes, remote.pieces(fetch, 0, 100))) == bytes(100)
+        begun().close()
+    assert read(ask, 0, 100) == bytes(100)
 
 
 def test_files_that_come_late_are_waited_for_together(tmp_path: Path) -> None:
