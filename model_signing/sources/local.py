@@ -9,7 +9,7 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,6 @@ from model_signing.safe_files import failed, is_temporary
 from model_signing.sources import AnyPath, Buffer, Entry
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-    from io import FileIO
     from threading import Semaphore
 
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
@@ -280,33 +278,14 @@ def _pieces(
             length -= count
             yield buffer[:count]
             if spare and length >= _WORTH_A_THREAD and spare.acquire(blocking=False):
+                from model_signing.sources.ahead import read_ahead  # takes time to import
+
+                rooms = [_buffer(piece, _AHEAD_BYTES) for _ in range(2)]
                 try:
-                    length = yield from _ahead(file, length, piece)
+                    length = yield from read_ahead(file.readinto, length, rooms)
                 finally:
                     spare.release()
                 spare = None
-
-
-def _ahead(file: FileIO, length: int, piece: int | None) -> Generator[memoryview, None, int]:
-    """As `_pieces`, read by a thread while the one before is hashed; returns what is left."""
-    from concurrent.futures import ThreadPoolExecutor  # takes time to import
-
-    buffers = [_buffer(piece, _AHEAD_BYTES) for _ in range(2)]
-    with ThreadPoolExecutor(1, "read") as reader:
-
-        def read(buffer: memoryview) -> Future[int]:
-            return reader.submit(file.readinto, buffer[:length])
-
-        try:
-            reading = read(buffers[0])
-        except RuntimeError:  # the system allows no more threads
-            return length
-        while count := reading.result():
-            length -= count
-            buffers.reverse()
-            reading = read(buffers[0])
-            yield buffers[1][:count]
-    return length
 
 
 def _buffer(piece: int | None, otherwise: int) -> memoryview:

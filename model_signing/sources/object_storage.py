@@ -74,7 +74,7 @@ class BucketSource:
         key = self.key if self.single else f"{self.key}/{name}".lstrip("/")
 
         ask = partial(_get, self.bucket, key, entry)
-        return remote.pieces(ask, start, stop, f"{self.bucket}/{key}")
+        return remote.pieces(ask, start, stop, f"{self.bucket}/{key}", in_background=True)
 
     def signatures(self) -> Iterator[tuple[str, bytes]]:
         """The signature files in the prefix, and beside it; see `RemoteSource`."""

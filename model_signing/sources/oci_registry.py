@@ -151,7 +151,7 @@ class Repository:
         """These bytes of a blob, in order, and unchecked; see `remote.pieces`."""
         ask = partial(self._range, digest, where)
         # A registry need not know ranges: then each would come with all that is before it.
-        return remote.pieces(ask, start, stop, where, lambda: self._ranges)
+        return remote.pieces(ask, start, stop, where, divisible=lambda: self._ranges)
 
     def _range(self, digest: str, where: str, start: int, stop: int) -> Iterator[Buffer]:
         """These bytes of a blob, as they come; see `remote.Ask`."""

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from mmap import mmap
@@ -23,6 +23,7 @@ from model_signing.oms.bundle import MAX_BUNDLE_SIZE
 from model_signing.oms.names import Selection, above, check_name
 from model_signing.safe_files import is_temporary
 from model_signing.sources import Buffer, Entry, beside
+from model_signing.sources.ahead import read_ahead
 
 MAX_LISTED = 1_000_000  # entries of one listing, whether they belong to the model or not
 MAX_NAME_BYTES = 4096  # of a whole name, as Linux
@@ -31,8 +32,8 @@ MAX_SIGNATURE = MAX_BUNDLE_SIZE  # bytes
 PIECE = 8 << 20  # bytes of one request
 JUDGED = 0.1  # seconds of one request, until it is seen whether it is too slow
 AHEAD = 3  # requests of one file at a time, beside the one whose turn it is
-AT_ONCE = 8  # files: most of the time they wait for the place
-SPARE = 8  # pieces, of all files together, that are fetched before their turn
+ROOM = 1 << 20  # bytes of what a thread receives: stays in a core's cache until it is hashed
+AT_ONCE = 8  # files: most of the time they wait for the place; and requests for large ones
 TRIES = 5
 LONGEST_WAIT = 60.0  # seconds that a server may ask for
 
@@ -42,7 +43,7 @@ Ask = Callable[[int, int], Iterator[Buffer]]
 From any thread. It raises `FileError`, or `TemporaryError`, also in the middle.
 """
 _Result = TypeVar("_Result")
-_spare = BoundedSemaphore(SPARE)
+_requests = BoundedSemaphore(AT_ONCE)
 
 _MEANS = {  # HTTP status -> what is wrong, what to do
     400: ("the request is refused as malformed", "check the address"),
@@ -116,40 +117,84 @@ def patiently(request: Callable[[], _Result], attempt: int = 1) -> _Result:
 
 
 def pieces(
-    ask: Ask, start: int, stop: int, where: str, divisible: Callable[[], bool] = lambda: True
+    ask: Ask,
+    start: int,
+    stop: int,
+    where: str,
+    *,
+    in_background: bool = False,
+    divisible: Callable[[], bool] = lambda: True,
 ) -> Iterator[Buffer]:
     """Bytes `start` to `stop` of a file, in order; each is valid until the next are asked for.
 
     One request for all of them costs the least, and its bytes are handed on as they come. Where
     whoever takes them waits for longer than it works, the rest is fetched in ranges, several at a
-    time.
+    time; not if so many files are read that enough is asked for anyway.
 
     Args:
         ask: Makes one request.
         start: The first byte.
         stop: Behind the last.
         where: The address, for what is said.
+        in_background: Whether the client itself receives while nobody asks for more.
         divisible: Whether the place knows ranges, once it has answered.
 
     Raises:
         FileError: From `ask`; or the place sends less than it was asked for, or more.
     """
-    coming = _as_they_come(ask, start, stop, where)
-    began = asked = time.monotonic()
-    waited = 0.0
-    with closing(coming):
+    received = _as_they_come(ask, start, stop, where)
+    if stop - start <= PIECE:
+        yield from received
+        return
+    with closing(received), ExitStack() as taken:
+        coming: Generator[Buffer, None, object] = received
+        _take(taken, 1)
+        if not in_background and _take(taken, 1):
+            rooms = [memoryview(bytearray(ROOM)) for _ in range(2)]
+            coming = taken.enter_context(closing(read_ahead(_into(received), stop - start, rooms)))
+        began = asked = time.monotonic()
+        waited, more = 0.0, 0
         for data in coming:
             now = time.monotonic()
             waited += now - asked
             yield data
             start += len(data)
             if now - began >= JUDGED:
-                if waited > (now - began) / 2 and stop - start > PIECE and divisible():
+                slow = waited > (now - began) / 2
+                if slow and stop - start > PIECE and divisible() and (more := _take(taken, AHEAD)):
                     break
                 began, waited = now, 0.0
             asked = time.monotonic()
-    if start < stop:
-        yield from _side_by_side(ask, start, stop, where)
+        if more:
+            coming.close()
+            received.close()
+            yield from _side_by_side(ask, start, stop, where, more)
+        yield from received  # what no thread could be had for; and it fails if there is more
+
+
+def _take(taken: ExitStack, most: int) -> int:
+    """So many of the requests that are made at a time, or as many as there are."""
+    count = 0
+    while count < most and _requests.acquire(blocking=False):
+        taken.callback(_requests.release)
+        count += 1
+    return count
+
+
+def _into(coming: Iterator[Buffer]) -> Callable[[memoryview], int]:
+    """Puts what comes where there is room, until the room is full."""
+    rest = memoryview(b"")
+
+    def read_into(room: memoryview) -> int:
+        nonlocal rest
+        there = 0
+        while there < len(room) and (rest or (rest := memoryview(next(coming, b"")))):
+            count = min(len(rest), len(room) - there)
+            room[there : there + count] = rest[:count]
+            rest, there = rest[count:], there + count
+        return there
+
+    return read_into
 
 
 def _as_they_come(ask: Ask, start: int, stop: int, where: str) -> Generator[Buffer, None, None]:
@@ -181,33 +226,30 @@ def _as_they_come(ask: Ask, start: int, stop: int, where: str) -> Generator[Buff
         )
 
 
-def _side_by_side(ask: Ask, start: int, stop: int, where: str) -> Iterator[memoryview]:
-    """Of several requests at a time; see `pieces`."""
+def _side_by_side(ask: Ask, start: int, stop: int, where: str, ahead: int) -> Iterator[memoryview]:
+    """Of several requests at a time, one after the other; see `pieces`."""
 
     def one(first: int, room: memoryview) -> memoryview:
-        there, last = 0, min(first + PIECE, stop)
         # A client's memory is free as soon as it comes: the next bytes come into the same.
-        for data in _as_they_come(ask, first, last, where):
-            room[there : there + len(data)] = data
-            there += len(data)
-        return room[:there]
+        last = min(first + PIECE, stop)
+        coming = _as_they_come(ask, first, last, where)
+        count = _into(coming)(room[: last - first])
+        next(coming, None)  # which fails if there is more
+        return room[:count]
 
-    # Each read may always have one piece; more of them only while there is memory for them.
     waiting: deque[tuple[Future[memoryview], memoryview]] = deque()
-    # Of whole pages, which the system has back at once; one free at most, others need memory too.
+    # Of whole pages, which the system has back at once.
     free: list[memoryview] = []
-    pool = ThreadPoolExecutor(AHEAD, "fetch")
+    pool = ThreadPoolExecutor(ahead, "fetch")
 
     def oldest() -> Iterator[memoryview]:
         future, room = waiting.popleft()
-        if waiting:
-            _spare.release()
         yield future.result()
-        free[:] = [room]
+        free.append(room)
 
     try:
         for first in range(start, stop, PIECE):
-            while waiting and not (len(waiting) <= AHEAD and _spare.acquire(blocking=False)):
+            if len(waiting) > ahead:
                 yield from oldest()
             room = free.pop() if free else memoryview(mmap(-1, PIECE))
             waiting.append((pool.submit(one, first, room), room))
@@ -215,8 +257,6 @@ def _side_by_side(ask: Ask, start: int, stop: int, where: str) -> Iterator[memor
             yield from oldest()
     finally:
         pool.shutdown(cancel_futures=True)
-        for _ in range(1, len(waiting)):
-            _spare.release()
 
 
 def bounded(data: Iterable[Buffer], most: int, where: str) -> Iterator[Buffer]:
@@ -225,7 +265,8 @@ def bounded(data: Iterable[Buffer], most: int, where: str) -> Iterator[Buffer]:
         most -= len(piece)
         if most < 0:
             raise FileError("the place sends more bytes than were asked for", where=where)
-        yield piece
+        if piece:
+            yield piece
 
 
 def changed(where: str, expected: str, found: str) -> FileError:

@@ -67,6 +67,7 @@ def test_the_same_signature_here_and_there(
     hub: Hub, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
     monkeypatch.setattr(remote, "PIECE", piece)
+    monkeypatch.setattr(remote, "ROOM", 1000)
     monkeypatch.setattr(remote, "JUDGED", 0.0)
     there = model_signing.sign(ADDRESS, tmp_path / "there.sig", SIGN)
     local = model_signing.sign(here, tmp_path / "here.sig", SIGN)
@@ -195,6 +196,7 @@ def test_a_large_file_is_looked_for_once(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "PIECE", 1000)
+    monkeypatch.setattr(remote, "ROOM", 1000)
     monkeypatch.setattr(remote, "JUDGED", 0.0)
     breaking(hub, 1)  # so that not all of it is there at once
     model_signing.sign(ADDRESS, tmp_path / "model.sig", SIGN)
@@ -333,6 +335,7 @@ def test_a_connection_that_breaks_is_resumed_where_it_was(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judged: float
 ) -> None:
     monkeypatch.setattr(remote, "PIECE", 1000)
+    monkeypatch.setattr(remote, "ROOM", 1000)
     monkeypatch.setattr(remote, "JUDGED", judged)
     monkeypatch.setattr(remote.time, "sleep", lambda _: None)
     broken = breaking(hub, 20)

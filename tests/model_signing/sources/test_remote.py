@@ -97,6 +97,7 @@ def test_what_the_specification_leaves_out_is_left_out_as_in_a_folder() -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "PIECE", 10)
+    monkeypatch.setattr(remote, "ROOM", 10)
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
 
 
@@ -115,7 +116,9 @@ def test_one_request_is_enough_where_it_is_not_waited_for(small: None) -> None:
 
     def ask(start: int, stop: int) -> Iterator[bytes]:
         asked.append((start, stop))
-        yield from (bytes([count]) for count in range(start, stop))
+        for count in range(start, stop):
+            yield bytes([count])
+            yield b""
 
     assert read(ask, 3, 253) == bytes(range(3, 253))
     assert asked == [(3, 253)]
@@ -156,8 +159,18 @@ def test_a_place_without_ranges_is_not_asked_for_them(slow: None) -> None:
         assert (start, stop) == (0, 100)
         yield from [bytes(10)] * 10
 
-    read = remote.pieces(ask, 0, 100, "mem://model/x", lambda: False)
+    read = remote.pieces(ask, 0, 100, "mem://model/x", divisible=lambda: False)
     assert b"".join(map(bytes, read)) == bytes(100)
+
+
+def test_where_no_more_threads_are_allowed_all_bytes_come(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert read(lambda start, stop: iter([bytes(range(start, stop))]), 0, 50) == bytes(range(50))
 
 
 def test_a_reader_that_stops_asks_for_no_more(slow: None) -> None:
@@ -174,7 +187,12 @@ def test_a_reader_that_stops_asks_for_no_more(slow: None) -> None:
     assert 1 < len(asked) <= remote.AHEAD + 2
 
 
-SENT = {"nothing": [], "less": [b"1234", b"56789"], "more": [b"1234567", b"8901"]}
+SENT = {
+    "nothing": [],
+    "less": [b"1234", b"56789"],
+    "more": [b"1234567", b"8901"],
+    "then more": [b"1234567", b"890", b"1"],
+}
 
 
 @pytest.mark.parametrize("sent", SENT.values(), ids=SENT)
@@ -206,10 +224,10 @@ def test_what_breaks_is_asked_for_again_from_where_it_was(
     whole = bytes([0] * 10 + [10] * 10 + [20] * 10)
     assert read(ask, 0, 30) == whole
     assert not any(failures.values())
-    failures[10] = 5
+    failures[10] = 1000
     with pytest.raises(FileError, match="a failure of its own"):
         read(ask, 0, 30)
-    failures[30] = 1  # when all is there already
+    failures = {30: 1}  # when all is there already
     assert read(ask, 0, 30) == whole
     assert not failures[30]
 
@@ -276,12 +294,12 @@ def test_many_reads_together_hold_few_pieces(slow: None) -> None:
         return reading
 
     reads = [begun() for _ in range(30)]
-    assert fetched <= 2 * len(reads) + remote.SPARE
+    assert fetched <= 2 * remote.AT_ONCE
     assert all(sum(map(len, one)) == 990 for one in reads)
-    for _ in range(remote.SPARE):  # every one was given back
-        assert remote._spare.acquire(blocking=False)
-    for _ in range(remote.SPARE):
-        remote._spare.release()
+    for _ in range(remote.AT_ONCE):  # every one was given back
+        assert remote._requests.acquire(blocking=False)
+    for _ in range(remote.AT_ONCE):
+        remote._requests.release()
     for _ in range(20):
         begun().close()
     assert read(ask, 0, 100) == bytes(100)
