@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.tutorial:
         print(TUTORIALS[args.tutorial](args.data_dir))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended, as after Ctrl-C
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = first_images(args.data_dir, Path(scratch), args.images)
@@ -133,8 +135,13 @@ def measure(command: Sequence[str]) -> tuple[float, float, str]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
     )
-    printed = process.stdout.read() if process.stdout else ""
-    _, status, usage = os.wait4(process.pid, 0)
+    try:
+        printed = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
     if status:
         raise SystemExit(f"failed: {' '.join(command)}")
     return usage.ru_utime + usage.ru_stime, time.monotonic() - start, printed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 
 import plain_threads
 import speed
+
+from tests.support.limits import limited
 
 ROOT = Path(speed.__file__).parents[1]
 GB = 10**9
@@ -192,8 +195,9 @@ def test_the_published_figures_are_those_of_the_report() -> None:
         assert speed.summary(results) in (ROOT / "README.md").read_text()
 
 
-def test_a_bucket_is_measured_beside_the_files(tmp_path: Path) -> None:
-    pytest.importorskip("obstore", reason="not tested: no client for buckets")
+def test_places_elsewhere_are_measured_beside_the_files(tmp_path: Path) -> None:
+    for client in ("obstore", "huggingface_hub", "oras"):
+        pytest.importorskip(client, reason=f"not tested: {client} is not installed")
     command = [sys.executable, str(ROOT / "bench" / "elsewhere.py"), "--gigabytes", "0.02"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     run = subprocess.run(
@@ -204,8 +208,27 @@ def test_a_bucket_is_measured_beside_the_files(tmp_path: Path) -> None:
         timeout=120,
         env=environment,
     )
-    head, here, bucket, last = run.stdout.splitlines()
+    head, *rows = run.stdout.splitlines()
+    places = ["bucket", "registry", "hub"]
     assert head.startswith("0.02 GB in 2 file(s)")
-    assert (here.split()[0], bucket.split()[0]) == ("here", "bucket")
-    assert all(float(row.split()[2]) > 0 for row in (here, bucket))
-    assert last.endswith("of the speed of files here")
+    assert [row.split()[0] for row in rows[:4]] == ["here", *places]
+    assert all(float(row.split()[2]) > 0 for row in rows[:4])
+    assert [row.partition(":")[0] for row in rows[4:]] == places
+    assert all(row.endswith("of the speed of files here") for row in rows[4:])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="not tested: POSIX signals and pipes only")
+def test_accuracy_that_is_told_to_end_leaves_no_training(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "started")
+    training = tmp_path / "python"
+    # More than a pipe holds: it is heard of when somebody reads what it prints.
+    training.write_text("#!/bin/sh\nhead -c 200000 /dev/zero\necho $$ > started\nexec sleep 600\n")
+    training.chmod(0o700)
+    bench = [sys.executable, ROOT / "bench/accuracy.py", "--data-dir", tmp_path]
+    command = [*bench, "--pytorch", tmp_path, "--tensorflow", tmp_path]
+    with limited(subprocess.Popen(list(map(str, command)), cwd=tmp_path)) as process:
+        pid = int((tmp_path / "started").read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
