@@ -195,7 +195,8 @@ def open_source(model: AnyPath | Source, *, allow_symlinks: bool = False) -> Sou
         allow_symlinks: Follow symbolic links that stay inside the model, where there are any.
 
     Raises:
-        UsageError: The path is empty, which is nobody's word for the current directory.
+        UsageError: It is none of these, or an empty path, which is nobody's word for the current
+            directory.
         FileError: The address is malformed, there is nothing, or the place does not answer.
         DependencyError: As `place_of`.
     """
@@ -211,4 +212,7 @@ def open_source(model: AnyPath | Source, *, allow_symlinks: bool = False) -> Sou
         return LocalSource(os.fspath(path), allow_symlinks)
     if isinstance(model, LocalSource):
         return LocalSource(model.path, allow_symlinks)
+    if not hasattr(model, "entries"):  # such as None, for a path that a caller does not have
+        expected = "a path, an address or a source"
+        raise UsageError("not a model", expected=expected, found=type(model).__name__)
     return model

@@ -146,13 +146,16 @@ def test_excluded_paths_match_from_the_root_with_their_subtree(model: Path) -> N
     assert found == sorted(["with space", *kept.split()])
 
 
-def test_an_empty_path_is_not_the_current_directory(
+def test_nothing_is_not_a_model_nor_the_current_directory(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(model)
     assert open_source(".").entries(Selection([]))[0]
     with pytest.raises(UsageError, match="path is empty"):
         open_source("")
+    for nothing in (None, 3, b"model"):
+        with pytest.raises(UsageError, match="not a model"):
+            open_source(nothing)  # type: ignore[arg-type]
 
 
 def test_excluding_for_one_model_does_not_leak_into_the_next(model: Path) -> None:
