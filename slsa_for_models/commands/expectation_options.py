@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from model_signing.errors import UsageError
@@ -47,7 +49,13 @@ def expectations(args: argparse.Namespace) -> Expectations:
     """The policy's, and those of the options; what both state has to be the same."""
     from slsa_for_models.verdict import policy_file
 
-    composed = {"inputs": _inputs, "builders": _builders, "signer": _signer, "issuer": _issuer}
+    read_key = cache(_read_key)  # a key may come through a pipe, and be of signer and builder
+    composed: dict[str, Callable[[argparse.Namespace], object]] = {
+        "inputs": _inputs,
+        "builders": partial(_builders, read_key),
+        "signer": partial(_signer, read_key),
+        "issuer": _issuer,
+    }
     stated: dict[str, object] = {}
     for row in ROWS:
         if row.option and row.parse is not None:
@@ -86,17 +94,17 @@ def _issuer(args: argparse.Namespace) -> str | None:
     return args.identity_provider if is_github(args.identity_provider or "") else None
 
 
-def _builders(args: argparse.Namespace) -> tuple[Builder, ...]:
+def _builders(read_key: Callable[[Path], bytes], args: argparse.Namespace) -> tuple[Builder, ...]:
     if args.builder_key is not None and not args.builder_id:
         raise UsageError("--builder-key needs --builder-id: whose key is it?")
     if args.builder_key is not None and all(map(names_workflow, args.builder_id)):
         raise UsageError("--builder-key: a GitHub workflow signs with its own identity, not a key")
     path = args.builder_key or args.public_key
-    key = _key(path) if path and args.builder_id else None
+    key = read_key(path) if path and args.builder_id else None
     return tuple(builder_from_option(text, key) for text in args.builder_id)
 
 
-def _signer(args: argparse.Namespace) -> Signer | None:
+def _signer(read_key: Callable[[Path], bytes], args: argparse.Namespace) -> Signer | None:
     if args.identity is not None and args.public_key is not None:
         raise UsageError("--identity and --public-key exclude each other")
     if (
@@ -106,13 +114,13 @@ def _signer(args: argparse.Namespace) -> Signer | None:
     ):
         raise UsageError("--identity-provider needs --identity, or --builder-id on GitHub")
     if args.public_key is not None:
-        return Signer(public_key=_key(args.public_key))
+        return Signer(public_key=read_key(args.public_key))
     if args.identity is None:
         return None
     return Signer(identity=args.identity, issuer=args.identity_provider)
 
 
-def _key(path: Path) -> bytes:
+def _read_key(path: Path) -> bytes:
     from slsa_for_models.evidence.envelopes import read_key  # no help needs it
 
     return read_key(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -154,6 +155,8 @@ def _run(args: argparse.Namespace) -> int:
         return _run_each(args)
     _check_outputs(args)
     expected = expectation_options.expectations(args)
+    if args.attest_verdict is not None:  # --resource-uri says what is attested: no summary is asked
+        expected = replace(expected, stated=expected.stated | {"resource_uri"})
     (args.model,) = args.model
     if found := look_beside(args):
         print(f"slsa_for_models: {found}", file=sys.stderr)

@@ -307,13 +307,19 @@ class Expectations:
 
     @property
     def evidence(self) -> set[str]:
-        """Kinds that must be there: `required`, and a signature by a signer who is no builder."""
+        """Kinds that must be there: `required`, and what else an expectation is compared with.
+
+        A signer who is no builder has to have signed; a resource that is expected, and not by a
+        policy, which says what a summary has to be if there is one, has to have a summary.
+        """
         who = self.signer
         builds = who and any(
             who == Signer(by.identity, by.issuer, by.public_key) or by.accepts(f"{who.identity}")
             for by in self.builders
         )
-        return {*self.required} if builds or not who else {*self.required, "signature"}
+        signature = {"signature"} if who and not builds else set()
+        summary = {"vsa"} if self.resource_uri and "resource_uri" not in self.stated else set()
+        return {*self.required, *signature, *summary}
 
     def stating(self, **more: object) -> Expectations:
         """These expectations and more, of what they leave open.

@@ -99,7 +99,7 @@ def check_required(found: Found, level: int) -> str:
             "required evidence is missing or refused",
             expected=", ".join(sorted(needed)),
             found=f"accepted: {said}",
-            fix="give all of it, such as --signature where a signer is expected",
+            fix="give all of it: --signature where a signer is expected, --vsa where a resource is",
         )
     if level < expected.minimum_level:
         raise BuilderError(

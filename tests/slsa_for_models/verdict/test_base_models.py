@@ -75,6 +75,9 @@ def test_three_generations(workshop: Workshop, chain: list[Path]) -> None:
     assert (code, refusals(verdict)) == (0, [])
     subjects = {step["subject"].split(":")[0] for step in verdict["steps"]}
     assert {"second.pth", "first.pth"} <= subjects
+    of_third = ("--resource-uri", "https://models.example/third")  # and of no base model
+    _, verdict = verify(workshop, third, "--base-model", second, "--base-model", first, *of_third)
+    assert refusals(verdict) == ["ChainError"]
 
 
 def test_base_models_that_are_not_given_are_named(workshop: Workshop, chain: list[Path]) -> None:

@@ -115,7 +115,7 @@ def test_what_a_signature_alone_cannot_show_is_not_taken_for_shown(
     assert (code, refusals(verdict)) == (1, ["ChainError"])
 
 
-def test_a_key_says_nothing_about_the_source(workshop: Workshop) -> None:
+def test_a_key_says_nothing_about_the_source_or_the_resource(workshop: Workshop) -> None:
     model, key = workshop.model(), new_key()
     signature = workshop.folder / "model.sig"
     api.sign(model, signature, key_signer(private_pem(key)))
@@ -126,8 +126,9 @@ def test_a_key_says_nothing_about_the_source(workshop: Workshop) -> None:
         workshop.write("key.pub", public_pem(key)),
     )
     assert workshop.verify(model, *evidence)[0] == 0
-    code, verdict = workshop.verify(model, *evidence, "--source-uri", SOURCE)
-    assert (code, refusals(verdict)) == (1, ["ChainError"])
+    for option in (("--source-uri", SOURCE), ("--resource-uri", "https://models.example/m")):
+        code, verdict = workshop.verify(model, *evidence, *option)
+        assert (code, refusals(verdict)) == (1, ["ChainError"])
 
 
 ONLY_PROVENANCE = {
