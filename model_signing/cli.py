@@ -36,7 +36,7 @@ _OPTIONS: dict[str, command_line.Row] = {
     "model_path": (
         "FILE",
         "the model: a file or folder, or its address, such as hf://ORG/NAME, s3://BUCKET/PREFIX, "
-        "oci://HOST/NAME:TAG; of several, each has a signature of its own",
+        "oci://HOST/NAME:TAG",
         command_line.place,
     ),
     "bundle": ("FILE", "a signature file, or its address", command_line.place),

@@ -90,8 +90,10 @@ def check_output(path: Path) -> None:
         elif _goes_through(place):
             if not os.access(place, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        elif not place.parent.is_dir() or not os.access(place.parent, os.W_OK):
-            raise FileError("cannot write to the directory", where=os.fspath(place.parent))
+        elif not (there := place.parent.is_dir()) or not os.access(place.parent, os.W_OK):
+            found = "it is not writable" if there else "no such directory"
+            where = os.fspath(place.parent)
+            raise FileError("cannot write to the directory", where=where, found=found)
         else:
             _check_older(path, place)
     except (OSError, ValueError) as error:

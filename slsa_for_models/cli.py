@@ -11,6 +11,10 @@ from model_signing.terminal import command_line
 
 PROG = "slsa_for_models"
 DESCRIPTION = "Train models in CI, say verifiably how they were made, and verify what others say."
+EPILOG = (
+    "`slsa_for_models COMMAND --help` has examples.\n\n"
+    "exit codes: 0 done or verified, 1 refused or failed, 2 usage"
+)
 
 # `may-publish` is commands/may_publish.py, with `configure(parser)`.
 _COMMANDS = {
@@ -41,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser(given: Sequence[str] = tuple(_COMMANDS)) -> argparse.ArgumentParser:
     """All commands, with the options of those that are `given`: no other is imported."""
-    parser = command_line.Parser(prog=PROG, description=DESCRIPTION)
+    parser = command_line.Parser(prog=PROG, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action=command_line.Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, purpose in _COMMANDS.items():

@@ -49,7 +49,12 @@ def load_private_key(source: Pem, password: Password) -> ec.EllipticCurvePrivate
         if password is not None:
             words = "the private key cannot be decrypted: wrong password?"
             raise FileError(words, where=where) from None
-        raise FileError("not a private key", where=where, expected="a PEM private key") from None
+        raise FileError(
+            "not a private key",
+            where=where,
+            expected="a PEM private key",
+            found="a public key" if b"PUBLIC KEY" in pem else None,
+        ) from None
     supported(key.public_key(), where)
     assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101  (as its public key)
     return key

@@ -27,11 +27,20 @@ _NUMBERS = frozenset(("N", "BYTES", "SECONDS"))
 _WIDTH = 80  # of help; asking the terminal costs importing three compression libraries
 
 
+class _Formatter(argparse.HelpFormatter):
+    """A text of several lines, such as examples, stays as it is; a long line is folded."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        import textwrap
+
+        return text if "\n" in text else textwrap.fill(text, width, break_on_hyphens=False)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but underscores stand for hyphens and errors are `UsageError`s with suggestions."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
-        formatter = partial(argparse.RawDescriptionHelpFormatter, width=_WIDTH)
+        formatter = partial(_Formatter, width=_WIDTH)
         super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401

@@ -163,7 +163,7 @@ def token_claims(token: str) -> dict[str, object]:
         payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
     except ValueError:
         payload = b""
-    claims = strict_json.loads(payload, ContextError, "The identity token")
+    claims = strict_json.loads(payload, ContextError, "the identity token")
     if not isinstance(claims, dict):
         raise ContextError("the identity token's payload is not a JSON object")
     return claims

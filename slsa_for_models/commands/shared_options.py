@@ -113,7 +113,8 @@ def check_writable(path: Path, over: Callable[[bytes], bool] | None = None) -> N
         FileError: The output cannot be written, or another file would be lost.
     """
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise FileError("the output cannot be written", where=str(path))
+        found = "a directory" if path.is_dir() else "not writable, or no such directory"
+        raise FileError("the output cannot be written", where=str(path), found=found)
     if over is None:
         from model_signing.safe_files import check_output
 

@@ -35,7 +35,7 @@ _MODEL: dict[str, command_line.Row] = {
     "model": (
         "FILE",
         "a file or a directory, or its address, such as hf://ORG/NAME, s3://BUCKET/PREFIX, "
-        "oci://HOST/NAME:TAG; of several, each has its evidence in it or beside it",
+        "oci://HOST/NAME:TAG",
         command_line.place,
     )
 }
@@ -114,7 +114,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.description = (
         "Verify a model together with its signature and every provenance it came "
-        "with. Options named as in slsa-verifier mean the same."
+        "with; of several, each with what lies in it or beside it. Options named as in "
+        "slsa-verifier mean the same."
     )
     parser.epilog = (
         "example:\n"

@@ -192,7 +192,7 @@ def _documents(path: Path, data: bytes) -> list[tuple[bytes, Any]]:
     for number, line in enumerate(lines, 1):
         label = path.name if len(lines) == 1 else f"{path.name}, line {number}"
         try:
-            found.append((line, strict_json.loads(line, BundleError, f"The attestation {label}")))
+            found.append((line, strict_json.loads(line, BundleError, f"the attestation {label}")))
             continue
         except BundleError as error:
             refusal = error.with_traceback(None)  # which keeps all that was decoded, as its
@@ -282,7 +282,7 @@ def authenticate(
         BundleError, SignatureError and its subclasses: It does not hold.
         UnsupportedError: It cannot be verified from files alone.
     """
-    document = strict_json.loads(attestation.data, BundleError, "The attestation")
+    document = strict_json.loads(attestation.data, BundleError, "the attestation")
     if attestation.bare:
         return _authenticate_envelope(attestation.label, document, tuple(public_keys))
     _refuse_unsupported_log(attestation.label, document)

@@ -58,7 +58,7 @@ def check(value: object, schema: dict[str, Any], refusal: type[Error], what: str
         value: As parsed from JSON, or from TOML.
         schema: A whole schema, as `load` returns it.
         refusal: The error class to raise.
-        what: What the value is, for messages: "The training record".
+        what: What the value is, for messages: "the training record".
 
     Raises:
         Error: As `refusal`, with the place of something that does not fit.

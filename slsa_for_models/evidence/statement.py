@@ -90,7 +90,7 @@ def read(payload: bytes, versions: Mapping[str, str]) -> Statement:
         PredicateTypeError: Its predicate type is none of those, or its `_type` another.
         ProvenanceError: Malformed.
     """
-    statement = strict_json.loads(payload, ProvenanceError, "The signed payload", MAX_PARTS)
+    statement = strict_json.loads(payload, ProvenanceError, "the signed payload", MAX_PARTS)
     if not isinstance(statement, dict):
         raise ProvenanceError("the signed payload is not an in-toto statement")
     predicate_type = text_at(statement, "predicateType")

@@ -118,8 +118,8 @@ def parse(data: bytes) -> TrainingRecord:
             expected=f"at most {MAX_BYTES} bytes",
             found=f"{len(data)} bytes",
         )
-    document = strict_json.loads(data, RecordError, "The training record")
-    json_schema.check(document, json_schema.load(_SCHEMA_FILE), RecordError, "The training record")
+    document = strict_json.loads(data, RecordError, "the training record")
+    json_schema.check(document, json_schema.load(_SCHEMA_FILE), RecordError, "the training record")
     model, dataset, environment = (document[name] for name in ("model", "dataset", "environment"))
     features = {name: tuple(environment[name]) for name in ("cpu_features", "accelerators")}
     return TrainingRecord(

@@ -107,7 +107,8 @@ def basis_lines(verdict: Verdict) -> list[str]:
 
 def cause(verdict: Verdict) -> str:
     """The last line of `text` and, for a refusal, its details: a message for stderr."""
-    return "\n  ".join([headline(verdict), *details(verdict.refusal)])
+    refusal = verdict.refusal
+    return headline(verdict) + (str(refusal).removeprefix(refusal.message) if refusal else "")
 
 
 def annotation(verdict: Verdict) -> str:

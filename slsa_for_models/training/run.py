@@ -307,7 +307,7 @@ def _metrics(workspace: Path, name: str) -> dict[str, float]:
             expected=f"at most {MAX_METRICS_BYTES} bytes",
             found=error.found,
         ) from None
-    document = strict_json.loads(data, TrainingError, "The metrics file")
+    document = strict_json.loads(data, TrainingError, "the metrics file")
     numbers = dict(_numbers(document, ""))
     odd = next((one for one in numbers if not one.isascii() or not 0 < len(one) <= 256), None)
     if odd is not None or not all(one.isprintable() for one in numbers):

@@ -66,7 +66,7 @@ def _parsed(data: bytes) -> Toml:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyError("the policy is not TOML", found=str(error)) from None
     _fractions(document)
-    json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "The policy")
+    json_schema.check(document, json_schema.load("policy.v1.json"), PolicyError, "the policy")
     return document
 
 

@@ -108,7 +108,7 @@ def _result(by_products: Iterable[Resource], name: str) -> Resource | None:
     for item in by_products:
         if not item.name.endswith(f"/{name}_ARTIFACT_OUTPUTS") or item.content is None:
             continue
-        value = strict_json.loads(item.content, ProvenanceError, f"The by-product {item.name}")
+        value = strict_json.loads(item.content, ProvenanceError, f"the by-product {item.name}")
         algorithm, _, digest = text_at(value, "digest").partition(":")
         if algorithm == "sha256" and HEX.fullmatch(digest):
             return Resource(name, text_at(value, "uri"), {algorithm: digest})

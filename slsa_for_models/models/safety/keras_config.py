@@ -92,7 +92,7 @@ def check(config: bytes) -> bytes:
     """
     if len(config) > _MOST_BYTES:
         raise UnsafeModelError("the Keras configuration is too large", found=f"{len(config):,}")
-    root = strict_json.loads(config, UnsafeModelError, "The Keras configuration")
+    root = strict_json.loads(config, UnsafeModelError, "the Keras configuration")
     if isinstance(root, dict):
         # HDF5 files do not say where the class of the whole is.
         functional = root.get("class_name") == "Functional"
@@ -103,7 +103,7 @@ def check(config: bytes) -> bytes:
         if isinstance(node, int | float) and abs(node) > _MOST_NUMBER:
             raise UnsafeModelError("a number in the Keras configuration is absurd", found=str(node))
         if isinstance(node, str):
-            check_name(node, "The Keras configuration")
+            check_name(node, "the Keras configuration")
         elif isinstance(node, list):
             pending += node
         elif isinstance(node, dict):

@@ -84,7 +84,7 @@ def safetensors(path: Path, *, later_types: bool = False) -> dict[str, str]:
             raise UnsafeModelError("the header is too long", where=path.name, found=f"{length:,}")
         header = file.read(length)
         left = size - file.seek(0, io.SEEK_CUR)
-    tensors = strict_json.loads(header.rstrip(b" "), UnsafeModelError, "The header")
+    tensors = strict_json.loads(header.rstrip(b" "), UnsafeModelError, "the header")
     strict_json.fields(tensors, UnsafeModelError, path.name, "", None)
     _check_notes(tensors.pop("__metadata__", {}), path.name)
     spans = sorted(

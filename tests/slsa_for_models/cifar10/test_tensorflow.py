@@ -166,7 +166,7 @@ def test_keras_configuration_that_is_not_json(tmp_path: Path):
         with zipfile.ZipFile(model, "w") as archive:
             for name in ("metadata.json", "config.json", "model.weights.h5"):
                 archive.writestr(name, config)
-        found_harmful(model, "The Keras configuration")
+        found_harmful(model, "the Keras configuration")
 
 
 def test_keras_archive_with_other_members(saved, tmp_path: Path):

@@ -181,7 +181,7 @@ def test_what_the_schema_requires_is_missed(path: str):
     for name in parents:
         target = target[name]
     del target[last]
-    with pytest.raises(RecordError, match="The training record lacks a key"):
+    with pytest.raises(RecordError, match="the training record lacks a key"):
         parse(document)
 
 

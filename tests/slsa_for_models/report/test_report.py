@@ -43,9 +43,9 @@ def test_text_is_a_table_that_ends_with_the_verdict(
     assert refused.splitlines()[-1] == "REFUSED model.pth: built from another branch"
     assert error.splitlines() == [
         "slsa_for_models: REFUSED model.pth: built from another branch",
-        "  where: source reference",
+        "  where:    source reference",
         "  expected: other",
-        "  found: main",
+        "  found:    main",
     ]
     for word in ("REFUSED  Branch or tag", "expected: other", "found: main"):
         assert word in refused
