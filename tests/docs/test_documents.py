@@ -141,3 +141,18 @@ def test_the_links_lead_somewhere(document: Path) -> None:
                     if line.startswith("#")
                 ]
             assert anchor in headings[path], f"{document.relative_to(ROOT)} links to {target}"
+
+
+def test_the_messages_quoted_are_those_of_the_programs() -> None:
+    folders = ("model_signing", "slsa_for_models", "actions", ".github")
+    sources = [path for name in folders for path in (ROOT / name).rglob("*")]
+    said = " ".join(path.read_text() for path in sources if path.suffix in (".py", ".yml"))
+    said = " ".join(re.sub(r'"\s*\n\s*f?"', "", said).split())
+    section = re.compile(r"## (?:What goes wrong|Common refusals)\n(.*?)(?:\n## |\Z)", re.DOTALL)
+    tables = [text for path in DOCUMENTS for text in section.findall(path.read_text())]
+    cells = re.findall(r"^\| (.+?) \|", "\n".join(tables), re.MULTILINE)
+    ours = " ".join(cell for cell in cells if "from GitHub" not in cell)
+    quoted = [a or b for a, b in re.findall(r"\*([^*]+)\*|`([^`]+)`", ours)]
+    pieces = [piece.strip() for text in quoted for piece in text.split("...")]
+    assert len(quoted) > 20
+    assert [piece for piece in pieces if piece not in said] == []
