@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 import threading
+import time
 from bisect import insort
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -37,6 +38,7 @@ Progress = Callable[[int, int], None]
 """Called with the bytes hashed so far and all bytes, from several threads but one at a time."""
 
 _HEARD = 0.5  # seconds until Ctrl-C is heard that came just before a wait
+_ENDING = 1.0  # seconds after it in which threads end, unless they wait for a place far away
 
 _BATCH_COST = 8 << 20  # bytes, and for each file as many as are hashed while it is opened:
 _FILE_COST = 16 << 10
@@ -378,27 +380,36 @@ class _Crew:
     def run(self) -> None:
         """Does all jobs; see `_share`."""
         others = min(self._threads, len(self._waiting)) - 1
-        crew = [threading.Thread(target=self._work, name="hash") for _ in range(others)]
-        started = []
+        # The process may end before those that wait for a place that is silent, see `_wait_for`.
+        crew = [
+            threading.Thread(target=self._work, name="hash", daemon=True) for _ in range(others)
+        ]
+        started: list[threading.Thread] = []
         try:
             with contextlib.suppress(RuntimeError):  # as many as the system allows
                 for thread in crew:
                     thread.start()
                     started.append(thread)
             self._work()
-            for thread in started:
-                while thread.is_alive():
-                    thread.join(_HEARD)
+            self._wait_for(started)
         except BaseException as error:  # Ctrl-C
             self._failure = error
             self._stop.set()
         finally:
-            for thread in started:
-                thread.join()
+            self._wait_for(started)
             for job in self._waiting:  # after a failure some were left in the middle of a file
                 job.steps.close()
         if self._failure is not None:
             raise self._failure
+
+    def _wait_for(self, others: list[threading.Thread]) -> None:
+        """Until they end; after Ctrl-C only for as long as what they do can take."""
+        end = None
+        for thread in others:
+            while thread.is_alive() and (end is None or time.monotonic() < end):
+                thread.join(_HEARD)
+                if end is None and isinstance(self._failure, KeyboardInterrupt):
+                    end = time.monotonic() + _ENDING
 
     def _work(self) -> None:
         job = None

@@ -1,9 +1,92 @@
-"""Reading ahead: a thread reads what comes next while this one hashes what it read before."""
+"""Working ahead: other threads read what comes next while this one hashes what was read before."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
+from types import TracebackType
+from typing import Any, TypeVar
+
+_HEARD = 0.5  # seconds until Ctrl-C is heard that came just before a wait; and that it waits itself
+
+_Result = TypeVar("_Result")
+
+
+class Helpers:
+    """Threads that do what this one gives them, in that order.
+
+    Where their context ends, what they have begun is waited for, and no more is begun. But after
+    Ctrl-C nobody waits for a place that is silent, nor does the process when it ends: for the
+    threads of a pool it would.
+
+    Args:
+        most: Threads.
+        name: What they are called.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most, self._name = most, name
+        self._threads: list[Thread] = []
+        self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], object]] | None] = SimpleQueue()
+
+    def begin(self, work: Callable[[], _Result]) -> Future[_Result]:
+        """Has something done.
+
+        Raises:
+            RuntimeError: The system does not allow one thread.
+        """
+        if len(self._threads) < self._most:
+            thread = Thread(target=self._help, name=self._name, daemon=True)
+            try:
+                thread.start()
+                self._threads.append(thread)
+            except RuntimeError:
+                if not self._threads:
+                    raise
+        future: Future[_Result] = Future()
+        self._tasks.put((future, work))
+        return future
+
+    def _help(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            future, work = task
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+            del task, future, work  # a failure knows this frame, and neither would ever be freed
+
+    def __enter__(self) -> Helpers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            while True:
+                self._tasks.get_nowait()
+        except Empty:
+            pass
+        for _ in self._threads:
+            self._tasks.put(None)
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        until = time.monotonic() + _HEARD
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()) if interrupted else None)
+
+
+def result_of(future: Future[_Result]) -> _Result:
+    """What comes of it, or what went wrong; Ctrl-C is heard at any moment."""
+    while not future.done():
+        wait([future], _HEARD)
+    return future.result()
 
 
 def read_ahead(
@@ -18,18 +101,14 @@ def read_ahead(
         rooms: Two; each is used again when the bytes of the other have been given.
     """
     free, full = rooms
-    with ThreadPoolExecutor(1, "read") as reader:
-
-        def read(room: memoryview) -> Future[int]:
-            return reader.submit(read_into, room[:length])
-
+    with Helpers(1, "read") as reader:
         try:
-            reading = read(free)
+            reading = reader.begin(partial(read_into, free[:length]))
         except RuntimeError:  # the system allows no more threads
             return length
-        while count := reading.result():
+        while count := result_of(reading):
             length -= count
             free, full = full, free
-            reading = read(free)
+            reading = reader.begin(partial(read_into, free[:length]))
             yield full[:count]
     return length

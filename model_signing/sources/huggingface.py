@@ -88,7 +88,8 @@ class HubSource:
     def read(self, name: str, entry: Entry, start: int, stop: int) -> Iterator[Buffer]:
         """These bytes of a file; see `Source`."""
         file = _File(self._whole, self.path or name, entry)
-        return remote.pieces(file.ask, start, stop, f"{self._whole}/{self.path or name}")
+        where = f"{self._whole}/{self.path or name}"
+        return remote.pieces(file.ask, start, stop, where, divisible=lambda: file.ranges)
 
     def signatures(self) -> Iterator[tuple[str, bytes]]:
         """The signature files at the repository's root, or beside the file; see `RemoteSource`."""
@@ -153,7 +154,13 @@ class HubSource:
 
 
 class _File:
-    """A file of a commit that is read in pieces: where it lies is asked for once."""
+    """A file of a commit that is read in pieces: where it lies is asked for once.
+
+    Attributes:
+        ranges: Whether they are known there, as far as it has answered.
+    """
+
+    ranges = True
 
     def __init__(self, source: HubSource, name: str, entry: Entry) -> None:
         self._source, self._entry, self._where = source, entry, f"{source}/{name}"
@@ -181,7 +188,8 @@ class _File:
                 self._check(response)
                 if urlsplit(str(response.url)).netloc != urlsplit(url).netloc:
                     self._elsewhere = str(response.url)
-            whole = response.status_code == 200 and (start, stop) == (0, self._entry.size)
+            self.ranges = response.status_code == 206
+            whole = not self.ranges and (start, stop) == (0, self._entry.size)
             given = response.headers.get("Content-Range", "")
             if not whole and not given.startswith(f"bytes {start}-{stop - 1}/"):
                 raise FileError(

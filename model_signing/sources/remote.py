@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from mmap import mmap
 from threading import BoundedSemaphore
 from typing import TypeVar
@@ -23,7 +24,7 @@ from model_signing.oms.bundle import MAX_BUNDLE_SIZE
 from model_signing.oms.names import Selection, above, check_name
 from model_signing.safe_files import is_temporary
 from model_signing.sources import Buffer, Entry, beside
-from model_signing.sources.ahead import read_ahead
+from model_signing.sources.ahead import Helpers, read_ahead, result_of
 
 MAX_LISTED = 1_000_000  # entries of one listing, whether they belong to the model or not
 MAX_NAME_BYTES = 4096  # of a whole name, as Linux
@@ -124,7 +125,7 @@ def pieces(
     *,
     in_background: bool = False,
     divisible: Callable[[], bool] = lambda: True,
-) -> Iterator[Buffer]:
+) -> Generator[Buffer, None, None]:
     """Bytes `start` to `stop` of a file, in order; each is valid until the next are asked for.
 
     One request for all of them costs the least, and its bytes are handed on as they come. Where
@@ -146,7 +147,8 @@ def pieces(
     if stop - start <= PIECE:
         yield from received
         return
-    with closing(received), ExitStack() as taken:
+    with ExitStack() as taken:
+        taken.callback(_close, received)
         coming: Generator[Buffer, None, object] = received
         _take(taken, 1)
         if not in_background and _take(taken, 1):
@@ -170,6 +172,11 @@ def pieces(
             received.close()
             yield from _side_by_side(ask, start, stop, where, more)
         yield from received  # what no thread could be had for; and it fails if there is more
+
+
+def _close(received: Generator[Buffer, None, None]) -> None:
+    with suppress(ValueError):  # after Ctrl-C, a thread still waits for the place
+        received.close()
 
 
 def _take(taken: ExitStack, most: int) -> int:
@@ -198,11 +205,16 @@ def _into(coming: Iterator[Buffer]) -> Callable[[memoryview], int]:
 
 
 def _as_they_come(ask: Ask, start: int, stop: int, where: str) -> Generator[Buffer, None, None]:
-    """Of one request; after a connection that breaks, of another one for what is missing."""
+    """Of one request; after a connection that breaks, of another one for what is missing.
+
+    Whoever sends next to nothing each time is asked no more than `TRIES` times.
+    """
     coming: Iterator[Buffer] | None = None
+    asked = counted_from = start
+    broken = 0
 
     def piece() -> Buffer | None:
-        nonlocal coming
+        nonlocal coming, broken
         if coming is None and start == stop:
             return None
         try:
@@ -210,12 +222,14 @@ def _as_they_come(ask: Ask, start: int, stop: int, where: str) -> Generator[Buff
             return next(coming, None)
         except TemporaryError:
             coming = None
+            broken += 1
             raise
 
-    asked = start
-    while (data := patiently(piece)) is not None:
+    while (data := patiently(piece, broken + 1)) is not None:
         yield data
         start += len(data)
+        if start - counted_from >= ROOM:
+            counted_from, broken = start, 0
     if start < stop:
         raise FileError(
             "the place sends other bytes than were asked for",
@@ -226,7 +240,7 @@ def _as_they_come(ask: Ask, start: int, stop: int, where: str) -> Generator[Buff
         )
 
 
-def _side_by_side(ask: Ask, start: int, stop: int, where: str, ahead: int) -> Iterator[memoryview]:
+def _side_by_side(ask: Ask, start: int, stop: int, where: str, ahead: int) -> Iterator[Buffer]:
     """Of several requests at a time, one after the other; see `pieces`."""
 
     def one(first: int, room: memoryview) -> memoryview:
@@ -240,23 +254,24 @@ def _side_by_side(ask: Ask, start: int, stop: int, where: str, ahead: int) -> It
     waiting: deque[tuple[Future[memoryview], memoryview]] = deque()
     # Of whole pages, which the system has back at once.
     free: list[memoryview] = []
-    pool = ThreadPoolExecutor(ahead, "fetch")
 
     def oldest() -> Iterator[memoryview]:
         future, room = waiting.popleft()
-        yield future.result()
+        yield result_of(future)
         free.append(room)
 
-    try:
+    with Helpers(ahead, "fetch") as helpers:
         for first in range(start, stop, PIECE):
             if len(waiting) > ahead:
                 yield from oldest()
             room = free.pop() if free else memoryview(mmap(-1, PIECE))
-            waiting.append((pool.submit(one, first, room), room))
+            try:
+                waiting.append((helpers.begin(partial(one, first, room)), room))
+            except RuntimeError:  # the system allows no more threads
+                yield from _as_they_come(ask, start, stop, where)
+                return
         while waiting:
             yield from oldest()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def bounded(data: Iterable[Buffer], most: int, where: str) -> Iterator[Buffer]:

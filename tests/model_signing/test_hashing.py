@@ -471,6 +471,30 @@ def test_one_failure_stops_the_rest_however_slowly_its_bytes_come() -> None:
     assert len(read) < 1000
 
 
+def test_ctrl_c_does_not_wait_for_a_thread_whose_place_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    silent, ended, waited_for = threading.Event(), threading.Event(), list[str]()
+
+    class Silent(MemorySource):
+        def read(self, name: str, *how: Any) -> Iterator[Buffer]:
+            if threading.current_thread() is threading.main_thread():
+                silent.wait(60)
+                raise KeyboardInterrupt
+            silent.set()
+            if not ended.wait(60):
+                waited_for.append(name)
+            yield from super().read(name, *how)
+
+    monkeypatch.setattr(hashing, "_HEARD", 0.01)
+    monkeypatch.setattr(hashing, "_ENDING", 0.01)
+    files = {"a": b"x", "b": bytes(100_000)}
+    with pytest.raises(KeyboardInterrupt):
+        build(Silent("model", files), how(), jobs=2)
+    ended.set()
+    assert not waited_for
+
+
 @posix
 def test_ctrl_c_ends_the_work_at_once(tmp_path: Path) -> None:
     for name in ("v", "w"):

@@ -205,6 +205,22 @@ def test_a_large_file_is_looked_for_once(
     assert sum(host == "localhost" for host, *_ in hub.asked) >= 50
 
 
+def test_a_hub_without_ranges_is_read_all_the_same(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("PIECE", 1000), ("ROOM", 1000), ("JUDGED", 0.0)):
+        monkeypatch.setattr(remote, name, value)
+    model_signing.sign(ADDRESS, tmp_path / "model.sig", SIGN)
+
+    def fault(request: Request) -> Reply | None:
+        if request.headers["Host"].startswith("localhost"):
+            del request.headers["Range"]
+        return None
+
+    hub.fault = fault
+    assert model_signing.verify(ADDRESS, tmp_path / "model.sig", VERIFY).files == 4
+
+
 def test_a_source_is_read_in_other_processes(hub: Hub, tmp_path: Path) -> None:
     source = open_source(ADDRESS)
     assert pickle.loads(pickle.dumps(source)) == source

@@ -15,7 +15,7 @@ from model_signing import sources
 from model_signing.cli import main
 from model_signing.errors import DependencyError, FileError
 from model_signing.oms.names import Selection
-from model_signing.sources import Buffer, Entry, open_source, remote
+from model_signing.sources import Buffer, Entry, ahead, open_source, remote
 from tests.support.memory_source import MemorySource
 
 ONE = Entry(1, "v1")
@@ -163,14 +163,47 @@ def test_a_place_without_ranges_is_not_asked_for_them(slow: None) -> None:
     assert b"".join(map(bytes, read)) == bytes(100)
 
 
+@pytest.mark.parametrize("in_background", [True, False])
 def test_where_no_more_threads_are_allowed_all_bytes_come(
-    small: None, monkeypatch: pytest.MonkeyPatch
+    slow: None, monkeypatch: pytest.MonkeyPatch, in_background: bool
 ) -> None:
     def refused(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    def ask(start: int, stop: int) -> Iterator[bytes]:
+        yield from (bytes([count]) for count in range(start, stop))
+
     monkeypatch.setattr(threading.Thread, "start", refused)
-    assert read(lambda start, stop: iter([bytes(range(start, stop))]), 0, 50) == bytes(range(50))
+    reading = remote.pieces(ask, 0, 50, "mem://model/x", in_background=in_background)
+    assert b"".join(map(bytes, reading)) == bytes(range(50))
+
+
+@pytest.mark.parametrize("judged", [0.0, 1e9], ids=["ranges", "one request"])
+def test_ctrl_c_does_not_wait_for_a_place_that_is_silent(
+    small: None, monkeypatch: pytest.MonkeyPatch, judged: float
+) -> None:
+    ended, waited_for = threading.Event(), list[int]()
+
+    def ask(start: int, stop: int) -> Iterator[bytes]:
+        yield from [bytes(10)] * (10 if judged == start == 0 else 1)
+        if (judged or start > 10) and not ended.wait(60):
+            waited_for.append(start)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(remote, "JUDGED", judged)
+    monkeypatch.setattr(ahead, "_HEARD", 0.01)
+    reading = remote.pieces(ask, 0, 1000, "mem://model/x")
+    next(reading)
+    if judged == 0.0:
+        next(reading)
+    monkeypatch.setattr(ahead, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(reading)
+    assert not ended.is_set()
+    ended.set()
+    assert not waited_for
 
 
 def test_a_reader_that_stops_asks_for_no_more(slow: None) -> None:
@@ -230,6 +263,26 @@ def test_what_breaks_is_asked_for_again_from_where_it_was(
     failures = {30: 1}  # when all is there already
     assert read(ask, 0, 30) == whole
     assert not failures[30]
+
+
+@pytest.mark.parametrize("judged", [0.0, 1e9], ids=["ranges", "one request"])
+def test_who_hangs_up_after_next_to_nothing_is_not_asked_for_ever(
+    small: None, monkeypatch: pytest.MonkeyPatch, judged: float
+) -> None:
+    monkeypatch.setattr(remote, "JUDGED", judged)
+    asked: list[int] = []
+    most = 1
+
+    def ask(start: int, stop: int) -> Iterator[bytes]:
+        asked.append(start)
+        yield bytes([start] * min(most, stop - start))
+        raise remote.failure(503, "mem://model/x")
+
+    with pytest.raises(FileError, match="a failure of its own"):
+        read(ask, 0, 200)
+    assert len(asked) <= (1 + remote.AHEAD) * remote.TRIES
+    most = 10  # which is something
+    assert read(ask, 0, 200) == b"".join(bytes([start] * 10) for start in range(0, 200, 10))
 
 
 def test_a_place_that_asks_to_wait_is_given_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
