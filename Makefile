@@ -23,7 +23,7 @@ environment = $$($(PYTHON) -I actions/setup/environment.py $(1))
 
 .PHONY: help
 help: ## Show the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: ## Train, prove, sign and verify a model by train.yml on this machine (MODEL=, DATA_DIR=, OUTPUT=, SIGSTORE=real)
