@@ -341,6 +341,8 @@ def _words(error: BaseException) -> str:
     parts = [""]
     cause: BaseException | None = error
     while cause is not None and len(parts) < 5:
+        inner = getattr(cause, "reason", None)  # of urllib3's, whose own words wrap all of it
+        cause = inner if isinstance(inner, BaseException) else cause
         # pydantic and cryptography append what they looked at, as Python would print it.
         text = " ".join(re.split(r" \[type=| \(encountered", str(cause))[0].split())
         response = getattr(cause, "response", None)

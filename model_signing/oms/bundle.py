@@ -160,6 +160,7 @@ def _document(data: bytes) -> tuple[dict[str, Any], bytes | None]:
     beginning = data[:4096].lstrip()
     if not beginning.startswith((b"{", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         found = "PEM, a key or a certificate" if beginning.startswith(b"-----BEGIN") else None
+        found = found if data else "nothing: the file is empty"
         raise BundleError(_NONE, expected=_BUNDLE, found=found, fix=_NO_SIGNATURE)
     text, payload = _apart(data)
     try:
@@ -168,7 +169,7 @@ def _document(data: bytes) -> tuple[dict[str, Any], bytes | None]:
         error.fix = error.fix or _NO_SIGNATURE
         raise
     if not isinstance(document, dict) or "mediaType" not in document:
-        raise BundleError(_NONE, expected=_BUNDLE, fix=_NO_SIGNATURE)
+        raise BundleError(_NONE, expected=_BUNDLE, found="other JSON", fix=_NO_SIGNATURE)
     if "messageSignature" in document:
         raise BundleError(
             "this is a signature of one file's bytes, not of a model",

@@ -169,15 +169,25 @@ def test_base64_is_no_bundle(model: Path, signature: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [private_pem(KEY), b"weights", b"\x7fELF\xff", b"[]", b"", b"a1b2  model.bin\n"]
+    ("content", "found"),
+    [
+        (private_pem(KEY), "PEM, a key or a certificate"),
+        (b"weights", None),
+        (b"\x7fELF\xff", None),
+        (b"{}", "other JSON"),
+        (b"", "nothing: the file is empty"),
+        (b"a1b2  model.bin\n", None),
+    ],
 )
-def test_a_file_of_another_kind_is_no_signature(model: Path, content: bytes) -> None:
+def test_a_file_of_another_kind_is_no_signature(
+    model: Path, content: bytes, found: str | None
+) -> None:
     given = model.with_name("given.sig")
     given.write_bytes(content)
     with pytest.raises(BundleError, match="this file is no signature") as refusal:
         model_signing.verify(model, given, VERIFY)
     assert "model_signing sign" in (refusal.value.fix or "")
-    assert ("PEM" in (refusal.value.found or "")) is content.startswith(b"-----")
+    assert refusal.value.found == found
 
 
 def test_where_a_dangling_link_leads_is_said(model: Path, tmp_path: Path) -> None:

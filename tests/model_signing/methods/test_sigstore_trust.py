@@ -34,6 +34,7 @@ def test_a_failed_refresh_names_the_option() -> None:
     with pytest.raises(FileError, match="could not be refreshed") as refusal:
         authenticate_sigstore(data, SigstoreTrust())
     assert "--offline" in (refusal.value.fix or "")
+    assert "Max retries" not in (refusal.value.found or "")
 
 
 def test_offline_is_the_root_that_ships() -> None:
