@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
         args.copy_to = copy
         with progress.bar(shown=not args.no_progress) as shown:
             verdict = verify.verified(args, expected, progress=shown)
-        sys.stderr.write(plain.text(verdict))
+        sys.stderr.write(command_line.folded(plain.text(verdict), sys.stderr, 13))
         if not verdict.verified:
-            print(f"slsa_for_models: {plain.cause(verdict)}", file=sys.stderr)
+            verify.say_refused(verdict)
             return verdict.exit_code
         path = private_copy.copied(source, copy, keep)
         if keep is None:

@@ -172,11 +172,19 @@ def _run(args: argparse.Namespace) -> int:
     said = plain.as_json(verdict) if args.format == "json" else plain.text(verdict)
     sys.stdout.write(said if args.format == "json" else command_line.folded(said, sys.stdout, 13))
     if not verdict.verified:
-        print(f"slsa_for_models: {plain.cause(verdict)}", file=sys.stderr)
+        say_refused(verdict)
     _tell_job(args, verdict)
     if args.html is not None:
         write_atomic(args.html, page.page(verdict).encode())
     return verdict.exit_code
+
+
+def say_refused(verdict: Verdict) -> None:
+    """The cause, on standard error."""
+    from slsa_for_models.report import plain
+
+    text = f"slsa_for_models: {plain.cause(verdict)}"
+    print(command_line.folded(text, sys.stderr, 12), file=sys.stderr)
 
 
 def _check_attesting(args: argparse.Namespace) -> None:
