@@ -332,7 +332,8 @@ def _standard_streams() -> _Output | None:
                 # No name looks different in another locale, unless somebody wants it to,
                 stream.encoding if "PYTHONIOENCODING" in os.environ else "utf-8",
                 "backslashreplace",  # and none stops a result.
-                line_buffering=stream.line_buffering or name == "stderr",
+                # Nothing waits for the end where that is wanted (PYTHONUNBUFFERED).
+                line_buffering=stream.line_buffering or stream.write_through or name == "stderr",
                 write_through=stream.write_through,
             )
             setattr(sys, name, text)

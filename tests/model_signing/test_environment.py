@@ -92,6 +92,34 @@ def test_a_result_that_cannot_be_printed_is_none(
     )
 
 
+PRINTS = """
+import sys
+from model_signing.terminal import command_line
+
+def prints(_):
+    print("first")
+    print("second", file=sys.stderr)
+    return 0
+
+parser = command_line.Parser()
+parser.set_defaults(run=prints)
+command_line.run(lambda: parser, [], "prints")
+"""
+
+
+def test_a_line_is_there_when_it_is_printed() -> None:
+    """Where that is wanted, as in a container's log."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=True,
+        timeout=300,
+    )
+    assert done.stdout == b"first\nsecond\n"
+
+
 def test_nothing_that_is_opened_gets_the_number_of_a_closed_stream(
     arguments: dict[str, list[str]], tmp_path: Path
 ) -> None:
