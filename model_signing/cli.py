@@ -6,7 +6,6 @@ Imports what a command needs when it runs: `--help` costs little more than Pytho
 from __future__ import annotations
 
 import argparse
-import atexit
 import gc
 import itertools
 import os
@@ -166,9 +165,7 @@ _CERTIFICATES = "signing_certificate certificate_chain timestamp_url"  # of the 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0 done, 1 refused, 2 usage, 3 as listed."""
     if argv is None:
-        command_line.in_utf8()
-        # The process ends afterwards: looking for garbage once more frees nothing.
-        atexit.register(gc.freeze)
+        command_line.own_process()
     given = _default_method(list(sys.argv[1:] if argv is None else argv))
     # One short run makes no cycles worth looking for; the search costs a fifth of the time that
     # 20,000 files take.

@@ -35,7 +35,7 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit code."""
     if argv is None:
-        command_line.in_utf8()
+        command_line.own_process()
     given = sys.argv[1:] if argv is None else argv
     if not given:
         build_parser(given).print_help(sys.stderr)

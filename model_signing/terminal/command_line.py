@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import io
 import os
 import sys
@@ -281,10 +283,15 @@ _JUDGES = {"sign", "verify"}  # commands
 _STOPPED = {130, 143}  # exit codes
 
 
-def in_utf8() -> None:
-    """Starts this process again where the locale is another: names are UTF-8 (OMS 6.1.2)."""
+def own_process() -> None:
+    """What a process that runs one program of ours begins with.
+
+    It is started again where the locale is not UTF-8: names are (OMS 6.1.2). It ends without
+    looking for garbage once more, which frees nothing.
+    """
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+    atexit.register(gc.freeze)
 
 
 class _Output(io.FileIO):

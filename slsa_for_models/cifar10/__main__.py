@@ -64,6 +64,8 @@ def _say(line: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    if argv is None:
+        command_line.own_process()
     return command_line.run(build_parser, argv, PROG)
 
 

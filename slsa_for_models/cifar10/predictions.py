@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from model_signing.errors import Error
+from model_signing.terminal import command_line
 from slsa_for_models.cifar10 import recipe
 from slsa_for_models.cifar10.dataset import Array
 from slsa_for_models.errors import TrainingError
@@ -87,6 +88,7 @@ def _main(name: str, model: str, images: str, output: str) -> None:
 
 
 if __name__ == "__main__":
+    command_line.own_process()
     try:
         _main(*sys.argv[1:])
     except Error as error:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from slsa_for_models.cifar10 import processes
 from slsa_for_models.cifar10.dataset import Array, Split
-from slsa_for_models.models import undated_zip
+from slsa_for_models.models import formats, undated_zip
 
 PARAMETERS: dict[str, float] = {
     "batch_size": 64,
@@ -76,12 +76,7 @@ def fit(
         torch.distributed.init_process_group("gloo")
     replica = nn.parallel.DistributedDataParallel(model) if together else model
     loss_function = nn.CrossEntropyLoss(label_smoothing=PARAMETERS["label_smoothing"])
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        momentum=PARAMETERS["momentum"],
-        weight_decay=PARAMETERS["weight_decay"],
-        nesterov=True,
-    )
+    optimizer = _optimizer(model)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=PARAMETERS["learning_rate"],
@@ -182,6 +177,16 @@ def with_weights(named: dict[str, Tensor]) -> nn.Sequential:
     model.load_state_dict(named)
     model.eval()
     return model
+
+
+def _optimizer(model: nn.Module) -> torch.optim.SGD:
+    with formats.importing():  # the first one of a process imports PyTorch's compiler
+        return torch.optim.SGD(
+            model.parameters(),
+            momentum=PARAMETERS["momentum"],
+            weight_decay=PARAMETERS["weight_decay"],
+            nesterov=True,
+        )
 
 
 def _flip_half(images: Tensor) -> Tensor:

@@ -156,9 +156,9 @@ def examine(row: formats.Format, path: Path, clean: Path, *, limit: bool) -> Non
 def checker(row: formats.Format) -> Callable[[Path, Path], None]:
     """Imports and returns the format's check, which takes the model and where to write it anew."""
     module, _, function = row.check.rpartition(".")
-    check: Callable[[Path, Path], None] = getattr(
-        importlib.import_module(f"{__package__}.{module}"), function
-    )
+    with formats.importing():
+        imported = importlib.import_module(f"{__package__}.{module}")
+    check: Callable[[Path, Path], None] = getattr(imported, function)
     return check
 
 
