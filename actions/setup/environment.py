@@ -84,7 +84,7 @@ ROLES = {
     "test": Role(("test",), TESTS),
     "dev": Role(("dev",), (*TESTS, "yaml", "google.cloud.storage", "matplotlib")),
     "test-pytorch": Role(("dev", "pytorch"), (*TESTS, *TORCH), compiled=False),
-    "test-tensorflow": Role(("dev", "tensorflow"), (*TESTS, "tensorflow"), compiled=False),
+    "test-tensorflow": Role(("test", "tensorflow"), (*TESTS, "tensorflow"), compiled=False),
     "kubeflow": Role(("kubeflow",), ("kfp", "kfp_server_api")),
     "peer": Role(("peer",), ("model_signing.signing",)),
     "bootstrap": Role(("bootstrap",), ("hatchling.build", "uv")),
