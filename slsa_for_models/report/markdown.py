@@ -12,7 +12,7 @@ from model_signing.errors import printable
 from slsa_for_models.report.plain import (
     MARKS,
     Chain,
-    basis_lines,
+    basis_rows,
     chain_of,
     details,
     headline,
@@ -56,9 +56,8 @@ def markdown(verdict: Verdict, trained: str = "") -> str:
             *("", "</details>", ""),
         ]
     lines += ["<details><summary>What it rests on</summary>", "", "| | |", "|---|---|"]
-    for line in basis_lines(verdict):
-        name, _, value = line.partition(" ")
-        lines.append(f"| {name} | {_cell(value.strip(), whole=True)} |")
+    for name, value in basis_rows(verdict):
+        lines.append(f"| {name} | {_cell(value, whole=True)} |")
     lines += ["", "</details>", ""]
     return "\n".join(lines) + "\n"
 

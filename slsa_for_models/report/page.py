@@ -13,7 +13,7 @@ from model_signing.errors import printable
 from slsa_for_models.report.basis import basis
 from slsa_for_models.report.plain import (
     Chain,
-    basis_lines,
+    basis_rows,
     chain_of,
     details,
     headline,
@@ -76,9 +76,8 @@ def page(verdict: Verdict) -> str:
         parts += _picture(chain_of(verdict))
     parts += ["<h2>What was checked</h2>", *_steps(verdict)]
     parts += ['<h2>What it rests on</h2><table class="names">']
-    for line in basis_lines(verdict):
-        name, _, value = line.partition(" " if "  " not in line else "  ")
-        parts.append(f"<tr><td>{_text(name)}</td><td>{_text(value.strip())}</td></tr>")
+    for name, value in basis_rows(verdict):
+        parts.append(f"<tr><td>{name}</td><td>{_text(value)}</td></tr>")
     files = basis(verdict)["files"]
     parts += ["</table><h2>The model's files</h2><table class='names'>"]
     if isinstance(files, dict):

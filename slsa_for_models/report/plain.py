@@ -76,33 +76,33 @@ def text(verdict: Verdict) -> str:
         mark, _ = MARKS[step.outcome]
         lines.append(f"  {mark:<8} {step.title:<{titles}}  {printable(step.found)}")
         lines += [f"  {'':<8} {'':<{titles}}    {detail}" for detail in details(step.error)]
-    lines += ["what it rests on", *(f"  {line}" for line in basis_lines(verdict))]
+    lines += ["what it rests on", *(f"  {name:<14}{said}" for name, said in basis_rows(verdict))]
     lines.append(headline(verdict))
     return "\n".join(lines) + "\n"
 
 
-def basis_lines(verdict: Verdict) -> list[str]:
-    """What it rests on, a line each; of the model's files only how many."""
+def basis_rows(verdict: Verdict) -> list[tuple[str, str]]:
+    """What it rests on, by name; of the model's files only how many."""
     said = basis(verdict)
     model = verdict.model
     files = counted(len(model.files), "file")
-    lines = [
-        f"model         {model.name}, {files}, SHA-256 {model.sha256 or model.root}",
-        f"trust root    {said['trustRoot'] or 'none was needed'}",
-        f"verifier      {said['verifier']}",
-        f"policy        {said['policySha256'] and 'SHA-256 '}{said['policySha256'] or 'none'}",
+    rows = [
+        ("model", f"{model.name}, {files}, SHA-256 {model.sha256 or model.root}"),
+        ("trust root", f"{said['trustRoot'] or 'none was needed'}"),
+        ("verifier", f"{said['verifier']}"),
+        ("policy", f"{said['policySha256'] and 'SHA-256 '}{said['policySha256'] or 'none'}"),
     ]
     for name, value in expectations(verdict.expected).items():
-        lines.append(f"expected      {name.replace('_', ' ')}: {value}")
+        rows.append(("expected", f"{name.replace('_', ' ')}: {value}"))
     pieces = [*([verdict.signer] if verdict.signer else []), *(i.signed for i in verdict.accepted)]
     for piece in pieces:
         who = piece.authenticated
         when = (
             f"{who.signed_at:%Y-%m-%d %H:%M:%SZ} by the {who.time_source}" if who.signed_at else ""
         )
-        lines.append(f"signed        {piece.label}: {when or 'no trusted clock says when'}")
-    lines += [f"read          {name}, SHA-256 {digest}" for name, digest in verdict.evidence]
-    return list(map(printable, lines))
+        rows.append(("signed", f"{piece.label}: {when or 'no trusted clock says when'}"))
+    rows += [("read", f"{name}, SHA-256 {digest}") for name, digest in verdict.evidence]
+    return [(name, printable(text)) for name, text in rows]
 
 
 def cause(verdict: Verdict) -> str:

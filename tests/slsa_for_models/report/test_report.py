@@ -76,6 +76,7 @@ def test_markdown_has_the_chain_and_every_step(workshop: Workshop) -> None:
     assert len(rows) == len(verdict["steps"])
     assert text.count("<details><summary>✅") == 3  # the signature, the provenance, together
     assert not re.search(r"[0-9a-f]{13}", "".join(rows))
+    assert "\n| trust root | NOT the public Sigstore" in text
     assert "gh run download 77 --repo octo-org/models" in text
     assert "pip install model-transparency" in text
 
