@@ -33,9 +33,10 @@ _METADATA = re.compile(
     r"|http://(?:169\.254\.|metadata\.google\.)"
 )
 _QUERY = re.compile(r"\?\S*")  # in which a shared access signature of Azure stands
-# A piece of a file over a slow line takes longer than the client's half a minute. Plain HTTP is
-# used where an endpoint says so: an emulator's, or a cluster's own.
-_CLIENT: Any = {"timeout": "600s", "allow_http": True}
+# A file over a slow line takes longer than the client's half a minute; but who sends not one byte
+# for a minute has gone. Plain HTTP is used where an endpoint says so: an emulator's, or a cluster's
+# own.
+_CLIENT: Any = {"timeout": "600s", "read_timeout": "60s", "allow_http": True}
 _RETRIES: Any = {"max_retries": 3}
 _MEMORY = 64 << 10  # bytes, at least, of what it gives at a time; more does not stay in a cache
 

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import pickle
+import threading
 import uuid
 from collections.abc import Iterator
 from hashlib import sha256
@@ -337,6 +338,30 @@ def test_an_answer_that_is_not_what_was_listed_is_refused(lying: LyingS3, lie: s
     lying.objects = answer
     with pytest.raises(FileError):
         model_signing.digest("s3://models/m")
+
+
+def test_a_bucket_that_is_silent_is_asked_again(
+    lying: LyingS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, waited_for = threading.Event(), list[bool]()
+
+    def answer(request: Request) -> Reply:
+        if request.method == "HEAD":
+            return Reply(404, b"")
+        if not waited_for:
+            waited_for.append(True)
+            waited_for.append(ended.wait(60))
+        date = ("Last-Modified", "Sat, 28 Nov 2026 22:00:00 GMT")
+        return Reply(
+            206, bytes(100), headers=(("ETag", ETAG), ("Content-Range", "bytes 0-99/100"), date)
+        )
+
+    monkeypatch.setitem(object_storage._CLIENT, "read_timeout", "1s")
+    lying.keys = [("m/a", 100, f"<ETag>{escape(ETAG)}</ETag>")]
+    lying.objects = answer
+    model_signing.digest("s3://models/m")
+    assert waited_for == [True]  # and nobody waits for it any more
+    ended.set()
 
 
 @pytest.mark.parametrize(
