@@ -23,13 +23,21 @@ def printable(text: str) -> str:
     return safe.replace("::", r"\x3a:", 1) if safe.lstrip().startswith("::") else safe
 
 
+def without_queries(text: str) -> str:
+    """What others say, without the queries of addresses: signatures and keys stand in them."""
+    import re  # only what failed needs it
+
+    return re.sub(r"\?[^\s'\"<>]+", "", text)
+
+
 def innermost(error: BaseException) -> str:
     """Why a request failed, in one line, without the objects that what wraps it is full of."""
     while (inner := getattr(error, "reason", None) or error.__context__) and (
         isinstance(inner, BaseException) and inner is not error
     ):
         error = inner
-    return ascii(getattr(error, "strerror", None) or str(error) or type(error).__name__)[1:-1]
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return ascii(without_queries(said))[1:-1]
 
 
 class Error(Exception):

@@ -20,7 +20,7 @@ from huggingface_hub import HfApi, constants, get_session, parse_hf_uri
 from huggingface_hub.errors import HfUriError, OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-from model_signing.errors import FileError, innermost
+from model_signing.errors import FileError, innermost, without_queries
 from model_signing.oms.names import Selection
 from model_signing.sources import Buffer, Entry, remote
 
@@ -144,7 +144,7 @@ class HubSource:
         large = item.get("lfs")
         said = large if isinstance(large, dict) else item
         size, version = said.get("size"), said.get("oid")
-        if not isinstance(size, int) or size < 0 or not isinstance(version, str):
+        if type(size) is not int or size < 0 or not isinstance(version, str):
             raise _not_understood(str(self))
         if said is item:
             return name, Entry(size, version)
@@ -258,9 +258,13 @@ def write_file(address: str, data: bytes) -> None:
                 commit_message=f"Sign the model: {there.path_in_repo}",
             )
     except (OSError, ValueError, httpx2.HTTPError) as error:
-        found = getattr(error, "server_message", None) or innermost(error)
-        message = "the hub does not take the signature"
-        raise FileError(message, where=address, found=found) from error
+        said = without_queries(getattr(error, "server_message", None) or "")
+        raise FileError(
+            "the hub does not take the signature",
+            where=address,
+            found=said or innermost(error),
+            fix="log in with `hf auth login`, as somebody who may write there",
+        ) from error
 
 
 @contextmanager
@@ -325,9 +329,14 @@ def _json(url: str, where: str) -> tuple[Any, str | None]:
     following = response.links.get("next", {}).get("url")
     if following is None:
         return document, None
-    following = urljoin(url, following)
-    if urlsplit(following)[:2] != urlsplit(url)[:2]:  # which would get the token
-        raise FileError("the hub continues a listing on another host", where=where, found=following)
+    try:
+        following = urljoin(url, following)
+        same = urlsplit(following)[:2] == urlsplit(url)[:2]
+    except ValueError:  # no address at all
+        raise _not_understood(where) from None
+    if not same:  # which would get the token
+        found = without_queries(following)
+        raise FileError("the hub continues a listing on another host", where=where, found=found)
     return document, following
 
 
@@ -368,7 +377,7 @@ def _request(url: str, where: str, headers: Mapping[str, str]) -> Iterator[httpx
 
 def _failed(response: httpx2.Response, where: str) -> FileError | remote.TemporaryError:
     code = response.headers.get("X-Error-Code", "")
-    said = response.headers.get("X-Error-Message")
+    said = without_queries(response.headers.get("X-Error-Message", ""))
     if code in _SAYS:
         message, fix = _SAYS[code]
         found = said or f"HTTP {response.status_code}"

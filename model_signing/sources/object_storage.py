@@ -18,7 +18,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from model_signing.errors import FileError
+from model_signing.errors import FileError, without_queries
 from model_signing.oms.names import Selection
 from model_signing.sources import Buffer, Entry, beside, remote
 
@@ -32,7 +32,7 @@ _METADATA = re.compile(
     r"http://\S*/(?:latest/api/token|latest/meta-data|metadata/identity)"
     r"|http://(?:169\.254\.|metadata\.google\.)"
 )
-_QUERY = re.compile(r"\?\S*")  # in which a shared access signature of Azure stands
+_XML = re.compile(r"(?:: )?<\?xml[^>]*>?")  # of which the first line says nothing
 # A file over a slow line takes longer than the client's half a minute; but who sends not one byte
 # for a minute has gone. Plain HTTP is used where an endpoint says so: an emulator's, or a cluster's
 # own.
@@ -233,7 +233,7 @@ def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> Iterator
 
 def _failed(error: Exception, where: str) -> FileError:
     """What the client's errors mean; its texts begin with one line, and go on with its inside."""
-    said = _QUERY.sub("", str(error).partition("\n")[0].strip())
+    said = without_queries(_XML.sub("", str(error).partition("\n")[0].strip()))
     status = _STATUS.search(said)
     if _METADATA.search(said):
         return FileError(

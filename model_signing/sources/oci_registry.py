@@ -28,7 +28,7 @@ import oras.provider
 import requests
 from requests.adapters import HTTPAdapter
 
-from model_signing.errors import FileError, innermost
+from model_signing.errors import FileError, innermost, without_queries
 from model_signing.oms import strict_json
 from model_signing.sources import Buffer, remote
 
@@ -218,8 +218,8 @@ class Repository:
         """
         url = urljoin(self._base, path)
         if urlsplit(url)[:2] != urlsplit(self._base)[:2]:  # it would get our token
-            other = url.partition("?")[0]
-            raise FileError("the registry sends us to another host", where=where, found=other)
+            found = without_queries(url)
+            raise FileError("the registry sends us to another host", where=where, found=found)
         try:
             answer = self._send(method, url, dict(headers or {}), data, where)
             if answer.ok or (absent and answer.status_code == HTTPStatus.NOT_FOUND):
@@ -273,8 +273,9 @@ class Repository:
         elif kind == "bearer" and not self._basic:
             realm = oras.auth.utils.parse_auth_header(challenge).realm or ""
             if not self._plain and urlsplit(realm).scheme != "https":
+                found = without_queries(realm)
                 raise FileError(
-                    "the registry wants credentials without TLS", where=where, found=realm
+                    "the registry wants credentials without TLS", where=where, found=found
                 )
         else:
             return {}
@@ -364,7 +365,8 @@ def _following(answer: requests.Response, address: str, where: str) -> str:
 
 
 def _misled(found: str, where: str) -> FileError:
-    return FileError("the registry names an address that is none", where=where, found=found)
+    message, found = "the registry names an address that is none", without_queries(found)
+    return FileError(message, where=where, found=found)
 
 
 def _check_unchanged(answer: requests.Response, where: str) -> None:

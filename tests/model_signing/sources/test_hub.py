@@ -512,11 +512,16 @@ def test_the_version_that_counts_is_not_that_of_a_redirection(hub: Hub) -> None:
     assert model_signing.digest(ADDRESS)
 
 
-def test_a_listing_goes_on_at_the_hub_only(hub: Hub) -> None:
-    link = (("Link", '<http://evil.example/next>; rel="next"'),)
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("http://evil.example/next?key=secret", "on another host"), ("http://[::1", "not understood")],
+)
+def test_a_listing_goes_on_at_the_hub_only(hub: Hub, url: str, message: str) -> None:
+    link = (("Link", f'<{url}>; rel="next"'),)
     hub.fault = lambda one: Reply(200, b"[]", headers=link) if "/tree/" in one.target else None
-    with pytest.raises(FileError, match="on another host"):
+    with pytest.raises(FileError, match=message) as refusal:
         model_signing.digest(ADDRESS)
+    assert "secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("answer", ["whole", "another range", "too much", "no version"])

@@ -599,6 +599,11 @@ def packed(handler: Handler) -> bool:
     return True
 
 
+def to_a_file(handler: Handler) -> bool:
+    registries.send(handler, 307, b"", location="file:///etc/passwd?key=secret")
+    return True
+
+
 LASTING: dict[str, tuple[Callable[[Handler], bool], str]] = {
     "401": (answering(401), "asks for a credential"),
     "403": (answering(403), "access is refused"),
@@ -614,6 +619,7 @@ LASTING: dict[str, tuple[Callable[[Handler], bool], str]] = {
     "longer": (longer, "more bytes than were asked for"),
     "other range": (other_range, "other bytes than were asked for"),
     "packed": (packed, "other bytes than were asked for"),
+    "to a file": (to_a_file, "the registry cannot be reached"),
 }
 
 
@@ -627,6 +633,7 @@ def test_what_lasts_is_told_once_and_nothing_is_signed(
     with pytest.raises(FileError, match=message) as refusal:
         model_signing.sign(f"oci://{faulty.host}/m:v1", tmp_path / "model.sig", SIGN)
     assert faulty.host in str(refusal.value)
+    assert "secret" not in str(refusal.value)
     assert not (tmp_path / "model.sig").exists()
 
 
