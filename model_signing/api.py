@@ -473,6 +473,11 @@ def _remembering(
     if not isinstance(source, LocalSource):
         fix = "leave it out; --use-listed-digests may save reading"
         raise UsageError("a digest cache is for models on this machine", found=str(source), fix=fix)
+    path = Path(options.digest_cache)
+    inside = None if source.single else local.name_inside(source.path, path)
+    if inside and not covered(inside, how.ignore_paths):
+        fix = "name a file elsewhere, or exclude it with --ignore-paths"
+        raise UsageError("the digest cache would be a file of the model", where=str(path), fix=fix)
     from model_signing.sources.digest_cache import DigestCache, Part
 
     parts = {
@@ -480,7 +485,7 @@ def _remembering(
         for name, entry in entries.items()
         for resource, start, end in resources(name, entry.size, how.shard_size)
     }
-    with DigestCache(Path(options.digest_cache), how.hash_type) as cache:
+    with DigestCache(path, how.hash_type) as cache:
         yield cache.find(parts), partial(cache.remember, parts)
 
 

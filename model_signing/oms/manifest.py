@@ -14,6 +14,12 @@ DIGEST_SIZES: Mapping[str, int] = {"sha256": 32, "blake2b": 64, "blake3": 32}
 DEFAULT_SHARD_SIZE = 1_000_000_000  # bytes, OMS 6.3.2
 
 
+def is_digest(value: object, algorithm: str) -> bool:
+    """Whether it is what a digest of this algorithm looks like, in lower-case hexadecimal."""
+    length = 2 * DIGEST_SIZES[algorithm]
+    return isinstance(value, str) and len(value) == length and not value.strip("0123456789abcdef")
+
+
 @dataclass(frozen=True)
 class Serialization:
     """How a model is enumerated and hashed (OMS 5.2.2)."""

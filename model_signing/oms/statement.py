@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from model_signing.errors import Error, ManifestError, StatementError
 from model_signing.oms import strict_json
-from model_signing.oms.manifest import DIGEST_SIZES, Manifest, Serialization
+from model_signing.oms.manifest import DIGEST_SIZES, Manifest, Serialization, is_digest
 from model_signing.oms.names import MAX_FILES, canonical, name_problem
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -235,7 +235,7 @@ def _subject(subject: object, where: str) -> tuple[str, str]:
     sha256 = strict_json.fields(digest, StatementError, at, "sha256", None)["sha256"]
     if not isinstance(name, str) or not name:
         raise StatementError("a subject needs a name", where=where)
-    if not _is_digest(sha256, "sha256"):
+    if not is_digest(sha256, "sha256"):
         raise StatementError("not a SHA-256 digest", where=f"{at}.sha256")
     return name, sha256
 
@@ -284,7 +284,7 @@ def _manifest(resources: Resources, how: Serialization) -> Manifest:
     for index, (name, digest, algorithm) in enumerate(resources):
         if not isinstance(algorithm, str) or algorithm not in algorithms:
             _refuse("not the manifest's hash_type", f"{where}[{index}]", algorithm, how.hash_type)
-        if not _is_digest(digest, how.hash_type):
+        if not is_digest(digest, how.hash_type):
             _refuse(f"not a {how.hash_type} digest", f"{where}[{index}]", digest)
         if not isinstance(name, str) or not name:
             _refuse("a resource needs a name", f"{where}[{index}]", name)
@@ -337,11 +337,6 @@ def _sizes(resources: Iterable[str], shard_size: int | None) -> dict[str, int | 
             )
         sizes[file] = end
     return sizes
-
-
-def _is_digest(value: object, algorithm: str) -> bool:
-    length = 2 * DIGEST_SIZES[algorithm]
-    return isinstance(value, str) and len(value) == length and not value.strip("0123456789abcdef")
 
 
 def _refuse(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model_signing.errors import FileError
+from model_signing.oms.manifest import is_digest
 from model_signing.safe_files import failed
 from model_signing.sources import Entry
 
@@ -23,6 +24,7 @@ _SETTLED = 2_000_000_000  # ns: within one tick of a clock a file can change twi
 _KEPT = 180 * 86_400  # seconds that what nobody asks for is kept
 _PATIENCE = 60.0  # seconds that another process may write
 _CANNOT = "cannot use the digest cache"
+_OTHERS = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'digests'"
 _TABLE = "CREATE TABLE IF NOT EXISTS digests (key TEXT PRIMARY KEY, digest TEXT, used INTEGER)"
 
 
@@ -58,6 +60,8 @@ class DigestCache:
             self._check_owner(self._path.parent, self._path.parent.stat())
             self._database = sqlite3.connect(self._path, timeout=_PATIENCE)
             try:
+                if self._database.execute(_OTHERS).fetchone():
+                    raise sqlite3.DatabaseError("another program's database")
                 self._database.execute(_TABLE)
             except sqlite3.Error:
                 self._database.close()
@@ -84,8 +88,11 @@ class DigestCache:
             for resource, part in parts.items():
                 query = "SELECT digest FROM digests WHERE key = ?"
                 row = self._database.execute(query, (self._key(part),)).fetchone()
-                if row is not None:
-                    found[resource] = str(row[0])
+                if row is None:
+                    continue
+                found[resource] = digest = str(row[0])
+                if not is_digest(digest, self._algorithm):
+                    raise sqlite3.DatabaseError(f"no {self._algorithm} digest: {digest[:80]}")
         except sqlite3.Error as error:
             self._fail(error)
         return found

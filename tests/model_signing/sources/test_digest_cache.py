@@ -161,6 +161,35 @@ def test_something_else_is_refused_and_kept(model: Path, tmp_path: Path, content
             signed(model, place)
 
 
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ("UPDATE digests SET digest = upper(digest)", "no sha256 digest"),
+        ("UPDATE digests SET digest = ''", "no sha256 digest"),
+        ("UPDATE digests SET digest = NULL", "no sha256 digest"),
+        ("CREATE TABLE bookmarks (url TEXT)", "another program"),
+    ],
+)
+def test_what_it_never_wrote_is_refused(
+    model: Path, tmp_path: Path, settled: None, changes: str, found: str
+) -> None:
+    signed(model, tmp_path / "cache")
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache")) as database, database:
+        database.execute(changes)
+    with pytest.raises(FileError, match="cannot use the digest cache") as refusal:
+        signed(model, tmp_path / "cache")
+    assert found in (refusal.value.found or "")
+
+
+def test_it_is_no_file_of_the_model(model: Path, settled: None) -> None:
+    with pytest.raises(UsageError, match="would be a file of the model"):
+        signed(model, model / "cache")
+    assert not (model / "cache").exists()
+    for _ in range(2):
+        ignored = HashOptions(digest_cache=model / "cache", ignore_paths=["cache"])
+        assert model_signing.sign(model, None, SIGN, ignored)
+
+
 def test_many_may_use_it_at_once(model: Path, tmp_path: Path, settled: None) -> None:
     expected = dict(model_signing.sign(model, None, SIGN).manifest.digests)
     with ThreadPoolExecutor(4) as pool:
