@@ -252,7 +252,8 @@ class Expectations:
             to meet one of these. Without any, what is expected of the model itself.
         verifiers: Whose verification summaries are believed.
         code: Whether the model may hold code that loading it can run: "refused" or "allowed".
-        resource_uri: What a verification summary must be about.
+        resource_uri: What a verification summary must be about; one has to be there, unless only a
+            policy states this.
         summary_age: How long ago a verification summary may have been signed, at most.
         policy_sha256: Digest of the policy's file as it was read, hexadecimal.
         stated: Names of the fields that a policy states, be it with what would hold without it.
