@@ -287,7 +287,7 @@ def test_a_single_file_without_provenance(sandbox: Sandbox, tmp_path: Path) -> N
     assert "The run has succeeded" in run.summaries["verify/verify"]
     assert run.jobs["sign/provenance"].conclusion == "skipped"
     # The evidence is named after the model, not after the artifact that holds it.
-    assert run.artifact_names() == ["my-model", "weights.bin.sig"]
+    assert run.artifact_names() == ["my-model", "weights.bin.sig", "weights.bin.verdict.html"]
     run.extract("weights.bin.sig", tmp_path)
     assert (tmp_path / "weights.bin.sig").is_file()
 
