@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -133,16 +134,18 @@ def _in_threads(
     models: Sequence[Any], one: Callable[[Any], _Said], at_once: int, stop: threading.Event
 ) -> _Results:
     """What is said of each model, as soon as it is known."""
-    from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+    from concurrent.futures import FIRST_COMPLETED, Future, wait
+
+    from model_signing.sources.ahead import Helpers
 
     waiting = deque(models)
     begun: dict[Future[_Said], Any] = {}
-    with ThreadPoolExecutor(at_once, "model") as pool:
+    with Helpers(at_once, "model") as helpers:
         try:
             while waiting or begun:
                 while waiting and len(begun) < at_once:
                     model = waiting.popleft()
-                    begun[pool.submit(one, model)] = model
+                    begun[helpers.begin(partial(one, model))] = model
                 for ready in wait(begun, _HEARD, FIRST_COMPLETED).done:
                     yield begun.pop(ready), ready.result()
         finally:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pytest
 
 import model_signing
 from model_signing.cli import main
+from model_signing.sources import ahead
+from model_signing.terminal import many
 from sandbox.sigstore import LocalSigstore
 from tests.support.limits import limited, until
 from tests.support.material import ROOT, new_key, private_pem, public_pem
@@ -247,6 +250,27 @@ def test_ctrl_c_ends_the_run(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     assert not list(tmp_path.rglob("*.sig"))
 
 
+def test_ctrl_c_does_not_wait_for_models_whose_place_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended, waited_for = threading.Event(), list[str]()
+
+    def work(model: str, *_: object) -> many.Done:
+        if not ended.wait(60):
+            waited_for.append(model)
+        return many.Done()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.wait", interrupted)
+    monkeypatch.setattr(ahead, "_HEARD", 0.01)
+    with pytest.raises(KeyboardInterrupt):
+        many.run(["mem://a", "mem://b", "mem://c"], work, jobs=2, prog="model_signing")
+    ended.set()
+    assert not waited_for
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="pipes can be measured")
 def test_ctrl_c_amid_a_line_prints_none_twice(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     """Nobody reads, so that the pipe is full when it comes; a line is longer than the pipe."""
@@ -318,6 +342,8 @@ def test_where_the_system_allows_no_more_processes(
     script = f"""
 import errno, os, sys, threading
 from model_signing.cli import main
+from model_signing.sources import ahead
+from model_signing.terminal import many
 from model_signing.terminal import many
 many._IN_A_PIPE = 7  # fewer than there are models
 many._READ_AT_ONCE = 100  # less than a line
