@@ -227,7 +227,8 @@ def test_accuracy_that_is_told_to_end_leaves_no_training(tmp_path: Path) -> None
     bench = [sys.executable, ROOT / "bench/accuracy.py", "--data-dir", tmp_path]
     command = [*bench, "--pytorch", tmp_path, "--tensorflow", tmp_path]
     with limited(subprocess.Popen(list(map(str, command)), cwd=tmp_path)) as process:
-        pid = int((tmp_path / "started").read_text())
+        reader = ["cat", tmp_path / "started"]  # which can be ended, if nobody ever writes
+        pid = int(subprocess.run(reader, capture_output=True, check=True, timeout=300).stdout)
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 143
     with pytest.raises(ProcessLookupError):
