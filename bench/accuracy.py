@@ -20,17 +20,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = 2
+HEARD = 0.5  # seconds
 MARKS = ("<!-- figures: written by `make bench-accuracy` -->", "<!-- end of figures -->")
 
 
@@ -133,10 +136,9 @@ def measure(command: Sequence[str]) -> tuple[float, float, str]:
         command,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        text=True,
     )
     try:
-        printed = process.stdout.read() if process.stdout else ""
+        printed = b"".join(until_closed(process.stdout)) if process.stdout else b""
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
         process.terminate()
@@ -144,7 +146,17 @@ def measure(command: Sequence[str]) -> tuple[float, float, str]:
         raise
     if status:
         raise SystemExit(f"failed: {' '.join(command)}")
-    return usage.ru_utime + usage.ru_stime, time.monotonic() - start, printed
+    return usage.ru_utime + usage.ru_stime, time.monotonic() - start, printed.decode()
+
+
+def until_closed(pipe: IO[bytes]) -> Iterator[bytes]:
+    """What comes out of a pipe; a signal that comes just before a wait is heard soon, too."""
+    while True:
+        if select.select([pipe], [], [], HEARD)[0]:
+            data = os.read(pipe.fileno(), 1 << 16)
+            if not data:
+                return
+            yield data
 
 
 def pytorch_tutorial(folder: Path) -> float:
