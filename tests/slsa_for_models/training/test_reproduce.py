@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from slsa_for_models import cli
+from slsa_for_models.evidence import training_record
 from tests.slsa_for_models.training.test_run import make_wheel
 from tests.support.crafted import SOURCE, TRAIN, Workshop
 
@@ -92,7 +93,8 @@ def project(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(workshop.folder / "wheels"))
     (repository / "train.py").write_text(SCRIPT)
-    (repository / "requirements.lock").write_text(f"small-example==1.0 --hash=sha256:{digest}\n")
+    lock = f"small-example==1.0 \\\n    --hash=sha256:{digest}\n"
+    (repository / "requirements.lock").write_text(lock)
     made = Project(workshop, repository)
     made.git("init", "--quiet")
     return made
@@ -114,8 +116,15 @@ def test_a_record_alone_can_meet_no_expectation(
 
 @pytest.mark.slow
 def test_the_same_bytes(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever the clone looks like by now: it is the commit that counts."""
+    """Whatever the clone looks like by now: it is the commit that counts.
+
+    The command imports a wheel made here, found by its hash, in an environment of its own.
+    """
     project.train()
+    told = training_record.parse((project.workshop.folder / "training.json").read_bytes())
+    assert told.environment.packages["small-example"] == "1.0"
+    lock = (project.repository / "requirements.lock").read_bytes()
+    assert told.environment.requirements_sha256 == hashlib.sha256(lock).hexdigest()
     (project.repository / "train.py").write_text("raise SystemExit(1)")
     project.commit()
     capsys.readouterr()
