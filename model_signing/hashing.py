@@ -144,7 +144,7 @@ def hash_model(
     how = (source, serialization.hash_type, threads)
     if executor is None:
         jobs_to_do = [_Job(*how, map(part_of, names), cost, note, copy) for cost, names in batches]
-        _share(jobs_to_do, max(jobs, waits), report)
+        _share(jobs_to_do, max(jobs, waits), report, apart=not isinstance(source, LocalSource))
     else:
         if isinstance(source, LocalSource):
             how = (source.for_others(), *how[1:])
@@ -345,12 +345,16 @@ def _check_listed(source: Source, name: str, listed: str, found: str) -> None:
         )
 
 
-def _share(jobs: list[_Job], threads: int, report: Callable[[int], None]) -> None:
-    """Does all jobs; raises what went wrong first, when all threads have stopped."""
-    if len(jobs) == threads == 1:  # as of each of many small models
+def _share(jobs: list[_Job], threads: int, report: Callable[[int], None], *, apart: bool) -> None:
+    """Does all jobs; raises what went wrong first, when all threads have stopped.
+
+    `apart`: in other threads than this one. The client of a place may not hear Ctrl-C, which
+    Python has in its main thread only.
+    """
+    if len(jobs) == threads == 1 and not apart:  # as of each of many small models
         jobs[0].run(report)
     else:
-        _Crew(jobs, threads, report).run()
+        _Crew(jobs, threads, report).run(apart=apart)
 
 
 class _Crew:
@@ -377,9 +381,9 @@ class _Crew:
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
 
-    def run(self) -> None:
+    def run(self, *, apart: bool) -> None:
         """Does all jobs; see `_share`."""
-        others = min(self._threads, len(self._waiting)) - 1
+        others = min(self._threads, len(self._waiting)) - (not apart)
         # The process may end before those that wait for a place that is silent, see `_wait_for`.
         crew = [
             threading.Thread(target=self._work, name="hash", daemon=True) for _ in range(others)
@@ -390,7 +394,8 @@ class _Crew:
                 for thread in crew:
                     thread.start()
                     started.append(thread)
-            self._work()
+            if not (apart and started):
+                self._work()
             self._wait_for(started)
         except BaseException as error:  # Ctrl-C
             self._failure = error

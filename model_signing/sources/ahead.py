@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -87,6 +87,23 @@ def result_of(future: Future[_Result]) -> _Result:
     while not future.done():
         wait([future], _HEARD)
     return future.result()
+
+
+def hears() -> bool:
+    """Whether this is the thread that hears of Ctrl-C."""
+    return current_thread() is main_thread()
+
+
+def heard(work: Callable[[], _Result]) -> _Result:
+    """Does something during which Ctrl-C is not heard where Python has it: in another thread."""
+    if not hears():
+        return work()
+    with Helpers(1, "heard") as helper:
+        try:
+            future = helper.begin(work)
+        except RuntimeError:  # the system allows no more threads
+            return work()
+        return result_of(future)
 
 
 def read_ahead(

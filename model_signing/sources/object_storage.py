@@ -21,6 +21,7 @@ from obstore.store import from_url
 from model_signing.errors import FileError, without_queries
 from model_signing.oms.names import Selection
 from model_signing.sources import Buffer, Entry, beside, remote
+from model_signing.sources.ahead import heard, hears
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -37,6 +38,7 @@ _XML = re.compile(r"(?:: )?<\?xml[^>]*>?")  # of which the first line says nothi
 # for a minute has gone. Plain HTTP is used where an endpoint says so: an emulator's, or a cluster's
 # own.
 _CLIENT: Any = {"timeout": "600s", "read_timeout": "60s", "allow_http": True}
+_LISTED = 1000  # objects that it gives at a time
 _RETRIES: Any = {"max_retries": 3}
 _MEMORY = 64 << 10  # bytes, at least, of what it gives at a time; more does not stay in a cache
 
@@ -103,8 +105,9 @@ class BucketSource:
     def _below(self) -> Iterator[tuple[str, Entry]]:
         where = str(self)
         try:
-            chunks = obstore.list(_store(self.bucket), self._prefix or None)
-            for item in remote.counted(chain.from_iterable(chunks), where):
+            chunks = obstore.list(_store(self.bucket), self._prefix or None, chunk_size=_LISTED)
+            found = iter(partial(heard, partial(next, chunks, None)), None)
+            for item in remote.counted(chain.from_iterable(found), where):
                 key = item["path"]
                 # Consoles mark a folder by an empty object whose key ends with a slash, which the
                 # client takes away.
@@ -117,7 +120,7 @@ class BucketSource:
     def _head(self, key: str) -> Entry:
         where = f"{self.bucket}/{key}"
         try:
-            return _entry(obstore.head(_store(self.bucket), key), where)
+            return _entry(_asked(self.bucket, key), where)
         except (BaseError, OSError, ValueError) as error:
             raise _failed(error, where) from error
 
@@ -146,7 +149,7 @@ def read_file(address: str, most: int) -> bytes | None:
     """At most so many bytes of an object, or None."""
     bucket, key = _parsed(address)
     try:
-        found = obstore.head(_store(bucket), key)
+        found = _asked(bucket, key)
     except FileNotFoundError:
         return None
     except (BaseError, OSError, ValueError) as error:
@@ -160,7 +163,7 @@ def write_file(address: str, data: bytes) -> None:
     """Puts an object, whole or not at all."""
     bucket, key = _parsed(address)
     try:
-        obstore.put(_store(bucket), key, data)
+        heard(lambda: obstore.put(_store(bucket), key, data))
     except (BaseError, OSError, ValueError) as error:
         raise _failed(error, address) from error
 
@@ -182,9 +185,14 @@ def _store(bucket: str) -> ObjectStore:
     return from_url(bucket, client_options=_CLIENT, retry_config=_RETRIES)
 
 
+def _asked(bucket: str, key: str) -> Any:  # noqa: ANN401 - the client's own dictionary
+    """What is known of an object."""
+    return heard(lambda: obstore.head(_store(bucket), key))
+
+
 def _exists(bucket: str, key: str) -> bool:
     try:
-        obstore.head(_store(bucket), key)
+        _asked(bucket, key)
     except FileNotFoundError:
         return False
     except (BaseError, OSError, ValueError) as error:
@@ -219,14 +227,17 @@ def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> Iterator
     if version is not None:
         options["version"] = version
     try:
-        answer = obstore.get(_store(bucket), key, options=options)
+        answer = heard(lambda: obstore.get(_store(bucket), key, options=options))
     except (BaseError, OSError, ValueError) as error:
         raise _failed(error, where) from error
     found = (_etag(answer.meta), answer.meta.get("size"))
     if entry.version is not None and found != (etag or found[0], entry.size):
         raise remote.changed(where, f"{etag}, {entry.size} bytes", f"{found[0]}, {found[1]} bytes")
     try:
-        yield from (memoryview(data) for data in answer.stream(_MEMORY))
+        # What is `heard` costs a thread.
+        coming = iter(answer.stream(remote.ROOM if hears() else _MEMORY))
+        while (data := heard(partial(next, coming, None))) is not None:
+            yield memoryview(data)
     except (BaseError, OSError) as error:  # in the middle
         raise remote.TemporaryError(_failed(error, where)) from error
 

@@ -471,26 +471,30 @@ def test_one_failure_stops_the_rest_however_slowly_its_bytes_come() -> None:
     assert len(read) < 1000
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_does_not_wait_for_a_thread_whose_place_is_silent(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
-    silent, ended, waited_for = threading.Event(), threading.Event(), list[str]()
+    ended, waited_for = threading.Event(), list[str]()
 
     class Silent(MemorySource):
         def read(self, name: str, *how: Any) -> Iterator[Buffer]:
-            if threading.current_thread() is threading.main_thread():
-                silent.wait(60)
-                raise KeyboardInterrupt
-            silent.set()
             if not ended.wait(60):
                 waited_for.append(name)
             yield from super().read(name, *how)
 
+    joined = threading.Thread.join
+
+    def join(thread: threading.Thread, *how: Any) -> None:
+        monkeypatch.setattr(threading.Thread, "join", joined)
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(hashing, "_HEARD", 0.01)
     monkeypatch.setattr(hashing, "_ENDING", 0.01)
+    monkeypatch.setattr(threading.Thread, "join", join)
     files = {"a": b"x", "b": bytes(100_000)}
     with pytest.raises(KeyboardInterrupt):
-        build(Silent("model", files), how(), jobs=2)
+        build(Silent("model", files), how(), jobs=jobs)
     ended.set()
     assert not waited_for
 

@@ -20,7 +20,7 @@ from model_signing import HashOptions
 from model_signing.cli import main
 from model_signing.errors import FileError, MismatchError
 from model_signing.oms.names import Selection
-from model_signing.sources import open_source, remote
+from model_signing.sources import ahead, open_source, remote
 from sandbox.local_server import LocalServer, Reply, Request
 from tests.support.buckets import azurite, seaweedfs
 from tests.support.material import new_key, private_pem, public_pem
@@ -362,6 +362,28 @@ def test_a_bucket_that_is_silent_is_asked_again(
     model_signing.digest("s3://models/m")
     assert waited_for == [True]  # and nobody waits for it any more
     ended.set()
+
+
+def test_ctrl_c_is_heard_while_a_bucket_is_silent(
+    lying: LyingS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, waited_for = threading.Event(), list[str]()
+
+    def silent(request: Request) -> Reply:
+        if not ended.wait(60):
+            waited_for.append(request.target)
+        return Reply(404, b"")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    lying.objects = silent
+    monkeypatch.setattr(ahead, "_HEARD", 0.01)
+    monkeypatch.setattr(ahead, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model_signing.digest("s3://models/m")
+    ended.set()
+    assert not waited_for
 
 
 @pytest.mark.parametrize(
