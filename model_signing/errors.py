@@ -23,11 +23,11 @@ def printable(text: str) -> str:
     return safe.replace("::", r"\x3a:", 1) if safe.lstrip().startswith("::") else safe
 
 
-def without_queries(text: str) -> str:
-    """What others say, without the queries of addresses: signatures and keys stand in them."""
+def without_secrets(text: str) -> str:
+    """What others say, without what stands in addresses: passwords, and queries that have keys."""
     import re  # only what failed needs it
 
-    return re.sub(r"\?[^\s'\"<>]+", "", text)
+    return re.sub(r"(?<=://)[^/\s@]+@|\?[^\s'\"<>]+", "", text)
 
 
 def innermost(error: BaseException) -> str:
@@ -37,7 +37,7 @@ def innermost(error: BaseException) -> str:
     ):
         error = inner
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return ascii(without_queries(said))[1:-1]
+    return ascii(without_secrets(said))[1:-1]
 
 
 class Error(Exception):

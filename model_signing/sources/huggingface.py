@@ -20,7 +20,7 @@ from huggingface_hub import HfApi, constants, get_session, parse_hf_uri
 from huggingface_hub.errors import HfUriError, OfflineModeIsEnabled
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-from model_signing.errors import FileError, innermost, without_queries
+from model_signing.errors import FileError, innermost, without_secrets
 from model_signing.oms.names import Selection
 from model_signing.sources import Buffer, Entry, remote
 
@@ -258,7 +258,7 @@ def write_file(address: str, data: bytes) -> None:
                 commit_message=f"Sign the model: {there.path_in_repo}",
             )
     except (OSError, ValueError, httpx2.HTTPError) as error:
-        said = without_queries(getattr(error, "server_message", None) or "")
+        said = without_secrets(getattr(error, "server_message", None) or "")
         raise FileError(
             "the hub does not take the signature",
             where=address,
@@ -335,13 +335,14 @@ def _json(url: str, where: str) -> tuple[Any, str | None]:
     except ValueError:  # no address at all
         raise _not_understood(where) from None
     if not same:  # which would get the token
-        found = without_queries(following)
+        found = without_secrets(following)
         raise FileError("the hub continues a listing on another host", where=where, found=found)
     return document, following
 
 
 def _not_understood(where: str) -> FileError:
-    return FileError("the hub's answer is not understood", where=where, found=constants.ENDPOINT)
+    found = without_secrets(constants.ENDPOINT)
+    return FileError("the hub's answer is not understood", where=where, found=found)
 
 
 @contextmanager
@@ -367,7 +368,7 @@ def _request(url: str, where: str, headers: Mapping[str, str]) -> Iterator[httpx
         refusal = FileError(
             "the hub does not answer",
             where=where,
-            found=f"{constants.ENDPOINT}: {innermost(error)}",
+            found=f"{without_secrets(constants.ENDPOINT)}: {innermost(error)}",
             fix="check the network, or HF_ENDPOINT",
         )
         raise remote.TemporaryError(refusal) from error
@@ -377,7 +378,7 @@ def _request(url: str, where: str, headers: Mapping[str, str]) -> Iterator[httpx
 
 def _failed(response: httpx2.Response, where: str) -> FileError | remote.TemporaryError:
     code = response.headers.get("X-Error-Code", "")
-    said = without_queries(response.headers.get("X-Error-Message", ""))
+    said = without_secrets(response.headers.get("X-Error-Message", ""))
     if code in _SAYS:
         message, fix = _SAYS[code]
         found = said or f"HTTP {response.status_code}"

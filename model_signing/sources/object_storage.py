@@ -7,18 +7,19 @@ has neither a version nor an ETag is refused.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from model_signing.errors import FileError, without_queries
+from model_signing.errors import FileError, without_secrets
 from model_signing.oms.names import Selection
 from model_signing.sources import Buffer, Entry, beside, remote
 from model_signing.sources.ahead import heard, hears
@@ -26,6 +27,7 @@ from model_signing.sources.ahead import heard, hears
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+_Result = TypeVar("_Result")
 _ADDRESS = re.compile(r"(s3|gs|az)://([^/?#]+)(?:/(.*))?", re.DOTALL)
 _STATUS = re.compile(r"status code: (\d{3})")
 # Where clients look last for credentials: what a cloud lends its machines.
@@ -38,6 +40,7 @@ _XML = re.compile(r"(?:: )?<\?xml[^>]*>?")  # of which the first line says nothi
 # for a minute has gone. Plain HTTP is used where an endpoint says so: an emulator's, or a cluster's
 # own.
 _CLIENT: Any = {"timeout": "600s", "read_timeout": "60s", "allow_http": True}
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _LISTED = 1000  # objects that it gives at a time
 _RETRIES: Any = {"max_retries": 3}
 _MEMORY = 64 << 10  # bytes, at least, of what it gives at a time; more does not stay in a cache
@@ -106,7 +109,7 @@ class BucketSource:
         where = str(self)
         try:
             chunks = obstore.list(_store(self.bucket), self._prefix or None, chunk_size=_LISTED)
-            found = iter(partial(heard, partial(next, chunks, None)), None)
+            found = iter(partial(_done, partial(next, chunks, None)), None)
             for item in remote.counted(chain.from_iterable(found), where):
                 key = item["path"]
                 # Consoles mark a folder by an empty object whose key ends with a slash, which the
@@ -163,7 +166,7 @@ def write_file(address: str, data: bytes) -> None:
     """Puts an object, whole or not at all."""
     bucket, key = _parsed(address)
     try:
-        heard(lambda: obstore.put(_store(bucket), key, data))
+        _done(lambda: obstore.put(_store(bucket), key, data))
     except (BaseError, OSError, ValueError) as error:
         raise _failed(error, address) from error
 
@@ -182,12 +185,32 @@ def _parsed(address: str) -> tuple[str, str]:
 
 @lru_cache
 def _store(bucket: str) -> ObjectStore:
+    for name in _ENDPOINTS if bucket.startswith("s3:") else ():
+        value = os.environ.get(name, "http://")
+        if not value.startswith(("http://", "https://")):  # the client would panic
+            raise FileError(
+                "the endpoint of the bucket is no address",
+                where=name,
+                expected="http://HOST[:PORT], or https://",
+                found=without_secrets(value) or "nothing",
+                fix=f"set {name} to one, or unset it",
+            )
     return from_url(bucket, client_options=_CLIENT, retry_config=_RETRIES)
 
 
 def _asked(bucket: str, key: str) -> Any:  # noqa: ANN401 - the client's own dictionary
     """What is known of an object."""
-    return heard(lambda: obstore.head(_store(bucket), key))
+    return _done(lambda: obstore.head(_store(bucket), key))
+
+
+def _done(call: Callable[[], _Result]) -> _Result:
+    """What the client says; where it panics, as it does of odd settings, that is an error."""
+    try:
+        return heard(call)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # which has no other name in Python
+            raise
+        raise ValueError(str(error)) from None
 
 
 def _exists(bucket: str, key: str) -> bool:
@@ -227,7 +250,7 @@ def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> Iterator
     if version is not None:
         options["version"] = version
     try:
-        answer = heard(lambda: obstore.get(_store(bucket), key, options=options))
+        answer = _done(lambda: obstore.get(_store(bucket), key, options=options))
     except (BaseError, OSError, ValueError) as error:
         raise _failed(error, where) from error
     found = (_etag(answer.meta), answer.meta.get("size"))
@@ -236,15 +259,15 @@ def _get(bucket: str, key: str, entry: Entry, start: int, stop: int) -> Iterator
     try:
         # What is `heard` costs a thread.
         coming = iter(answer.stream(remote.ROOM if hears() else _MEMORY))
-        while (data := heard(partial(next, coming, None))) is not None:
+        while (data := _done(partial(next, coming, None))) is not None:
             yield memoryview(data)
-    except (BaseError, OSError) as error:  # in the middle
+    except (BaseError, OSError, ValueError) as error:  # in the middle
         raise remote.TemporaryError(_failed(error, where)) from error
 
 
 def _failed(error: Exception, where: str) -> FileError:
     """What the client's errors mean; its texts begin with one line, and go on with its inside."""
-    said = without_queries(_XML.sub("", str(error).partition("\n")[0].strip()))
+    said = without_secrets(_XML.sub("", str(error).partition("\n")[0].strip()))
     status = _STATUS.search(said)
     if _METADATA.search(said):
         return FileError(
@@ -258,5 +281,8 @@ def _failed(error: Exception, where: str) -> FileError:
         refusal = remote.failure(int(status[1]) if status else 404, where, said=said[-300:])
         return refusal.refusal if isinstance(refusal, remote.TemporaryError) else refusal
     return FileError(
-        "the bucket cannot be read or written", where=where, found=said[-300:] or repr(error)
+        "the bucket cannot be read or written",
+        where=where,
+        found=said[-300:] or repr(error),
+        fix="check the network, and what is set for the client (AWS_..., GOOGLE_..., AZURE_...)",
     )

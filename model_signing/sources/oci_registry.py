@@ -28,7 +28,7 @@ import oras.provider
 import requests
 from requests.adapters import HTTPAdapter
 
-from model_signing.errors import FileError, innermost, without_queries
+from model_signing.errors import FileError, innermost, without_secrets
 from model_signing.oms import strict_json
 from model_signing.sources import Buffer, remote
 
@@ -218,7 +218,7 @@ class Repository:
         """
         url = urljoin(self._base, path)
         if urlsplit(url)[:2] != urlsplit(self._base)[:2]:  # it would get our token
-            found = without_queries(url)
+            found = without_secrets(url)
             raise FileError("the registry sends us to another host", where=where, found=found)
         try:
             answer = self._send(method, url, dict(headers or {}), data, where)
@@ -273,7 +273,7 @@ class Repository:
         elif kind == "bearer" and not self._basic:
             realm = oras.auth.utils.parse_auth_header(challenge).realm or ""
             if not self._plain and urlsplit(realm).scheme != "https":
-                found = without_queries(realm)
+                found = without_secrets(realm)
                 raise FileError(
                     "the registry wants credentials without TLS", where=where, found=found
                 )
@@ -365,7 +365,7 @@ def _following(answer: requests.Response, address: str, where: str) -> str:
 
 
 def _misled(found: str, where: str) -> FileError:
-    message, found = "the registry names an address that is none", without_queries(found)
+    message, found = "the registry names an address that is none", without_secrets(found)
     return FileError(message, where=where, found=found)
 
 

@@ -19,7 +19,7 @@ from mmap import mmap
 from threading import BoundedSemaphore
 from typing import TypeVar
 
-from model_signing.errors import FileError, without_queries
+from model_signing.errors import FileError, without_secrets
 from model_signing.oms.bundle import MAX_BUNDLE_SIZE
 from model_signing.oms.names import Selection, above, check_name
 from model_signing.safe_files import is_temporary
@@ -86,7 +86,7 @@ def failure(
     what, fix = _MEANS.get(status, ("the place does not serve the request", None))
     if status >= 500:
         what, fix = "the place has a failure of its own", "try again later"
-    said = without_queries(said or "").strip()[:300]
+    said = without_secrets(said or "").strip()[:300]
     found = f"HTTP {status}" + (f": {said}" if said else "")
     refusal = FileError(what, where=where, found=found, fix=fix)
     return TemporaryError(refusal, _seconds(retry_after)) if status in _PASSING else refusal

@@ -217,6 +217,23 @@ def test_who_has_no_credentials_is_told(monkeypatch: pytest.MonkeyPatch) -> None
             model_signing.digest("s3://models/my-model")
 
 
+@pytest.mark.parametrize(
+    ("name", "endpoint"),
+    [("AWS_ENDPOINT_URL", "127.0.0.1:9000"), ("AWS_ENDPOINT_URL", ""), ("AWS_ENDPOINT", "me:pw@a")],
+)
+def test_an_endpoint_that_is_no_address_is_told(
+    name: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    set_variables({**keys, name: endpoint}, monkeypatch)
+    with pytest.raises(FileError, match="endpoint of the bucket is no address") as refusal:
+        model_signing.digest("s3://models/m")
+    assert refusal.value.where == name
+    set_variables({**keys, name: "http://a b"}, monkeypatch)  # the client panics
+    with pytest.raises(FileError, match="cannot be read"):
+        model_signing.digest("s3://models/m")
+
+
 def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "k"}
     set_variables({**nowhere, "AWS_SECRET_ACCESS_KEY": "s"}, monkeypatch)

@@ -310,11 +310,13 @@ def test_a_place_that_asks_to_wait_is_given_the_time(monkeypatch: pytest.MonkeyP
     [(401, "credential"), (403, "refused"), (404, "no such"), (416, "shorter"), (418, "HTTP 418")],
 )
 def test_a_failure_that_does_not_pass_is_told_at_once(status: int, message: str) -> None:
-    error = remote.failure(status, "mem://model", said="\x1b[2Jgo? away\nfrom /x?sig=s")
+    error = remote.failure(
+        status, "mem://model", said="\x1b[2Jgo? away\nfrom http://me:pw@x/y?sig=s"
+    )
     assert isinstance(error, FileError)
     assert message in str(error)
     assert "\x1b" not in str(error)
-    assert "go? away\\nfrom /x\n" in f"{error}\n"
+    assert "go? away\\nfrom http://x/y\n" in f"{error}\n"
 
 
 def test_an_address_without_its_client_says_what_to_install(
