@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
-from types import TracebackType
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from sandbox.local_server import LocalServer, Reply, Request
@@ -58,14 +57,9 @@ class Hub:
         self._storage.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._hub.__exit__(kind, error, trace)
-        self._storage.__exit__(kind, error, trace)
+    def __exit__(self, *failure: object) -> None:
+        self._hub.__exit__(*failure)
+        self._storage.__exit__(*failure)
 
     def commit(self, name: str, files: Files, branch: str = "main", kind: str = "models") -> str:
         """A new commit of a repository, which is made if there is none; returns its id."""

@@ -8,7 +8,6 @@ from concurrent.futures import Future, wait
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread, current_thread, main_thread
-from types import TracebackType
 from typing import Any, TypeVar
 
 _HEARD = 0.5  # seconds until Ctrl-C is heard that came just before a wait; and that it waits itself
@@ -63,12 +62,7 @@ class Helpers:
     def __enter__(self) -> Helpers:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *failure: object) -> None:
         try:
             while True:
                 self._tasks.get_nowait()

@@ -12,7 +12,6 @@ import ssl
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -74,13 +73,8 @@ class Issuers:
         self._server.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.__exit__(kind, error, trace)
+    def __exit__(self, *failure: object) -> None:
+        self._server.__exit__(*failure)
 
 
 class _Handler(BaseHTTPRequestHandler):

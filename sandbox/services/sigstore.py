@@ -12,7 +12,6 @@ import urllib.parse
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
@@ -114,14 +113,9 @@ class RealSigstore(LocalSigstore):
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self._exits.close()
-        super().__exit__(kind, error, trace)
+        super().__exit__(*failure)
 
     def _begin(self, service: Service) -> None:
         self.services[service.name] = service

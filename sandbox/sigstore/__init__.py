@@ -12,7 +12,6 @@ import urllib.parse
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from cryptography import x509
@@ -82,13 +81,8 @@ class LocalSigstore:
         self._server.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.__exit__(kind, error, trace)
+    def __exit__(self, *failure: object) -> None:
+        self._server.__exit__(*failure)
 
     @property
     def job_token_url(self) -> str:
