@@ -123,7 +123,7 @@ FORMATS = {
 FOLDER = Format(
     "safetensors_folder",
     "pytorch",
-    "weights.check_folder",
+    "folder.check_folder",
     "load_folder",
     "weights in safetensors, configuration and tokenizer, a directory",
     directory=True,

@@ -48,25 +48,6 @@ def check_safetensors(path: Path, clean: Path) -> None:
     safetensors(path)
 
 
-def check_folder(path: Path, clean: Path) -> None:
-    """Refuses a folder with anything but safetensors, and what is no code, or with half a model."""
-    from slsa_for_models.models import contents
-
-    names = [one.relative_to(path).as_posix() for one in path.rglob("*") if one.is_file()]
-    for code in contents.code(names, path.joinpath):
-        raise UnsafeModelError("the model holds code", where=code.file, found=str(code))
-    contents.statements(names, path.joinpath)
-    seen: dict[str, str] = {}
-    for shard in sorted(path.glob("*.safetensors")):
-        for tensor in safetensors(shard):
-            if (other := seen.setdefault(tensor, shard.name)) != shard.name:
-                raise UnsafeModelError(
-                    "a tensor is in two files", where=tensor, found=f"{other} and {shard.name}"
-                )
-    if not seen:
-        raise UnsafeModelError("the folder has no weights in safetensors", where=path.name)
-
-
 def safetensors(path: Path, *, later_types: bool = False) -> dict[str, str]:
     """The tensors of a file, by name: their types.
 
