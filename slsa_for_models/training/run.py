@@ -117,11 +117,7 @@ def train(plan: Plan, machine: Machine, output: Path, say: Say) -> TrainingRecor
     # 1. Everything that can be refused is refused before the work.
     name = Path(plan.model).name
     check_output(output, name)
-    lock_name = plan.requirements or (machine.lock.name if machine.lock else "")
-    lock = machine.lock
-    if plan.requirements:
-        lock = in_source(machine.source or Path(), plan.requirements)
-    lock_sha256 = packages.lock_digest(lock, lock_name) if lock else None
+    lock_sha256 = _lock_digest(plan, machine)
     with staging(output) as staged:
         folder = staged.resolve()  # the command starts elsewhere
         workspace, private = folder / "work", folder / "made"
@@ -179,6 +175,14 @@ def train(plan: Plan, machine: Machine, output: Path, say: Say) -> TrainingRecor
         (private / RECORD).write_bytes(encoded)
         publish(private, output, [name, RECORD])
     return result
+
+
+def _lock_digest(plan: Plan, machine: Machine) -> str | None:
+    """The SHA-256 of the lock that the packages are from, if of one."""
+    if plan.requirements:
+        lock = in_source(machine.source or Path(), plan.requirements)
+        return packages.lock_digest(lock, plan.requirements)
+    return packages.lock_digest(machine.lock, machine.lock.name) if machine.lock else None
 
 
 def _copy_source(machine: Machine, workspace: Path, output: Path) -> str:
