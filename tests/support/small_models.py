@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,6 +25,19 @@ def write(framework: str, folder: Path) -> None:
     command = [sys.executable, __file__, framework, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def configured(source: Path, target: Path, edit: Callable[[Any], object]) -> Path:
+    """A copy of a .keras archive, with another configuration."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                edit(config)
+                content = json.dumps(config).encode()
+            new.writestr(name, content)
+    return target
 
 
 def _pytorch(folder: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from slsa_for_models.cifar10 import dataset, recipe
 from slsa_for_models.errors import UnsafeModelError
 from slsa_for_models.models import formats
 from slsa_for_models.models.load import load_model, load_unverified
+from tests.support import small_models
 from tests.support import training_runs as runs
 from tests.support.strangers import found_harmful
 
@@ -97,19 +96,6 @@ def test_lambda_layer(tmp_path: Path, name: str):
     assert not Path(proof).exists()
 
 
-def edit_keras(source: Path, target: Path, edit: Callable[[Any], None]) -> Path:
-    """Copy a .keras archive with another configuration."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "config.json":
-                config = json.loads(content)
-                edit(config)
-                content = json.dumps(config).encode()
-            new.writestr(name, content)
-    return target
-
-
 def _activation_from_any_module(config: Any) -> None:
     config["config"]["layers"][2]["config"]["activation"] = {
         "module": "os",
@@ -154,7 +140,7 @@ def _layer(class_name: str, module: str | None, registered: str | None = None):
     ],
 )
 def test_keras_configuration_that_names_more_than_layers(saved, tmp_path: Path, edit):
-    model = edit_keras(
+    model = small_models.configured(
         saved[0] / "tensorflow_model.keras", tmp_path / "tensorflow_model.keras", edit
     )
     found_harmful(model, "not known to be harmless")
@@ -171,7 +157,7 @@ def test_keras_configuration_that_is_not_json(tmp_path: Path):
 
 def test_keras_archive_with_other_members(saved, tmp_path: Path):
     source, model = saved[0] / "tensorflow_model.keras", tmp_path / "tensorflow_model.keras"
-    edit_keras(source, model, lambda config: None)
+    small_models.configured(source, model, lambda config: None)
     with zipfile.ZipFile(model, "a") as archive:
         archive.writestr("assets/../../escape", b"")
     found_harmful(model, "other members than expected")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import struct
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,19 +250,6 @@ def test_saved_model_computes_what_it_did(small: Path):
 # --- Keras
 
 
-def configured(source: Path, target: Path, edit: Callable[[Any], None]) -> Path:
-    """A .keras archive with another configuration."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "config.json":
-                config = json.loads(content)
-                edit(config)
-                content = json.dumps(config).encode()
-            new.writestr(name, content)
-    return target
-
-
 def _dense(config: Any) -> dict[str, Any]:
     found: dict[str, Any] = config["config"]["layers"][-1]
     return found["config"]
@@ -285,11 +270,11 @@ def _dense(config: Any) -> dict[str, Any]:
     ],
 )
 def test_keras_configuration(small: Path, tmp_path: Path, edit: Any, message: str):
-    found_harmful(configured(small / KERAS, tmp_path / KERAS, edit), message)
+    found_harmful(small_models.configured(small / KERAS, tmp_path / KERAS, edit), message)
 
 
 def test_keras_configuration_that_keras_refuses(small: Path, tmp_path: Path):
-    model = configured(
+    model = small_models.configured(
         small / KERAS, tmp_path / KERAS, lambda config: config["config"].update(layers=[])
     )
     refuse(model, "cannot be loaded|more than")
