@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 GET_TOKEN = """python3 -c "
@@ -99,3 +100,12 @@ def workflow(jobs: str, on: str = "on: workflow_dispatch", permissions: str = "{
 
 
 STEP = "  a: {runs-on: ubuntu-latest, steps: [{run: 'true'}]}\n"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git says in a folder; whoever commits has a name, on any machine."""
+    identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.test"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=300
+    ).stdout.strip()

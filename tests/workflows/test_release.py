@@ -17,6 +17,7 @@ import pytest
 
 from sandbox.github.repositories import snapshot
 from sandbox.github.workflows import load
+from tests.support.repositories import git
 from tests.workflows.runs import ROOT, Sandbox
 
 # What speaks to the package index.
@@ -140,18 +141,6 @@ def test_what_a_release_has_to_be(
         (tmp_path / "answers.json").write_text(json.dumps(answered))
     done = release(github, "check", tag, COMMIT, root=root)
     assert (done.returncode, message in done.stderr) == (1 if message else 0, True), done.stderr
-
-
-def git(root: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.test"]
-    command = ["git", "-C", str(root), *identity, *arguments]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    ).stdout.strip()
 
 
 @pytest.mark.parametrize("before", ["", "lightweight", "annotated", "another commit"])

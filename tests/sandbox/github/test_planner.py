@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from sandbox.github.planner import Planner, Source
 from sandbox.github.repositories import Repository, snapshot
 from sandbox.github.runner import GENERATOR, STAND_INS, run
 from sandbox.github.workflows import WorkflowError
-from tests.support.repositories import STEP, TOOLS, make, workflow
+from tests.support.repositories import STEP, TOOLS, git, make, workflow
 
 ROOT = Path(__file__).resolve().parents[3]
 DISPATCH = """on:
@@ -148,13 +147,7 @@ def test_a_workflow_named_by_an_annotated_tag_cannot_name_its_own_repository(
     folder = make(tmp_path / "tools", files)
     note = ["--annotate", "--message", "x"] if kind == "annotated" else []
     for command in (["init"], ["add", "."], ["commit", "--message", "x"], ["tag", *note, "v1"]):
-        subprocess.run(
-            ["git", "-c", "user.name=x", "-c", "user.email=x@x.test", *command],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
+        git(folder, *command)
     called = "octo-org/tools/.github/workflows/nests.yml"
     caller = make(
         tmp_path / "caller",

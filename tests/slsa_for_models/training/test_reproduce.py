@@ -16,6 +16,7 @@ from slsa_for_models import cli
 from slsa_for_models.evidence import training_record
 from tests.slsa_for_models.training.test_run import make_wheel
 from tests.support.crafted import SOURCE, TRAIN, Workshop
+from tests.support.repositories import git
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="confinement is Linux's")
 SCRIPT = """
@@ -39,17 +40,10 @@ class Project:
     workshop: Workshop
     repository: Path
 
-    def git(self, *arguments: str) -> str:
-        who = ("-c", "user.name=a", "-c", "user.email=a@example.test")
-        command = ["git", "-C", str(self.repository), *who, *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=60
-        ).stdout.strip()
-
     def commit(self) -> str:
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message=all")
-        return self.git("rev-parse", "HEAD")
+        git(self.repository, "add", "--all")
+        git(self.repository, "commit", "--quiet", "--message=all")
+        return git(self.repository, "rev-parse", "HEAD")
 
     def train(self, **changes: str) -> None:
         """Trains and attests, as the jobs of train.yml do."""
@@ -96,7 +90,7 @@ def project(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Project:
     lock = f"small-example==1.0 \\\n    --hash=sha256:{digest}\n"
     (repository / "requirements.lock").write_text(lock)
     made = Project(workshop, repository)
-    made.git("init", "--quiet")
+    git(repository, "init", "--quiet")
     return made
 
 
