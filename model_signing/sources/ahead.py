@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, wait
@@ -70,6 +71,8 @@ class Helpers:
             pass
         for _ in self._threads:
             self._tasks.put(None)
+        if sys.is_finalizing():  # of a generator that nobody closed; no thread runs any more
+            return
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
         until = time.monotonic() + _HEARD
         for thread in self._threads:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from datetime import datetime, timedelta, timezone
@@ -16,6 +18,7 @@ from model_signing.cli import main
 from model_signing.errors import DependencyError, FileError
 from model_signing.oms.names import Selection
 from model_signing.sources import Buffer, Entry, ahead, open_source, remote
+from tests.support.material import ROOT
 from tests.support.memory_source import MemorySource
 
 ONE = Entry(1, "v1")
@@ -218,6 +221,15 @@ def test_a_reader_that_stops_asks_for_no_more(slow: None) -> None:
     next(reading)
     reading.close()
     assert 1 < len(asked) <= remote.AHEAD + 2
+
+
+def test_a_reader_that_nobody_closes_does_not_keep_the_process() -> None:
+    script = (
+        "from model_signing.sources import remote\n"
+        "read = remote.pieces(lambda *_: iter([bytes(1 << 20)] * 100), 0, 100 << 20, 'mem://x')\n"
+        "next(read)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd=ROOT)
 
 
 SENT = {
