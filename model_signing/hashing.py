@@ -376,6 +376,8 @@ class _Crew:
         self._report = report
         self._spare = threading.Semaphore(max(0, threads - len(jobs)))
         self._stop = threading.Event()
+        self._started: list[threading.Thread] = []
+        self._ends, self._ended = threading.Semaphore(0), 0
         for job in jobs:
             job.spare, job.stop = self._spare, self._stop
         self._lock = threading.Lock()
@@ -384,37 +386,44 @@ class _Crew:
     def run(self, *, apart: bool) -> None:
         """Does all jobs; see `_share`."""
         others = min(self._threads, len(self._waiting)) - (not apart)
-        # The process may end before those that wait for a place that is silent, see `_wait_for`.
-        crew = [
-            threading.Thread(target=self._work, name="hash", daemon=True) for _ in range(others)
-        ]
-        started: list[threading.Thread] = []
+        # The process may end before those that wait for a place that is silent, see `_wait`.
         try:
             with contextlib.suppress(RuntimeError):  # as many as the system allows
-                for thread in crew:
+                for _ in range(others):
+                    thread = threading.Thread(target=self._help, name="hash", daemon=True)
                     thread.start()
-                    started.append(thread)
-            if not (apart and started):
+                    self._started.append(thread)
+            if not (apart and self._started):
                 self._work()
-            self._wait_for(started)
+            self._wait()
         except BaseException as error:  # Ctrl-C
             self._failure = error
             self._stop.set()
         finally:
-            self._wait_for(started)
+            self._wait()
             for job in self._waiting:  # after a failure some were left in the middle of a file
                 job.steps.close()
         if self._failure is not None:
             raise self._failure
 
-    def _wait_for(self, others: list[threading.Thread]) -> None:
-        """Until they end; after Ctrl-C only for as long as what they do can take."""
-        end = None
-        for thread in others:
-            while thread.is_alive() and (end is None or time.monotonic() < end):
-                thread.join(_HEARD)
-                if end is None and isinstance(self._failure, KeyboardInterrupt):
-                    end = time.monotonic() + _ENDING
+    def _wait(self) -> None:
+        """For the other threads; after Ctrl-C only for as long as what they do can take."""
+        end = math.inf
+        while self._ended < len(self._started) and time.monotonic() < end:
+            # Not by `join`, which takes a thread for ended when it is interrupted (Python 3.11).
+            if self._ends.acquire(timeout=_HEARD):
+                self._ended += 1
+            if end == math.inf and isinstance(self._failure, KeyboardInterrupt):
+                end = time.monotonic() + _ENDING
+        if self._ended == len(self._started):
+            for thread in self._started:
+                thread.join()
+
+    def _help(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ends.release()
 
     def _work(self) -> None:
         job = None

@@ -483,15 +483,15 @@ def test_ctrl_c_does_not_wait_for_a_thread_whose_place_is_silent(
                 waited_for.append(name)
             yield from super().read(name, *how)
 
-    joined = threading.Thread.join
+    acquire = threading.Semaphore.acquire
 
-    def join(thread: threading.Thread, *how: Any) -> None:
-        monkeypatch.setattr(threading.Thread, "join", joined)
+    def interrupted(*_: Any, **how: Any) -> None:
+        monkeypatch.setattr(threading.Semaphore, "acquire", acquire)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(hashing, "_HEARD", 0.01)
     monkeypatch.setattr(hashing, "_ENDING", 0.01)
-    monkeypatch.setattr(threading.Thread, "join", join)
+    monkeypatch.setattr(threading.Semaphore, "acquire", interrupted)
     files = {"a": b"x", "b": bytes(100_000)}
     with pytest.raises(KeyboardInterrupt):
         build(Silent("model", files), how(), jobs=jobs)
