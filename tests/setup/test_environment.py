@@ -138,8 +138,11 @@ def versions(name: str) -> set[str]:
     return set(re.findall(r"^([\w.-]+==[^\\\n]*?) *\\?$", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("framework", ["pytorch", "pytorch-cuda", "tensorflow"])
-def test_locks_that_are_installed_together_agree(framework: str) -> None:
+@pytest.mark.parametrize(
+    ("tests", "framework"),
+    [("dev", "pytorch"), ("dev", "pytorch-cuda"), ("test", "tensorflow")],
+)
+def test_locks_that_are_installed_together_agree(tests: str, framework: str) -> None:
     def by_name(lock: str) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
         for requirement in versions(lock):
@@ -148,10 +151,10 @@ def test_locks_that_are_installed_together_agree(framework: str) -> None:
             )
         return found
 
-    dev, other = by_name("dev"), by_name(framework)
-    shared = dev.keys() & other.keys()
+    ours, other = by_name(tests), by_name(framework)
+    shared = ours.keys() & other.keys()
     assert len(shared) > 20
-    assert {name: (dev[name], other[name]) for name in shared if dev[name] != other[name]} == {}
+    assert {name: (ours[name], other[name]) for name in shared if ours[name] != other[name]} == {}
 
 
 def test_the_two_builds_of_pytorch_differ_in_nothing_else() -> None:
