@@ -230,6 +230,6 @@ def test_accuracy_that_is_told_to_end_leaves_no_training(tmp_path: Path) -> None
         reader = ["cat", tmp_path / "started"]  # which can be ended, if nobody ever writes
         pid = int(subprocess.run(reader, capture_output=True, check=True, timeout=300).stdout)
         process.send_signal(signal.SIGTERM)
-        assert process.wait() == 143
+        assert process.wait(300) == 143
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
