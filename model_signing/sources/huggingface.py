@@ -371,7 +371,8 @@ def _request(url: str, where: str, headers: Mapping[str, str]) -> Iterator[httpx
             found=f"{without_secrets(constants.ENDPOINT)}: {innermost(error)}",
             fix="check the network, or HF_ENDPOINT",
         )
-        raise remote.TemporaryError(refusal) from error
+        lasting = isinstance(error, (httpx2.UnsupportedProtocol, httpx2.ProxyError))
+        raise (refusal if lasting else remote.TemporaryError(refusal)) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         raise FileError("the hub is not understood", where=where, found=innermost(error)) from error
 

@@ -367,10 +367,17 @@ def test_a_connection_that_breaks_is_resumed_where_it_was(
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(remote.time, "sleep", lambda _: None)
+    waited: list[float] = []
+    monkeypatch.setattr(remote.time, "sleep", waited.append)
     with pytest.raises(FileError, match="the hub does not answer") as refusal:
         model_signing.sign(ADDRESS, tmp_path / "model.sig", SIGN)
     assert "refused" in (refusal.value.found or "")
+    assert len(waited) == remote.TRIES - 1
+    monkeypatch.setattr(constants, "ENDPOINT", "127.0.0.1:9")  # no address, and will be none
+    with pytest.raises(FileError, match="the hub does not answer") as refusal:
+        model_signing.sign(ADDRESS, tmp_path / "model.sig", SIGN)
+    assert "protocol" in (refusal.value.found or "")
+    assert len(waited) == remote.TRIES - 1
 
 
 @pytest.mark.parametrize("name", ["config.json", "weights/model.safetensors"])
