@@ -339,7 +339,10 @@ class Expectations:
         if unknown:
             raise UsageError("not an expectation", expected=", ".join(before), found=unknown)
         given = {name: value for name, value in more.items() if value}
-        result, stated = replace(self, **given), self.stated.union(self.chosen())  # type: ignore[arg-type]
+        stated = self.stated.union(self.chosen())
+        # Not only the policy states this any more: see `evidence`.
+        left = self.stated - ({"resource_uri"} & given.keys())
+        result = replace(self, **given, stated=left)  # type: ignore[arg-type]
         after = result._values()
         for name in given:
             if name in stated and before[name] != after[name]:

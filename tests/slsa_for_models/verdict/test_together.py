@@ -129,6 +129,11 @@ def test_a_key_says_nothing_about_the_source_or_the_resource(workshop: Workshop)
     for option in (("--source-uri", SOURCE), ("--resource-uri", "https://models.example/m")):
         code, verdict = workshop.verify(model, *evidence, *option)
         assert (code, refusals(verdict)) == (1, ["ChainError"])
+    # A policy says what a summary has to be if there is one; an option asks for one.
+    policy = b'version = 1\n[vsa]\nresource_uri = "https://models.example/m"\n'
+    both = (*evidence, "--policy", workshop.write("policy.toml", policy))
+    assert workshop.verify(model, *both)[0] == 0
+    assert workshop.verify(model, *both, *option)[0] == 1
 
 
 ONLY_PROVENANCE = {
